@@ -1,0 +1,42 @@
+# Every target does its own set-up: Python 3.11+ and make are all that it needs.
+PYTHON ?= $(shell command -v python3.13 >/dev/null 2>&1 && python3.13 -c '' 2>/dev/null && echo python3.13 || echo python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup test lint format demo bench chaos clean
+
+help:                ## this list
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dcmrouter needs Python 3.11 or newer; say make PYTHON=python3.12 or the like" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)      ## the virtual environment, with everything in it
+
+test: $(STAMP)       ## all tests; the interoperability tests run where their tools are installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)       ## ruff and mypy, strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)     ## rewrite the sources as lint wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(STAMP)       ## the gateway between a sender and two sinks, with real files
+	$(BIN)/dcmrouter demo
+
+bench: $(STAMP)      ## every figure, against DCMTK, Orthanc and pynetdicom
+	$(BIN)/python -m perf.bench $(ARGS)
+
+chaos: $(STAMP)      ## kill -9 at random moments under load, restart, account for every instance
+	$(BIN)/python -m perf.chaos $(ARGS)
+
+clean:               ## remove what the targets made
+	rm -rf $(VENV) perf/work demo-data

@@ -1,0 +1,3 @@
+"""dcmrouter: a DICOM router and gateway.  See docs/architecture.md for the floors."""
+
+__version__ = "0.1.0"

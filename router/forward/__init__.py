@@ -1,0 +1,1 @@
+"""Sends what is waiting, one queue per destination."""

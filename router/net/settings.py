@@ -1,0 +1,149 @@
+"""Settings of local AEs, remotes and timers; the one place of their defaults."""
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from router.units import Bytes, Seconds
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 §6.2: AE is at most 16 characters, no backslash and no control characters."""
+    title = value.strip(" ")
+    if not title or len(title) > 16:
+        raise ValueError(f"an AE title has 1 to 16 characters, {value!r} has {len(title)}")
+    if any(not 0x20 <= ord(c) < 0x7F or c == "\\" for c in title):
+        raise ValueError(f"an AE title has no backslash and only printable ASCII, not {value!r}")
+    return title
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``0.0.0.0:104`` or ``[::1]:104``.  Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"expected address:port such as 0.0.0.0:11112 or [::]:11112, not {text!r}")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        if host != "localhost":
+            raise ValueError(f"expected an IP address to listen on, not {host!r}") from None
+    return (host[1:-1] if bracketed else host), int(port)
+
+
+def _listen(value: str) -> str:
+    parse_address(value)
+    return value
+
+
+class LocalAE(BaseModel):
+    """One item of ``local:``, an AE that this gateway answers as."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ae_title: AETitle
+    listen: Annotated[str, AfterValidator(_listen)]
+    accept: tuple[str, ...] | Literal["any"] = Field(
+        description="Who may call: names of remotes, globs over calling AE titles, networks "
+        "in CIDR form; `any` opens it to all.",
+    )
+    transfer_syntaxes: tuple[str, ...] | Literal["proposed"] = Field(
+        default="proposed",
+        description="Order of preference among the syntaxes of a presentation context: "
+        "`proposed` takes the proposer's first, a list takes its first that was proposed; "
+        "what is not listed comes after, in the proposer's order.",
+    )
+    max_associations: int = Field(default=200, ge=1, description="At once, for this AE.")
+
+
+class Retry(BaseModel):
+    """``retry:`` of a remote: capped exponential back-off with full-range jitter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: Seconds = Field(default=2.0, gt=0, description="Wait after the first failure.")
+    factor: float = Field(default=2.0, ge=1, description="Growth of the wait per failure.")
+    cap: Seconds = Field(default=300.0, gt=0, description="Longest wait.")
+    jitter: float = Field(
+        default=0.25, ge=0, le=1, description="Share of the wait drawn at random."
+    )
+    max_attempts: int = Field(
+        default=50, ge=1, description="Temporary failures of one instance before it is dead."
+    )
+
+
+class Remote(BaseModel):
+    """One entry of ``remotes:``, a system that we receive from or send to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ae_title: AETitle
+    host: str | None = Field(
+        default=None, description="Host name or address; needed to send to it."
+    )
+    port: int = Field(default=104, ge=1, le=65535)
+    addresses: tuple[str, ...] = Field(
+        default=(),
+        description="Addresses or networks that it calls from; when given, the AE title alone "
+        "is not enough.",
+    )
+    calling_ae: AETitle | None = Field(
+        default=None, description="AE title to present; that of the first local AE when absent."
+    )
+    associations: int = Field(default=2, ge=1, le=64, description="At once, when sending.")
+    max_associations: int | None = Field(
+        default=None, ge=1, description="At once, when it calls us; no cap of its own when absent."
+    )
+    max_pdu: Bytes = Field(
+        default=2**20,
+        ge=4096,
+        le=16 * 2**20,
+        description="Largest P-DATA-TF sent to it, whatever it allows.",
+    )
+    asynchronous_operations: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Asynchronous operations window to propose; 1 leaves the item out.",
+    )
+    linger: Seconds = Field(
+        default=2.0, description="How long an idle association is kept for the next instance."
+    )
+    connect_timeout: Seconds = Field(default=10.0, gt=0)
+    negotiation_timeout: Seconds = Field(default=30.0, gt=0)
+    dimse_timeout: Seconds = Field(
+        default=60.0, gt=0, description="Longest silence of the peer while we wait for it."
+    )
+    retry: Retry = Field(default_factory=Retry)
+
+
+class NetworkSettings(BaseModel):
+    """``network:`` in the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_associations: int = Field(default=500, ge=1, description="Incoming, in all.")
+    max_pdu: Bytes = Field(
+        default=256 * 2**10,
+        ge=4096,
+        le=16 * 2**20,
+        description="Maximum length announced for P-DATA-TF PDUs sent to us.",
+    )
+    artim_timeout: Seconds = Field(
+        default=30.0,
+        gt=0,
+        description="ARTIM timer of PS3.8: A-ASSOCIATE-RQ after connect, and closing.",
+    )
+    idle_timeout: Seconds = Field(
+        default=300.0, gt=0, description="Established association without a message under way."
+    )
+    dimse_timeout: Seconds = Field(
+        default=60.0, gt=0, description="Longest silence of a peer in the middle of a message."
+    )
+    stop_timeout: Seconds = Field(
+        default=20.0, description="At SIGTERM: time for open associations to finish, then abort."
+    )

@@ -1,0 +1,97 @@
+"""What the spool knows of an instance besides its bytes.
+
+Owns the description that is stored with every record and the reference by which a record
+is found again.  Must not know DICOM: the values are kept and compared, never interpreted.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the log; generations rise with each life of a segment, so places are ordered."""
+
+    generation: int
+    offset: int
+
+    def __lt__(self, other: "Position") -> bool:
+        return (self.generation, self.offset) < (other.generation, other.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Where the bytes of an instance lie.
+
+    ``id`` is the instance's number, rising in the order of commits and never used twice.
+    ``generation`` and ``offset`` name the record (offset of its header in its segment);
+    ``data_offset`` and ``length`` the data set, in the segment or, when ``large``, in the
+    file of its own.  ``crc`` is CRC-32 (ISO 3309, as zlib) of the data set.
+    """
+
+    id: int
+    generation: int
+    offset: int
+    data_offset: int
+    length: int
+    crc: int
+    large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMeta:
+    """One destination of an instance, as decided when it was received."""
+
+    destination: str
+    rule: str
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceMeta:
+    """What is stored with the bytes, so that a restart neither parses nor routes anew.
+
+    ``disposition`` is ``route``, ``hold`` or ``discard``; ``reason`` says why for the last two
+    and for a quarantined instance (``quarantined`` is then True and ``disposition`` ``hold``).
+    ``received_at`` is in seconds since the epoch.  Attributes that the data set lacks are "".
+    """
+
+    received_at: float
+    association: str
+    calling_ae: str
+    called_ae: str
+    source: str
+    remote: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    modality: str = ""
+    disposition: str = "hold"
+    reason: str = ""
+    quarantined: bool = False
+    rules_version: str = ""
+    routes: tuple[RouteMeta, ...] = field(default=())
+
+    def to_bytes(self) -> bytes:
+        """Compact JSON, as it lies in a record."""
+        values = [getattr(self, name) for name in _PLAIN_FIELDS]
+        routes = [[r.destination, r.rule, r.priority] for r in self.routes]
+        return json.dumps([values, routes], ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "InstanceMeta":
+        """The reverse of `to_bytes`; fields that a later version added are left out.
+
+        Raises ValueError when the bytes are not a description.
+        """
+        try:
+            values, routes = json.loads(data)
+            known = dict(zip(_PLAIN_FIELDS, values, strict=False))
+            return cls(**known, routes=tuple(RouteMeta(*route) for route in routes))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not an instance description: {error}") from error
+
+
+_PLAIN_FIELDS = tuple(f.name for f in fields(InstanceMeta) if f.name != "routes")
