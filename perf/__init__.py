@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m perf.bench`` compares with other receivers in one run."""

@@ -1,8 +1,29 @@
 """Settings of the Storage SCP; the one place of their defaults."""
 
-from typing import Literal
+import difflib
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydicom.uid import UID
+
+from router.dicom.uids import is_uid, storage_sop_classes
+
+_BY_KEYWORD = {
+    UID_dictionary[uid][4]: uid for uid in storage_sop_classes() if uid in UID_dictionary
+}
+
+
+def _sop_class(value: str) -> str:
+    if is_uid(value):
+        return value
+    if value in _BY_KEYWORD:
+        return _BY_KEYWORD[value]
+    near = difflib.get_close_matches(value, _BY_KEYWORD, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"no storage SOP class has the keyword {value!r}{hint}")
+
+
+SOPClass = Annotated[str, AfterValidator(_sop_class)]
 
 
 class StorageSettings(BaseModel):
@@ -10,7 +31,7 @@ class StorageSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sop_classes: tuple[str, ...] | None = Field(
+    sop_classes: tuple[SOPClass, ...] | None = Field(
         default=None,
         description="Storage SOP classes to accept, by keyword or UID; all of them when absent.",
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from router.dicom.uids import parse_transfer_syntax
 from router.units import Bytes, Seconds
 
 
@@ -40,6 +41,9 @@ def _listen(value: str) -> str:
     return value
 
 
+TransferSyntax = Annotated[str, AfterValidator(parse_transfer_syntax)]
+
+
 class LocalAE(BaseModel):
     """One item of ``local:``, an AE that this gateway answers as."""
 
@@ -51,7 +55,7 @@ class LocalAE(BaseModel):
         description="Who may call: names of remotes, globs over calling AE titles, networks "
         "in CIDR form; `any` opens it to all.",
     )
-    transfer_syntaxes: tuple[str, ...] | Literal["proposed"] = Field(
+    transfer_syntaxes: tuple[TransferSyntax, ...] | Literal["proposed"] = Field(
         default="proposed",
         description="Order of preference among the syntaxes of a presentation context: "
         "`proposed` takes the proposer's first, a list takes its first that was proposed; "

@@ -1,0 +1,1 @@
+"""Counters, metrics, the log and the stall meter.  Floor 5."""

@@ -1,0 +1,406 @@
+"""Wires the gateway: the only place that knows all of its parts.
+
+Owns the order of starting, reloading and stopping.  What a part does is in its own package;
+what an operator asks of the running gateway is in `operate`.
+"""
+
+import asyncio
+import contextlib
+import functools
+import random
+import signal
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import structlog
+
+from router import __version__
+from router.config import Config, Loaded, Problem, Problems, diff, restart_problems
+from router.forward.forwarder import Forwarder
+from router.forward.ports import DestinationConfig
+from router.ingest import IndexFeed, StorageService, VerificationService
+from router.net.admission import Admission
+from router.net.listener import Listeners
+from router.net.requestor import Target, connect
+from router.net.service import ServiceRegistry
+from router.net.settings import parse_address
+from router.observe.counters import UNKNOWN, Counters
+from router.observe.ratelimit import RateLimited
+from router.observe.stall import StallMeter
+from router.operate import Operations
+from router.spool.errors import IndexDamaged, SpoolError
+from router.spool.index import Index
+from router.spool.index_types import AddResult, Outcome, Settled, Waiting
+from router.spool.keeper import Keeper, Upkeep
+from router.spool.rebuild import rebuild
+from router.spool.record import InstanceMeta, Position, Ref
+from router.spool.spool import Spool
+from router.web.server import WebServer
+
+_log = structlog.get_logger("app")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KEEPER_INTERVAL = 1.0
+
+
+class IndexThread:
+    """The one thread that the index lives in."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "index")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `work`, done there."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
+
+    def close(self) -> None:
+        """End it, after what was asked of it."""
+        self._executor.shutdown()
+
+
+class Observer(Counters):
+    """Counts for all services, under the names that they use."""
+
+    def on_opened(self, direction: str, local_ae: str, peer: str) -> None:
+        """An association was accepted."""
+        self.associations.of(direction, local_ae, peer or UNKNOWN).opened()
+
+    def on_closed(self, direction: str, local_ae: str, peer: str) -> None:
+        """It ended."""
+        self.associations.of(direction, local_ae, peer or UNKNOWN).closed()
+
+    def on_received(self, local_ae: str, remote: str, count: int) -> None:
+        """An instance of `count` bytes is safe."""
+        received = self.received.of(local_ae, remote or UNKNOWN)
+        received.instances += 1
+        received.bytes += count
+
+    def on_attempt(self, destination: str) -> None:
+        """A C-STORE request is about to be sent."""
+        self.deliveries.of(destination, "attempted").value += 1
+
+    def on_failed(self, destination: str, outcome: str) -> None:
+        """A delivery was ``deferred``, or is ``dead``."""
+        self.deliveries.of(destination, outcome).value += 1
+
+    def on_availability(self, destination: str, up: bool) -> None:
+        """A destination went down or came back."""
+        self.deliveries.of(destination, "recovered" if up else "lost").value += 1
+
+
+class Gateway:
+    """One running gateway.
+
+    `read` loads the configuration file anew, for `reload`; blocking, may raise Problems.
+    """
+
+    def __init__(self, loaded: Loaded, read: Callable[[], Loaded]) -> None:
+        self.loaded = loaded
+        self.counters = Observer()
+        self.index_thread = IndexThread()
+        self.started_at = time.time()
+        self.configured_at = self.started_at
+        self.reload_error = ""
+        self.upkeep: Upkeep | None = None
+        self.index_trouble = ""
+        self._read = read
+        self._stalls = StallMeter(self.counters.event_loop_stall_seconds)
+        self._lines = RateLimited()
+        self._reloading = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._exit = contextlib.AsyncExitStack()
+
+    # -- starting ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Everything up, or everything down again and the error raised.
+
+        Raises SpoolError or OSError, with a text for the operator.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._exit.aclose()
+            raise
+
+    async def _start(self) -> None:
+        config = self.loaded.config
+        loop = asyncio.get_running_loop()
+        self._exit.callback(self.index_thread.close)
+        self.spool = await self.index_thread.run(
+            Spool.open,
+            config.data_dir / "spool",
+            config.spool,
+            loop.call_soon_threadsafe,
+            self.counters.on_committed,
+        )
+        self._exit.push_async_callback(self.index_thread.run, self.spool.close)
+        self.index = await self.index_thread.run(_open_index, config.data_dir / "index.sqlite")
+        self._exit.push_async_callback(self.index_thread.run, self.index.close)
+        await self._recover(config)
+        self.keeper = Keeper(self.spool, self.index)
+        await self.index_thread.run(self.keeper.sweep)
+        self._tasks.append(loop.create_task(self._keep(), name="keeper"))
+        self._exit.push_async_callback(self._cancel_tasks)
+        self.forwarder = Forwarder(
+            index=_QueueGateway(self.index, self.index_thread),
+            open_reader=self.spool.open_reader,
+            clock=time.time,
+            random=random.Random(),
+            observer=self.counters,
+            log=structlog.get_logger("forward"),
+        )
+        self.feed = IndexFeed(self._add_entries, self.forwarder.notify)
+        self.feed.start()
+        self._exit.push_async_callback(self.feed.stop)
+        self.storage = StorageService(
+            config.storage,
+            self.loaded.rules,
+            self.spool,
+            self.feed,
+            self.counters,
+            time.time,
+            time.perf_counter,
+        )
+        self.listeners = Listeners(
+            ServiceRegistry((VerificationService(), self.storage)),
+            Admission(config.local, config.remotes, config.network),
+            config.network,
+            self.counters,
+            lambda key: self._lines.admit(key, time.monotonic()),
+        )
+        self.forwarder.start(self._destinations(config))
+        self._exit.push_async_callback(self.forwarder.stop, config.network.stop_timeout)
+        operations = Operations(self)
+        self._exit.push_async_callback(operations.close)
+        self.web = WebServer(operations.status_app(), parse_address(config.http.listen))
+        self.control = WebServer(operations.control_app(), config.data_dir / "control.sock")
+        for server in (self.web, self.control):
+            await server.start()
+            self._exit.push_async_callback(server.stop)
+        await self.listeners.open(ae.listen for ae in config.local)
+        self._exit.push_async_callback(self._stop_listening)
+        self._stalls.start()
+        self._exit.callback(self._stalls.stop)
+        _log.info(
+            "gateway started",
+            version=__version__,
+            listening=", ".join(f"{ae.ae_title} at {ae.listen}" for ae in config.local),
+            http=config.http.listen,
+            rules=self.loaded.rules.version,
+        )
+        for warning in self.loaded.warnings:
+            _log.warning("configuration", warning=str(warning))
+
+    async def _recover(self, config: Config) -> None:
+        for note in self.spool.notes:
+            _log.warning("spool", note=note)
+        report = await self.index_thread.run(
+            rebuild,
+            self.spool,
+            self.index,
+            suppress_duplicates=config.storage.duplicates == "suppress",
+        )
+        for line in report.damage[:100]:
+            _log.error("damage in the spool", where=line)
+        if report.added or report.damage:
+            _log.info(
+                "spool recovered",
+                added=report.added,
+                moved=report.moved,
+                damaged=len(report.damage),
+            )
+        await self.index_thread.run(self.spool.start, report.last_id)
+
+    def _destinations(self, config: Config) -> list[DestinationConfig]:
+        calling_ae = config.local[0].ae_title
+        result = []
+        for name, remote in config.remotes.items():
+            if remote.host is None:
+                continue
+            target = Target.of(name, remote, calling_ae)
+            result.append(
+                DestinationConfig(
+                    name=name,
+                    connect=functools.partial(connect, target, observer=self.counters),
+                    identity=target,
+                    associations=remote.associations,
+                    asynchronous_operations=remote.asynchronous_operations,
+                    linger=remote.linger,
+                    retry=remote.retry,
+                )
+            )
+        return result
+
+    async def _add_entries(
+        self, entries: Sequence[tuple[Ref, InstanceMeta]], position: Position
+    ) -> AddResult:
+        return await self.index_thread.run(
+            self.index.add,
+            entries,
+            position,
+            suppress_duplicates=self.storage.settings.duplicates == "suppress",
+            same_bytes=self.spool.same_bytes,
+        )
+
+    # -- running -------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP reloads."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        reloads: set[asyncio.Task[object]] = set()
+
+        def hangup() -> None:
+            task: asyncio.Task[object] = loop.create_task(self.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, hangup)
+        await self._stop.wait()
+        _log.info("stopping")
+        # A second signal ends the waiting for others, never the commits that are under way.
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Nothing new in, what is under way finished within its time, everything closed."""
+        await self._exit.aclose()
+        _log.info("gateway stopped")
+
+    async def _stop_listening(self) -> None:
+        await self.listeners.stop(self.loaded.config.network.stop_timeout)
+        await self.spool.quiet()
+
+    async def _keep(self) -> None:
+        """Upkeep of the spool, and the refusal of new instances while it has no room."""
+        while True:
+            try:
+                upkeep = await self.index_thread.run(self.keeper.step, time.time())
+            except SpoolError as error:
+                if self.index_trouble != str(error):
+                    _log.error("upkeep of the spool failed", why=str(error))
+                self.index_trouble = str(error)
+                await asyncio.sleep(KEEPER_INTERVAL)
+                continue
+            self._tell_upkeep(upkeep)
+            for key, count in self._lines.drain(time.monotonic()):
+                _log.warning("held back", kind=key, lines=count)
+            if not upkeep.again:
+                await asyncio.sleep(KEEPER_INTERVAL)
+
+    def _tell_upkeep(self, upkeep: Upkeep) -> None:
+        before, self.upkeep = self.upkeep, upkeep
+        self.index_trouble = ""
+        was = before.refusal if before is not None else ""
+        self.spool.refuse(upkeep.refusal)
+        if bool(upkeep.refusal) != bool(was):
+            if upkeep.refusal:
+                _log.error("no instances are accepted (A700)", why=upkeep.refusal)
+            else:
+                _log.warning("instances are accepted again")
+        if upkeep.trouble and (before is None or before.trouble != upkeep.trouble):
+            _log.error("upkeep of the spool", why=upkeep.trouble)
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- reloading -----------------------------------------------------------------------------
+
+    async def reload(self) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
+        """The file anew, all or nothing: names of what changed, or the problems."""
+        async with self._reloading:
+            try:
+                loaded = await asyncio.to_thread(self._read)
+                changes = diff(self.loaded.config, loaded.config)
+                if problems := restart_problems(changes, loaded):
+                    raise Problems(problems)
+                try:
+                    await self.listeners.open(ae.listen for ae in loaded.config.local)
+                except OSError as error:
+                    raise Problems([Problem(loaded.file, 0, 0, str(error))]) from error
+            except Problems as error:
+                self.reload_error = "\n".join(str(p) for p in error.problems)
+                for problem in error.problems:
+                    _log.error("configuration not reloaded", problem=str(problem))
+                return (), tuple(error.problems)
+            self._apply(loaded)
+            what = _names(changes)
+            _log.info("configuration reloaded", changes=", ".join(what) or "none")
+            return what, ()
+
+    def _apply(self, loaded: Loaded) -> None:
+        """Every part takes the new configuration; none of these steps can fail."""
+        config = loaded.config
+        self.loaded = loaded
+        self.configured_at = time.time()
+        self.reload_error = ""
+        self.storage.apply(config.storage, loaded.rules)
+        self.listeners.settings = config.network
+        self.listeners.admission = Admission(config.local, config.remotes, config.network)
+        wanted = {ae.listen for ae in config.local}
+        self.listeners.shut(set(self.listeners.listening) - wanted)
+        self.forwarder.configure(self._destinations(config))
+        self.spool.apply(config.spool)
+        for warning in loaded.warnings:
+            _log.warning("configuration", warning=str(warning))
+
+
+class _QueueGateway:
+    """The queue's side of the index, for the forwarder."""
+
+    def __init__(self, index: Index, thread: IndexThread) -> None:
+        self._index = index
+        self._thread = thread
+
+    async def lease(
+        self, destination: str, limit: int, now: float, exclude: Collection[int]
+    ) -> list[Waiting]:
+        """See `IndexGateway`."""
+        return await self._thread.run(self._index.lease, destination, limit, now, exclude)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
+        """See `IndexGateway`."""
+        return await self._thread.run(self._index.settle, outcomes)
+
+    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+        """See `IndexGateway`."""
+        return await self._thread.run(self._index.next_due, destination, exclude)
+
+
+def _open_index(path: Path) -> Index:
+    """The index; one that is damaged is moved aside, to be rebuilt from the spool."""
+    try:
+        return Index.open(path)
+    except IndexDamaged as error:
+        aside = path.with_suffix(f".damaged-{int(time.time())}")
+        for suffix in ("", "-wal", "-shm"):
+            part = Path(f"{path}{suffix}")
+            if part.exists():
+                part.rename(f"{aside}{suffix}")
+        _log.error(
+            "the index is damaged: it is moved aside and rebuilt; what was delivered before "
+            "may be sent again",
+            why=str(error),
+            moved_to=str(aside),
+        )
+        return Index.open(path)
+
+
+def _names(changes: object) -> tuple[str, ...]:
+    names = []
+    for field in type(changes).__dataclass_fields__:  # type: ignore[attr-defined]
+        value = getattr(changes, field)
+        if isinstance(value, frozenset) and value:
+            names += [f"{field}: {item}" for item in sorted(map(str, value))]
+        elif value is True:
+            names.append(field)
+    return tuple(names)

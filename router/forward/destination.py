@@ -1,0 +1,502 @@
+"""One destination: an island with its own queue, associations, breaker and timer.
+
+Owns the life of an instance between the lease and its outcome, and all tasks that work for the
+destination.  Must not know other destinations; nothing here is shared with one but the index.
+
+One task, woken by an event or by one timer, settles, leases and sends couriers off; they ask it
+for instances and tell it what came of them (see `Desk`).  At most one association is being
+opened at a time, so that a destination which has died is found out by one attempt.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from pydicom.uid import UID
+from structlog.typing import FilteringBoundLogger
+
+from router.dimse.status import describe_status
+from router.forward.board import Board
+from router.forward.breaker import Breaker
+from router.forward.courier import Courier
+from router.forward.fates import Fates
+from router.forward.ledger import Ledger
+from router.forward.ports import (
+    NOT_CONFIGURED,
+    DestinationConfig,
+    DestinationStatus,
+    IndexGateway,
+    Observer,
+    OpenReader,
+)
+from router.forward.verdict import Fate, judge
+from router.net.errors import AssociationError
+from router.net.pool import Checkout, Pool, StoreResult
+from router.spool.errors import SpoolDamaged
+from router.spool.index_types import Waiting
+
+_ACTIVE = 256
+_ACTIVE_CEILING = 4096
+_ACTIVE_BYTES = 256 * 2**20
+_ABORT_GRACE = 1.0
+_SETTLE_GRACE = 5.0
+
+
+class Destination:
+    """Sends what waits for one name.  To be made on the event loop; silent until `start`."""
+
+    def __init__(
+        self,
+        config: DestinationConfig,
+        *,
+        index: IndexGateway,
+        open_reader: OpenReader,
+        clock: Callable[[], float],
+        random: Random,
+        observer: Observer,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._open_reader = open_reader
+        self._clock = clock
+        self._observer = observer
+        self._logger = log
+        self._wake = asyncio.Event()
+        self._config: DestinationConfig | None = config
+        self._pool = self._new_pool(config)
+        self._board = Board(limit=_ACTIVE, minimum=1, byte_limit=_ACTIVE_BYTES)
+        self._size_board(config)
+        self._breaker = Breaker(config.retry, random)
+        self._ledger = Ledger(
+            config.name,
+            index,
+            self._board,
+            clock=clock,
+            monotonic=self._loop.time,
+            random=random,
+            log=log,
+        )
+        self._fates = Fates(
+            config.name,
+            self._ledger,
+            config.retry,
+            clock=clock,
+            random=random,
+            observer=observer,
+            wake=self._wake.set,
+        )
+        self._main: asyncio.Task[None] | None = None
+        self._couriers: set[Courier] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retired: list[Pool] = []
+        self._opening: asyncio.Task[None] | None = None
+        self._yielding = False
+        self._stopping = False
+        self.name = config.name
+
+    # -- from outside ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to send."""
+        self._main = self._loop.create_task(self._run(), name=f"forward {self.name}")
+
+    def notify(self) -> None:
+        """Something was put in the queue."""
+        self._ledger.more = True
+        self._wake.set()
+
+    def refresh(self) -> None:
+        """The queue was changed by an operator: look at it anew, and try now.
+
+        What waits on the board is leased again; refused pairs are proposed again; a
+        destination that is down is probed once.
+        """
+        self._board.clear()
+        self._pool.forget_refusals()
+        self._breaker.hasten(self._loop.time())
+        self.notify()
+
+    def configure(self, config: DestinationConfig | None) -> None:
+        """Takes on another configuration; None when the destination is not configured any more.
+
+        What is in flight is finished on its old association.
+        """
+        if config == self._config:
+            self._config = config
+            return
+        if self._config is not None:
+            self._pool.retire()
+            self._retired.append(self._pool)
+        self._config = config
+        if config is None:
+            self._board.clear()
+        else:
+            self._fates.retry = config.retry
+            self._pool = self._new_pool(config)
+            self._size_board(config)
+            if not self._breaker.up:
+                self._observer.on_availability(self.name, True)
+            self._breaker.reset(config.retry)
+        self.notify()
+
+    def status(self) -> DestinationStatus:
+        """For display."""
+        configured = self._config is not None
+        probe = None if self._breaker.up or not configured else self._breaker.next_probe
+        return DestinationStatus(
+            name=self.name,
+            configured=configured,
+            up=configured and self._breaker.up,
+            reason=NOT_CONFIGURED
+            if not configured
+            else self._ledger.trouble or self._breaker.reason,
+            next_probe=None if probe is None else self._clock() + probe - self._loop.time(),
+            active=len(self._board.ids),
+            waiting=self._board.waiting,
+            in_flight=self._in_flight,
+            unsettled=self._ledger.unsettled,
+            open_associations=self._pool.open,
+        )
+
+    async def stop(self, grace: float) -> None:
+        """Finishes what is in flight within ``grace`` seconds, aborts the rest, settles.
+
+        What was aborted stays in the queue and is not charged with an attempt.
+        """
+        self._stopping = True
+        self._wake.set()
+        self._ledger.retry_now()
+        if self._opening is not None:
+            self._opening.cancel()
+        await self._join(grace)
+        for courier in self._couriers:
+            courier.abort()
+        await self._join(_ABORT_GRACE)
+        for task in self._tasks:
+            task.cancel()
+        await self._join(_ABORT_GRACE)
+        self._wake.set()
+        if self._main is not None:
+            await asyncio.wait([self._main], timeout=_SETTLE_GRACE)
+            self._main.cancel()
+            await asyncio.wait([self._main])
+        if self._ledger.unsettled:
+            self._logger.error(
+                "outcomes are lost, these instances will be sent again",
+                destination=self.name,
+                instances=self._ledger.unsettled,
+                reason=self._ledger.trouble,
+            )
+        for pool in (*self._retired, self._pool):
+            await pool.aclose()
+
+    # -- the one task ------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._turn()
+            except Exception as error:
+                # The destination must outlive a fault of ours, and not spin on it either.
+                self._logger.exception("forwarding failed", destination=self.name)
+                self._ledger.in_trouble(f"internal error: {type(error).__name__}")
+            if self._stopping and not self._tasks and not self._ledger.unsettled:
+                return
+            timer = self._set_timer()
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _turn(self) -> None:
+        self._ledger.advance()
+        await self._ledger.settle(idle=self._stopping or not self._in_flight)
+        if self._config is None:
+            self._board.clear()
+        elif not self._stopping:
+            # A destination that is down is leased for only when its probe is due: until then
+            # its queue may grow without costing anybody a call to the index.
+            if self._breaker.admits(self._loop.time()):
+                await self._ledger.lease()
+                self._bury_refused()
+            if self._board.waiting:
+                for courier in self._couriers:
+                    courier.top_up()
+            self._dispatch()
+        self._pool.reap()
+        self._retired = [pool for pool in self._retired if not pool.empty]
+
+    def _set_timer(self) -> asyncio.TimerHandle | None:
+        times = [self._ledger.next_wake(), self._pool.next_expiry]
+        probe = self._breaker.next_probe
+        # One that is overdue waits for something that will wake us, not for the time.
+        if probe is not None and probe > self._loop.time() and self._wants_probe:
+            times.append(probe)
+        due = [when for when in times if when is not None]
+        return self._loop.call_at(min(due), self._wake.set) if due else None
+
+    @property
+    def _wants_probe(self) -> bool:
+        return self._config is not None and bool(self._board.waiting or self._ledger.more)
+
+    # -- couriers ----------------------------------------------------------------------------
+
+    @property
+    def _sending(self) -> bool:
+        return self._config is not None and not self._stopping and not self._ledger.trouble
+
+    @property
+    def _in_flight(self) -> int:
+        return sum(len(courier.held) for courier in self._couriers)
+
+    def _at_work(self) -> list[Courier]:
+        return [courier for courier in self._couriers if not courier.checkout.retired]
+
+    def _dispatch(self) -> None:
+        """Sends off one more courier, if there is something for it; it calls again."""
+        if not self._sending or self._opening is not None or not self._board.waiting:
+            return
+        if self._config is None or len(self._at_work()) >= self._config.associations:
+            return
+        probing = not self._breaker.up
+        token = self._breaker.attempt(self._loop.time())
+        if token is None:
+            return
+        task = self._opening = self._loop.create_task(self._work(token, probing=probing))
+        self._tasks.add(task)
+        task.add_done_callback(self._work_done)
+
+    def _work_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+
+    async def _work(self, token: int, *, probing: bool) -> None:
+        pool = self._pool
+        try:
+            try:
+                checkout = await self._acquire(pool, token)
+            finally:
+                self._opening = None
+                self._yielding = False
+            if checkout is not None:
+                await self._employ(pool, checkout, token, probing=probing)
+        finally:
+            # Of no effect unless this was the probe and it told nothing.
+            self._breaker.abandon(token)
+
+    async def _acquire(self, pool: Pool, token: int) -> Checkout | None:
+        pairs = self._board.pairs()
+        if not pairs:
+            return None
+        try:
+            checkout = await pool.acquire(pairs)
+        except AssociationError as error:
+            self._fallen(self._breaker.failed(token, str(error), self._loop.time()))
+            return None
+        except Exception as error:
+            self._logger.exception("no association", destination=self.name)
+            reason = f"internal error: {type(error).__name__}"
+            self._fallen(self._breaker.failed(token, reason, self._loop.time()))
+            return None
+        self._bury_refused()
+        if checkout is None:
+            self._answering(token)
+        return checkout
+
+    async def _employ(self, pool: Pool, checkout: Checkout, token: int, *, probing: bool) -> None:
+        courier = Courier(
+            self,
+            checkout,
+            token,
+            probing=probing,
+            open_reader=self._open_reader,
+            log=self._logger,
+        )
+        self._couriers.add(courier)
+        try:
+            await courier.run(self._dispatch)
+        except Exception:
+            self._logger.exception("courier failed", destination=self.name)
+        finally:
+            self._couriers.discard(courier)
+            self._board.leave(courier.study)
+            for item in courier.held.values():
+                self.put_back(item)
+            if courier.in_vain:
+                reason = "the peer accepted the association and ended it at once"
+                self._fallen(self._breaker.struck(token, reason, self._loop.time()))
+            pool.release(checkout)
+
+    async def _join(self, seconds: float) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+
+    # -- what couriers ask and tell (Desk) -----------------------------------------------------
+
+    def take(self, courier: Courier) -> Waiting | None:
+        """See `Desk`."""
+        if not self._sending or not self._breaker.holds(courier.token):
+            return None
+        if self._starving(courier):
+            courier.yielding = self._yielding = True
+            return None
+        take = self._board.take_least_tried if courier.probing else self._board.take
+        taken = take(courier.checkout.accepted, courier.study)
+        if self._ledger.more and self._board.hungry:
+            self._wake.set()
+        if taken is None:
+            return None
+        item, courier.study = taken
+        return item
+
+    def _starving(self, courier: Courier) -> bool:
+        """Whether the most urgent instance can go on no association unless one makes room."""
+        first = self._board.first_pair()
+        if first is None or first in courier.checkout.accepted:
+            return False
+        if self._yielding or self._opening is not None or self._config is None:
+            return False
+        at_work = self._at_work()
+        if len(at_work) < self._config.associations:
+            return False
+        return not any(first in other.checkout.accepted for other in at_work)
+
+    def attempt(self, courier: Courier, item: Waiting) -> None:
+        """See `Desk`."""
+        self._observer.on_attempt(self.name)
+
+    def put_back(self, item: Waiting) -> None:
+        """See `Desk`."""
+        if self._config is None:
+            self._board.settled([item.ref.id])
+        else:
+            self._board.put_back(item)
+
+    def answered(self, courier: Courier, item: Waiting, result: StoreResult) -> None:
+        """See `Desk`."""
+        verdict = judge(result.status, result.comment)
+        if verdict.strained:
+            opened = self._breaker.struck(courier.token, verdict.reason, self._loop.time())
+            self._fallen(opened)
+        else:
+            self._answering(courier.token)
+        if verdict.fate is Fate.DELIVERED:
+            self._fates.delivered(item, verdict.reason, result.status)
+            return
+        # The peer's comment stays in the index: it may name a patient.
+        self._logger.warning(
+            "not stored",
+            destination=self.name,
+            instance=item.ref.id,
+            association=courier.checkout.association.id,
+            status=describe_status(result.status),
+            fate=verdict.fate.value,
+        )
+        if verdict.fate is Fate.PERMANENT:
+            self._fates.give_up(item, verdict.reason, result.status)
+        else:
+            # A destination that was short of resources and still is has not tried the instance.
+            attempted = not (courier.probing and verdict.strained)
+            self._fates.defer(item, verdict.reason, result.status, attempted=attempted)
+
+    def broken(
+        self, courier: Courier, item: Waiting, error: AssociationError, *, begun: bool
+    ) -> None:
+        """See `Desk`."""
+        self._logger.warning(
+            "association fell",
+            destination=self.name,
+            instance=item.ref.id,
+            association=courier.checkout.association.id,
+            begun=begun,
+            reason=str(error),
+        )
+        if not courier.fallen:
+            # One fall is one failure, however many messages were outstanding.
+            courier.fallen = True
+            self._fallen(self._breaker.struck(courier.token, str(error), self._loop.time()))
+        if begun:
+            self._fates.defer(item, str(error))
+        else:
+            self.put_back(item)
+
+    def damaged(self, item: Waiting, error: SpoolDamaged) -> None:
+        """See `Desk`."""
+        self._logger.error(
+            "stored instance is damaged",
+            destination=self.name,
+            instance=item.ref.id,
+            reason=str(error),
+        )
+        self._fates.give_up(item, f"damaged in the spool: {error}")
+
+    def unreadable(self, item: Waiting, reason: str) -> None:
+        """See `Desk`."""
+        self._logger.error(
+            "instance cannot be sent", destination=self.name, instance=item.ref.id, reason=reason
+        )
+        self._fates.defer(item, reason)
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def _bury_refused(self) -> None:
+        """What the peer has no presentation context for fails at once, all of it."""
+        for pair in self._board.pairs():
+            if not self._pool.refused(pair):
+                continue
+            reason = (
+                f"no presentation context accepted: {_name(pair[0])} as {_name(pair[1])}; "
+                "let the destination accept it, or transcode"
+            )
+            items = self._board.withdraw(pair)
+            self._logger.warning(
+                "refused by the destination",
+                destination=self.name,
+                instances=len(items),
+                reason=reason,
+            )
+            for item in items:
+                self._fates.give_up(item, reason)
+
+    # -- up and down -------------------------------------------------------------------------
+
+    def _answering(self, token: int) -> None:
+        if self._breaker.succeeded(token):
+            self._logger.info("destination is up", destination=self.name)
+            self._observer.on_availability(self.name, True)
+            self._wake.set()
+
+    def _fallen(self, opened: bool) -> None:
+        if not opened:
+            return
+        if self._breaker.failures == 1:
+            self._observer.on_availability(self.name, False)
+            self._logger.warning(
+                "destination is down", destination=self.name, reason=self._breaker.reason
+            )
+        # By the time of the probe something more urgent may have come: lease anew.
+        self._board.clear()
+        self.notify()
+
+    # -- pool --------------------------------------------------------------------------------
+
+    def _new_pool(self, config: DestinationConfig) -> Pool:
+        return Pool(
+            config.connect,
+            limit=config.associations,
+            linger=config.linger,
+            clock=self._loop.time,
+        )
+
+    def _size_board(self, config: DestinationConfig) -> None:
+        at_once = config.associations * config.asynchronous_operations
+        self._board.minimum = 2 * at_once
+        self._board.limit = min(_ACTIVE_CEILING, max(_ACTIVE, 4 * at_once))
+
+
+def _name(uid: str) -> str:
+    """``CT Image Storage (1.2.840…)``, or the UID alone when it has no name."""
+    name = UID(uid).name
+    return uid if name == uid else f"{name} ({uid})"

@@ -1,0 +1,110 @@
+"""All destinations together.
+
+Owns the set of destinations as configured.  Must not know how one sends: they share the index
+and nothing else, so that none can hold up another.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from random import Random
+
+from structlog.typing import FilteringBoundLogger
+
+from router.forward.destination import Destination
+from router.forward.ports import (
+    NOT_CONFIGURED,
+    DestinationConfig,
+    DestinationStatus,
+    IndexGateway,
+    Observer,
+    OpenReader,
+)
+
+
+class Forwarder:
+    """Sends what waits in the index to where it is to go.
+
+    ``clock`` gives seconds since the epoch; timers run by the event loop's own clock.  To be
+    used on one event loop, from `start` to `stop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: IndexGateway,
+        open_reader: OpenReader,
+        clock: Callable[[], float],
+        random: Random,
+        observer: Observer,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._index = index
+        self._open_reader = open_reader
+        self._clock = clock
+        self._random = random
+        self._observer = observer
+        self._logger = log
+        self._destinations: dict[str, Destination] = {}
+        self._running = False
+
+    def start(self, configs: Iterable[DestinationConfig]) -> None:
+        """Begins to send what waits for these."""
+        self._running = True
+        self.configure(configs)
+
+    def configure(self, configs: Iterable[DestinationConfig]) -> None:
+        """Takes on a new set of destinations, at once and without waiting.
+
+        One that is the same keeps its associations; one that changed finishes what is in flight
+        as it was begun; what waits for one that is gone stays in the index, see `why`.
+        """
+        if not self._running:
+            raise RuntimeError("the forwarder is not running")
+        wanted = {config.name: config for config in configs}
+        for name, destination in self._destinations.items():
+            destination.configure(wanted.get(name))
+        for name, config in wanted.items():
+            if name not in self._destinations:
+                destination = Destination(
+                    config,
+                    index=self._index,
+                    open_reader=self._open_reader,
+                    clock=self._clock,
+                    # Of its own, so that how one fares does not change the waits of another.
+                    random=Random(self._random.random()),
+                    observer=self._observer,
+                    log=self._logger,
+                )
+                self._destinations[name] = destination
+                destination.start()
+
+    def notify(self, destination: str, count: int = 1) -> None:
+        """``count`` new instances for a destination are in the index."""
+        found = self._destinations.get(destination)
+        if found is not None and count:
+            found.notify()
+
+    def refresh(self, destination: str | None = None) -> None:
+        """The queue was changed by an operator, for one destination or for all."""
+        for name, found in self._destinations.items():
+            if destination is None or name == destination:
+                found.refresh()
+
+    def why(self, destination: str) -> str:
+        """Why nothing is sent there for now; "" when nothing stands in the way."""
+        found = self._destinations.get(destination)
+        return NOT_CONFIGURED if found is None else found.status().reason
+
+    def snapshot(self) -> dict[str, DestinationStatus]:
+        """All destinations that are configured, or were since `start`, by name."""
+        return {name: found.status() for name, found in self._destinations.items()}
+
+    async def stop(self, grace: float) -> None:
+        """Finishes what is in flight within ``grace`` seconds, aborts the rest, settles."""
+        self._running = False
+        results = await asyncio.gather(
+            *(found.stop(grace) for found in self._destinations.values()), return_exceptions=True
+        )
+        for name, result in zip(self._destinations, results, strict=True):
+            if isinstance(result, BaseException):
+                self._logger.error("stopping failed", destination=name, exc_info=result)

@@ -1,0 +1,101 @@
+"""What forwarding needs of others, and what it tells them.
+
+Owns the narrow interfaces to the index, the spool and the counters, and the values that cross
+them.  The index works in a thread of its own; here it is asynchronous.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from router.net.pool import Connect, Readable
+from router.net.settings import Retry
+from router.spool.index_types import Outcome, Settled, Waiting
+from router.spool.record import Ref
+
+OpenReader = Callable[[Ref], Readable]
+"""Opens the data set of an instance without touching the disk; raises SpoolError."""
+
+
+class IndexGateway(Protocol):
+    """The queue's side of the index, each call run where the index lives.
+
+    Any of them may raise SpoolError; then nothing was changed, and the call is made again.
+    """
+
+    async def lease(
+        self, destination: str, limit: int, now: float, exclude: Collection[int]
+    ) -> list[Waiting]:
+        """What is due, in the queue's order, but for the ids in ``exclude``; marks nothing."""
+        ...
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
+        """Records how attempts ended, all in one transaction."""
+        ...
+
+    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+        """When (seconds since the epoch) something but ``exclude`` is due; 0.0 when it is now."""
+        ...
+
+
+class Observer(Protocol):
+    """Counts what happens; called on the event loop, must neither wait nor raise."""
+
+    def on_attempt(self, destination: str) -> None:
+        """A C-STORE request is about to be sent."""
+        ...
+
+    def on_delivered(self, destination: str, outcome: str, seconds: float) -> None:
+        """``outcome`` is ``delivered`` or ``warning``; ``seconds`` since it was received."""
+        ...
+
+    def on_failed(self, destination: str, outcome: str) -> None:
+        """``outcome`` is ``deferred`` or ``dead``."""
+        ...
+
+    def on_availability(self, destination: str, up: bool) -> None:
+        """A destination went down or came back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationConfig:
+    """A destination as configured.
+
+    ``connect`` opens an association to it.  ``identity`` is equal for two when the
+    same peer is called in the same way, so that a reload leaves its associations alone.
+    ``asynchronous_operations`` is the window that will be proposed.
+    """
+
+    name: str
+    connect: Connect = field(compare=False)
+    identity: Hashable
+    associations: int = 2
+    asynchronous_operations: int = 1
+    linger: float = 2.0
+    retry: Retry = field(default_factory=Retry)
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationStatus:
+    """One destination as an operator sees it.
+
+    ``reason`` says why it is not sending, "" when it is or when there is nothing to send.
+    ``next_probe`` is in seconds since the epoch.  ``active`` instances have been taken from the
+    queue: ``waiting`` for an association, ``in_flight`` or ``unsettled`` (answered, not yet
+    recorded).
+    """
+
+    name: str
+    configured: bool
+    up: bool
+    reason: str
+    next_probe: float | None
+    active: int
+    waiting: int
+    in_flight: int
+    unsettled: int
+    open_associations: int
+
+
+NOT_CONFIGURED = "destination is not configured"

@@ -1,0 +1,71 @@
+"""What a C-STORE status means for the instance that it answers.
+
+Owns one table, status to fate.  Must not know retries, queues or the peer.  PS3.4 table B.2-1,
+PS3.7 Annex C; that something is temporary or not is our judgement, not the standard's.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from router.dimse.status import DELIVERED, SUCCESS, describe_status
+
+
+class Fate(Enum):
+    """What becomes of an instance after an attempt."""
+
+    DELIVERED = "delivered"
+    TEMPORARY = "temporary"
+    PERMANENT = "permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``reason`` is for an operator, "" for a plain success.
+
+    ``strained`` tells that the destination, not the instance, is at fault: it is short of
+    something, and sending it the next instance at once would not help.
+    """
+
+    fate: Fate
+    reason: str
+    strained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    first: int
+    last: int
+    fate: Fate
+    strained: bool = False
+
+
+_ROWS = (
+    _Row(0x0110, 0x0110, Fate.TEMPORARY),  # processing failure: a database that restarts, say
+    _Row(0x0111, 0x0111, Fate.PERMANENT),  # duplicate SOP instance: the second try is one too
+    _Row(0x0117, 0x0117, Fate.PERMANENT),  # invalid SOP instance
+    _Row(0x0122, 0x0122, Fate.PERMANENT),  # SOP class not supported
+    _Row(0x0124, 0x0124, Fate.PERMANENT),  # not authorised
+    _Row(0x0210, 0x0210, Fate.TEMPORARY),  # duplicate invocation: of the message, not the object
+    _Row(0x0211, 0x0212, Fate.PERMANENT),  # unrecognised operation, mistyped argument
+    _Row(0x0213, 0x0213, Fate.TEMPORARY, strained=True),  # resource limitation
+    _Row(0xA700, 0xA7FF, Fate.TEMPORARY, strained=True),  # out of resources
+    _Row(0xA900, 0xA9FF, Fate.PERMANENT),  # data set does not match SOP class
+    _Row(0xC000, 0xCFFF, Fate.PERMANENT),  # cannot understand
+)
+
+
+def judge(status: int, comment: str = "") -> Verdict:
+    """The verdict on an instance that was answered ``status`` and Error Comment ``comment``.
+
+    A status of no row is temporary: what is not understood is tried again, within the attempts
+    that the destination allows, and never taken for a success.
+    """
+    reason = "" if status == SUCCESS else describe_status(status)
+    if reason and comment:
+        reason = f"{reason} ({comment})"
+    if status in DELIVERED:
+        return Verdict(Fate.DELIVERED, reason)
+    for row in _ROWS:
+        if row.first <= status <= row.last:
+            return Verdict(row.fate, reason, row.strained)
+    return Verdict(Fate.TEMPORARY, reason)

@@ -1,0 +1,96 @@
+"""Writes committed instances to the index, behind the answer and in batches.
+
+Owns the order between the spool's log and the index's position, and trying again when the index
+cannot be written: the instances themselves are safe all the while.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from router.spool.errors import SpoolError
+from router.spool.index_types import AddResult
+from router.spool.record import InstanceMeta, Position, Ref
+
+_log = structlog.get_logger("ingest")
+
+Entry = tuple[Ref, InstanceMeta]
+AddEntries = Callable[[Sequence[Entry], Position], Awaitable[AddResult]]
+
+BATCH = 1000
+LIMIT = 20_000
+_RETRY = (0.1, 0.5, 2.0, 5.0)
+
+
+class IndexFeed:
+    """Runs from `start` to `stop`.
+
+    `add_entries` does the work on the index's thread; `notify(destination, count)` is called for
+    each destination that got new deliveries.
+    """
+
+    def __init__(self, add_entries: AddEntries, notify: Callable[[str, int], None]) -> None:
+        self._add_entries = add_entries
+        self._notify = notify
+        self._entries: list[Entry] = []
+        self._ends: list[Position] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.trouble = ""
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="index-feed")
+
+    async def stop(self) -> None:
+        """Write what is waiting, then end; what cannot be written is found again at start."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+
+    def add(self, ref: Ref, meta: InstanceMeta, end: Position) -> None:
+        """One more instance, in the order of commits; `end` is the position behind it."""
+        self._entries.append((ref, meta))
+        self._ends.append(end)
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """Instances that are safe but not in the index yet."""
+        return len(self._entries)
+
+    @property
+    def refusal(self) -> str:
+        """Why no more may come, "" when it may: memory for what waits is bounded."""
+        if len(self._entries) < LIMIT:
+            return ""
+        return f"{len(self._entries)} instances wait for the index: {self.trouble or 'it is slow'}"
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            if not self._entries:
+                if self._stopping:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            count = min(BATCH, len(self._entries))
+            batch = self._entries[:count]
+            try:
+                result = await self._add_entries(batch, self._ends[count - 1])
+            except SpoolError as error:
+                failures += 1
+                self.trouble = str(error)
+                _log.error("the index cannot be written", why=str(error), waiting=self.waiting)
+                if self._stopping:
+                    return
+                await asyncio.sleep(_RETRY[min(failures, len(_RETRY)) - 1])
+                continue
+            failures, self.trouble = 0, ""
+            del self._entries[:count], self._ends[:count]
+            for destination, added in result.deliveries.items():
+                self._notify(destination, added)

@@ -1,0 +1,372 @@
+"""Storage as SCP: from the C-STORE-RQ to the answer that may only follow the commit.
+
+Owns what happens to one instance on its way in: is it taken, what do the rules say, what is the
+answer.  Must not know destinations or the index beyond the feed.  PS3.4 annex B, PS3.7 §9.1.1.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import structlog
+
+from router.dicom.scan import Scanner
+from router.dicom.uids import is_storage
+from router.dimse.command import Command
+from router.dimse.responder import StoreResponder
+from router.dimse.status import (
+    CANNOT_UNDERSTAND,
+    DATA_SET_MISMATCH,
+    INVALID_SOP_INSTANCE,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
+    SUCCESS,
+)
+from router.ingest.settings import StorageSettings
+from router.net.acceptor import AcceptedAssociation
+from router.net.service import Operation
+from router.net.settings import LocalAE
+from router.spool.errors import SpoolError, SpoolFull
+from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
+from router.spool.spool import Spool
+from router.ul import ContextResult, NegotiatedContext, PresentationContextRQ
+from router.ul.negotiation import order_transfer_syntaxes
+from rules.decision import Decision, Facts
+
+_log = structlog.get_logger("ingest")
+
+_C_STORE_RQ = 0x0001
+_UNRECOGNIZED_OPERATION = 0x0211
+_SOP_CLASS = 0x00080016
+_MODALITY = 0x00080060
+_STUDY = 0x0020000D
+_SERIES = 0x0020000E
+ALWAYS_WANTED = frozenset({_SOP_CLASS, _MODALITY, _STUDY, _SERIES})
+"""Attributes that the index holds, whatever the rules ask for."""
+
+
+class Rules(Protocol):
+    """The rule set in force."""
+
+    @property
+    def tags(self) -> Collection[int]:
+        """Attributes that deciding needs."""
+        ...
+
+    def decide(self, facts: Facts) -> Decision:
+        """Where an instance goes."""
+        ...
+
+
+class Feed(Protocol):
+    """Takes what was committed to the index."""
+
+    def add(self, ref: Ref, meta: InstanceMeta, end: Position) -> None:
+        """One more instance, in the order of commits."""
+        ...
+
+    @property
+    def refusal(self) -> str:
+        """Why no more may come, "" when it may."""
+        ...
+
+
+class StorageObserver(Protocol):
+    """Counts what happens; must neither wait nor raise."""
+
+    def on_received(self, local_ae: str, remote: str, count: int) -> None:
+        """An instance of `count` bytes is safe."""
+        ...
+
+    def on_stored(self, status: int, seconds: float) -> None:
+        """A C-STORE was answered, `seconds` after its command set was complete."""
+        ...
+
+
+class StorageService:
+    """The Storage service class as SCP.
+
+    `clock` gives seconds since the epoch, `timer` seconds of any steady clock.
+    """
+
+    def __init__(
+        self,
+        settings: StorageSettings,
+        rules: Rules,
+        spool: Spool,
+        feed: Feed,
+        observer: StorageObserver,
+        clock: Callable[[], float],
+        timer: Callable[[], float],
+    ) -> None:
+        self.spool = spool
+        self.feed = feed
+        self.observer = observer
+        self.clock = clock
+        self.timer = timer
+        self._taken: dict[str, bool] = {}
+        self.apply(settings, rules)
+
+    def apply(self, settings: StorageSettings, rules: Rules) -> None:
+        """Decide by these from the next instance on; those under way keep what they began with."""
+        self.settings = settings
+        self.rules = rules
+        self.wanted = frozenset(rules.tags) | ALWAYS_WANTED
+        self._only = None if settings.sop_classes is None else frozenset(settings.sop_classes)
+        self._taken.clear()
+
+    # -- Service -------------------------------------------------------------------------------
+
+    def takes(self, abstract_syntax: str) -> bool:
+        """See `Service`: every storage class, and those that nobody here knows unless refused."""
+        taken = self._taken.get(abstract_syntax)
+        if taken is None:
+            known = is_storage(abstract_syntax)
+            if self._only is not None:
+                taken = abstract_syntax in self._only
+            elif known is None:
+                taken = self.settings.unknown_sop_classes == "accept"
+            else:
+                taken = known
+            if len(self._taken) > 4096:  # peers name them, so their number is not ours
+                self._taken.clear()
+            self._taken[abstract_syntax] = taken
+        return taken
+
+    def choose(self, local: LocalAE, context: PresentationContextRQ) -> tuple[int, str]:
+        """See `Service`: any transfer syntax, since what comes is kept as it is."""
+        preference = () if local.transfer_syntaxes == "proposed" else local.transfer_syntaxes
+        order = order_transfer_syntaxes(tuple(filter(None, context.transfer_syntaxes)), preference)
+        return ContextResult.ACCEPTANCE, order[0]
+
+    def begin(
+        self, association: AcceptedAssociation, context: NegotiatedContext, command: Command
+    ) -> Operation | None:
+        """See `Service`."""
+        if command.field != _C_STORE_RQ:
+            association.reply(context.id, command, _UNRECOGNIZED_OPERATION)
+            return None
+        refusal = self._refusal(command)
+        if refusal is not None:
+            operation = _Refused(self, association, context, command, *refusal)
+            if command.has_data_set:
+                return operation
+            operation.end()
+            return None
+        return _Store(self, association, context, command)
+
+    def _refusal(self, command: Command) -> tuple[int, str] | None:
+        uid = command.affected_sop_instance_uid
+        if command.data_set_fault:
+            return CANNOT_UNDERSTAND, command.data_set_fault
+        if not uid or len(uid) > 64:
+            return INVALID_SOP_INSTANCE, f"SOP Instance UID has {len(uid)} characters, not 1 to 64"
+        if not self.takes(command.affected_sop_class_uid):
+            return SOP_CLASS_NOT_SUPPORTED, f"{command.affected_sop_class_uid} is not accepted here"
+        why = self.spool.refusal or self.feed.refusal
+        if why:
+            return OUT_OF_RESOURCES, why
+        return None
+
+
+class _Answering:
+    """One C-STORE-RQ until its answer."""
+
+    __slots__ = ("association", "began", "command", "context", "service")
+
+    def __init__(
+        self,
+        service: StorageService,
+        association: AcceptedAssociation,
+        context: NegotiatedContext,
+        command: Command,
+    ) -> None:
+        self.service = service
+        self.association = association
+        self.context = context
+        self.command = command
+        self.began = service.timer()
+
+    def answer(self, status: int, comment: str = "") -> None:
+        """Write the C-STORE-RSP, and the log line if it is not success."""
+        service, association, command = self.service, self.association, self.command
+        responder = association.responders.get(self.context.id)
+        if responder is None:
+            responder = StoreResponder(self.context.id, association.maximum_length)
+            association.responders[self.context.id] = responder
+        association.answer(
+            responder.response(
+                command.message_id,
+                command.affected_sop_class_uid,
+                command.affected_sop_instance_uid,
+                status,
+                comment,
+            )
+        )
+        service.observer.on_stored(status, service.timer() - self.began)
+        if status != SUCCESS:
+            association.warn_rarely(
+                f"status {status:04X}",
+                "instance refused",
+                sop_instance_uid=command.affected_sop_instance_uid,
+                message_id=command.message_id,
+                status=f"{status:04X}",
+                why=comment,
+            )
+
+
+class _Refused(_Answering):
+    """An instance that is not taken: its data set passes by, then it is answered."""
+
+    __slots__ = ("_comment", "_status")
+
+    def __init__(
+        self,
+        service: StorageService,
+        association: AcceptedAssociation,
+        context: NegotiatedContext,
+        command: Command,
+        status: int,
+        comment: str,
+    ) -> None:
+        super().__init__(service, association, context, command)
+        self._status = status
+        self._comment = comment
+        association.started()
+
+    def data(self, piece: memoryview) -> None:
+        """Dropped."""
+
+    def end(self) -> None:
+        """Answer with the refusal."""
+        self.answer(self._status, self._comment)
+
+    def abandon(self) -> None:
+        """Nothing was kept."""
+
+
+class _Store(_Answering):
+    """An instance on its way into the spool."""
+
+    __slots__ = ("_meta", "_scanner", "_writer")
+
+    def __init__(
+        self,
+        service: StorageService,
+        association: AcceptedAssociation,
+        context: NegotiatedContext,
+        command: Command,
+    ) -> None:
+        super().__init__(service, association, context, command)
+        self._writer = service.spool.begin(association.resume_reading)
+        self._scanner = Scanner(context.transfer_syntax, service.wanted)
+        self._meta: InstanceMeta | None = None
+        association.started()
+
+    def data(self, piece: memoryview) -> None:
+        """See `Operation`."""
+        writer = self._writer
+        congested = writer.congested
+        writer.append(piece)
+        if writer.congested and not congested:
+            self.association.pause_reading()
+        scanner = self._scanner
+        if not scanner.done:
+            scanner.feed(piece)
+
+    def abandon(self) -> None:
+        """See `Operation`."""
+        self._writer.abandon()
+
+    def end(self) -> None:
+        """Decide, then commit; the answer follows the commit."""
+        scanner = self._scanner
+        if not scanner.done:
+            scanner.finish()
+        settings = self.service.settings
+        error = scanner.error
+        if not error and self._writer.length == 0:
+            error = "the data set is empty"
+        if error and settings.unparsable == "refuse":
+            self._refuse(CANNOT_UNDERSTAND, error)
+            return
+        attributes = scanner.attributes()
+        sop_class = _first(attributes, _SOP_CLASS)
+        announced = self.command.affected_sop_class_uid
+        if settings.mismatched_class == "refuse" and sop_class and sop_class != announced:
+            self._refuse(DATA_SET_MISMATCH, f"data set says {sop_class}, the request {announced}")
+            return
+        self._meta = meta = self._describe(attributes, error)
+        self._writer.commit(meta.to_bytes(), self._committed)
+
+    def _describe(self, attributes: dict[int, tuple[str, ...]], error: str) -> InstanceMeta:
+        association, command, service = self.association, self.command, self.service
+        facts = Facts(
+            calling_ae=association.calling_ae,
+            called_ae=association.called_ae,
+            source_address=association.peer_address,
+            remote=association.remote,
+            sop_class_uid=command.affected_sop_class_uid,
+            transfer_syntax_uid=self.context.transfer_syntax,
+            attributes=attributes,
+        )
+        decision = _hold(service.rules, error) if error else _decide(service.rules, facts)
+        return InstanceMeta(
+            received_at=service.clock(),
+            association=association.id,
+            calling_ae=association.calling_ae,
+            called_ae=association.called_ae,
+            source=association.peer_address,
+            remote=association.remote,
+            sop_class_uid=command.affected_sop_class_uid,
+            sop_instance_uid=command.affected_sop_instance_uid,
+            transfer_syntax_uid=self.context.transfer_syntax,
+            study_instance_uid=_first(attributes, _STUDY),
+            series_instance_uid=_first(attributes, _SERIES),
+            modality=_first(attributes, _MODALITY),
+            disposition=decision.disposition,
+            reason=decision.reason,
+            quarantined=bool(error),
+            rules_version=decision.version,
+            routes=tuple(RouteMeta(r.destination, r.rule, r.priority) for r in decision.routes),
+        )
+
+    def _refuse(self, status: int, comment: str) -> None:
+        self._writer.abandon()
+        self.answer(status, comment)
+
+    def _committed(self, ref: Ref | None, end: Position | None, error: SpoolError | None) -> None:
+        meta = self._meta
+        if ref is None or end is None or meta is None:
+            full = isinstance(error, SpoolFull)
+            self.answer(OUT_OF_RESOURCES if full else PROCESSING_FAILURE, str(error))
+            return
+        self.answer(SUCCESS)
+        service, association = self.service, self.association
+        service.feed.add(ref, meta, end)
+        service.observer.on_received(association.called_ae, association.remote, ref.length)
+        if meta.quarantined:
+            _log.warning(
+                "instance quarantined",
+                association=association.id,
+                instance=ref.id,
+                why=meta.reason,
+            )
+
+
+def _first(attributes: dict[int, tuple[str, ...]], tag: int) -> str:
+    values = attributes.get(tag)
+    return values[0] if values else ""
+
+
+def _hold(rules: Rules, reason: str) -> Decision:
+    return Decision("hold", (), f"cannot be parsed: {reason}", getattr(rules, "version", ""))
+
+
+def _decide(rules: Rules, facts: Facts) -> Decision:
+    try:
+        return rules.decide(facts)
+    except Exception as error:  # noqa: BLE001 - see below
+        # A fault of ours in a rule must cost a person's look, never an instance.
+        _log.exception("the rules failed; the instance is held")
+        return _hold(rules, f"the rules failed: {error!r}")

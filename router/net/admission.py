@@ -1,0 +1,157 @@
+"""Who may associate with which local AE.
+
+Owns the decision on an A-ASSOCIATE-RQ before its presentation contexts: names, addresses and
+limits.  Pure: counts come from the caller.  Rejections are those of PS3.8 table 9-21.
+"""
+
+import fnmatch
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from router.net.settings import LocalAE, NetworkSettings, Remote
+from router.ul import AAssociateRJ, AAssociateRQ
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_CALLING_AE = AAssociateRJ(result=1, source=1, reason=3)
+_CALLED_AE = AAssociateRJ(result=1, source=1, reason=7)
+_LIMIT = AAssociateRJ(result=2, source=3, reason=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The local AE that was called, and the configured name of the caller or ""."""
+
+    local: LocalAE
+    remote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`kind` is a fixed word for counters; `text` says to the operator what and how to mend it."""
+
+    rejection: AAssociateRJ
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Associations that are open now: in all, with a local AE, from a remote."""
+
+    total: int
+    by_local: Mapping[str, int]
+    by_remote: Mapping[str, int]
+
+
+class _Gate:
+    """``accept:`` of one local AE, compiled."""
+
+    def __init__(self, local: LocalAE, remotes: Mapping[str, Remote]) -> None:
+        self.local = local
+        self._open = local.accept == "any"
+        self._names: set[str] = set()
+        self._networks: list[Network] = []
+        self._globs: list[re.Pattern[str]] = []
+        for entry in () if local.accept == "any" else local.accept:
+            if entry in remotes:
+                self._names.add(entry)
+            elif (network := parse_network(entry)) is not None:
+                self._networks.append(network)
+            else:
+                self._globs.append(re.compile(fnmatch.translate(entry)))
+
+    def admits(self, calling_ae: str, source: str, names: Sequence[str]) -> bool:
+        if self._open or any(name in self._names for name in names):
+            return True
+        if any(glob.match(calling_ae) for glob in self._globs):
+            return True
+        return _within(source, self._networks)
+
+
+class Admission:
+    """Made anew from the configuration at each reload; associations that stand keep theirs."""
+
+    def __init__(
+        self,
+        locals_: Sequence[LocalAE],
+        remotes: Mapping[str, Remote],
+        settings: NetworkSettings,
+    ) -> None:
+        self._gates = {(ae.listen, ae.ae_title): _Gate(ae, remotes) for ae in locals_}
+        self._titles: dict[str, list[str]] = {}
+        for ae in locals_:
+            self._titles.setdefault(ae.listen, []).append(ae.ae_title)
+        self._remotes = remotes
+        self._by_title: dict[str, list[tuple[str, list[Network]]]] = {}
+        for name, remote in remotes.items():
+            networks = [n for a in remote.addresses if (n := parse_network(a)) is not None]
+            self._by_title.setdefault(remote.ae_title, []).append((name, networks))
+        self._settings = settings
+
+    def identify(self, calling_ae: str, source: str) -> list[str]:
+        """Names of the remotes that this caller can be, those known by address first."""
+        candidates = self._by_title.get(calling_ae, [])
+        by_address = [
+            name for name, networks in candidates if networks and _within(source, networks)
+        ]
+        return by_address + [name for name, networks in candidates if not networks]
+
+    def decide(self, listen: str, rq: AAssociateRQ, source: str, load: Load) -> Admitted | Refusal:
+        """Whether a request that came to the address `listen` from `source` is admitted."""
+        called, calling = rq.called_ae_title, rq.calling_ae_title
+        gate = self._gates.get((listen, called))
+        if gate is None:
+            here = ", ".join(self._titles.get(listen, ())) or "none"
+            return Refusal(
+                _CALLED_AE,
+                "called_ae",
+                f"called AE title {called!r} is not one of those at {listen} ({here}); "
+                "correct it at the peer, or add it under local",
+            )
+        names = self.identify(calling, source)
+        if not gate.admits(calling, source, names):
+            return Refusal(
+                _CALLING_AE,
+                "calling_ae",
+                f"{calling!r} at {source} is not in accept of {called}; add its remote's name, "
+                "its AE title or its network there if it may send",
+            )
+        remote = names[0] if names else ""
+        over = self._over(gate.local, remote, load)
+        if over:
+            return Refusal(_LIMIT, "limit", over)
+        return Admitted(gate.local, remote)
+
+    def _over(self, local: LocalAE, remote: str, load: Load) -> str:
+        if load.total >= self._settings.max_associations:
+            return f"{load.total} associations are open, network.max_associations allows no more"
+        if load.by_local.get(local.ae_title, 0) >= local.max_associations:
+            return (
+                f"{local.max_associations} associations are open with {local.ae_title}, "
+                "its max_associations allows no more"
+            )
+        cap = self._remotes[remote].max_associations if remote else None
+        if cap is not None and load.by_remote.get(remote, 0) >= cap:
+            return f"{cap} associations of {remote} are open, its max_associations allows no more"
+        return ""
+
+
+def parse_network(text: str) -> Network | None:
+    """The network or single address that `text` is, None when it is neither."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _within(source: str, networks: Sequence[Network]) -> bool:
+    if not networks:
+        return False
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return False
+    return any(address.version == n.version and address in n for n in networks)

@@ -1,0 +1,279 @@
+"""One transport connection with the upper layer and DIMSE on it.
+
+Owns the asyncio side that acceptor and requestor share: the receive buffer, writing with flow
+control, the timers, and handing events to the subclass.  Must not know services or policies.
+PS3.8 §9.1.
+
+One receive buffer serves all connections of a process: the loop fills it and hands it over in
+one step, and what must be kept is copied by whoever keeps it.
+"""
+
+import asyncio
+import itertools
+import socket
+import time
+from typing import Any, cast
+
+import structlog
+
+from router.dimse.assemble import Assembler
+from router.dimse.command import Command
+from router.ul import (
+    AbortReason,
+    AbortSource,
+    Connection,
+    Event,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from router.ul.negotiation import Role
+
+RECEIVE_BUFFER_SIZE = 512 * 1024
+
+_log = structlog.get_logger("net")
+_shared = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+_started = f"{int(time.time()) % 36**6:x}"
+_numbers = itertools.count(1)
+
+
+def new_association_id() -> str:
+    """An id for logs, unique among the processes that use one data directory."""
+    return f"{_started}-{next(_numbers)}"
+
+
+class Link(asyncio.BufferedProtocol):
+    """Base of `AcceptedAssociation` and `Requestor`.
+
+    Subclasses implement `on_event`, `on_command`, `on_data`, `on_end` and `on_lost`.  Exceptions
+    other than RemoteProtocolError in those are ours: the association is aborted and they are
+    logged.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        maximum_length: int,
+        artim_timeout: float,
+        dimse_timeout: float,
+        idle_timeout: float | None,
+    ) -> None:
+        self.id = new_association_id()
+        self.log = _log.bind(association=self.id)
+        self._loop = asyncio.get_running_loop()
+        self.assembler = Assembler(self.on_command, self.on_data, self.on_end)
+        self.connection = Connection(
+            role,
+            maximum_length=maximum_length,
+            on_fragment=self.assembler.fragment,
+            artim=artim_timeout,
+        )
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.peer_address = ""
+        self.lost = False
+        self._dimse_timeout = dimse_timeout
+        self._idle_timeout = idle_timeout
+        self._pauses = 0
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._heard = 0.0
+        self._artim: asyncio.TimerHandle | None = None
+        self._artim_at: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
+
+    # -- what subclasses say -------------------------------------------------------------------
+
+    def on_event(self, event: Event) -> None:
+        """An event of the upper layer."""
+        raise NotImplementedError
+
+    def on_command(self, context_id: int, command: Command) -> None:
+        """A command set is complete."""
+        raise NotImplementedError
+
+    def on_data(self, piece: memoryview) -> None:
+        """The next bytes of a data set, valid until this returns."""
+        raise NotImplementedError
+
+    def on_end(self) -> None:
+        """The data set is complete."""
+        raise NotImplementedError
+
+    def on_lost(self, error: Exception | None) -> None:
+        """The transport is gone."""
+        raise NotImplementedError
+
+    def under_way(self) -> bool:
+        """Whether the peer owes us something, so that its silence is bounded."""
+        return self.assembler.under_way
+
+    def on_silent(self, seconds: float, *, idle: bool) -> None:
+        """The peer was silent for `seconds`, while something was under way or not (`idle`)."""
+        raise NotImplementedError
+
+    # -- asyncio.BufferedProtocol --------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is there."""
+        transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+        self.transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # Whatever was written is to be gone before the next is made: buffers are used again.
+        transport.set_write_buffer_limits(high=0)
+        name: Any = transport.get_extra_info("peername")
+        if name:
+            self.peer_address = str(name[0]).partition("%")[0].removeprefix("::ffff:")
+            self.peer = (
+                f"[{self.peer_address}]:{name[1]}"
+                if ":" in self.peer_address
+                else f"{self.peer_address}:{name[1]}"
+            )
+        self._heard = self._loop.time()
+        self.connection.transport_connected(self._heard)
+        self._start_watch()
+        self.flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the loop puts what was received."""
+        return _shared
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """`nbytes` were received."""
+        self._heard = now = self._loop.time()
+        try:
+            events = self.connection.receive(_shared[:nbytes], now)
+            for event in events:
+                self.on_event(event)
+        except Exception:
+            self.log.exception("association failed", peer=self.peer)
+            self.abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
+            return
+        if events:
+            self.flush()
+
+    def eof_received(self) -> bool:
+        """The peer closes; so do we."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        self.lost = True
+        for timer in (self._artim, self._watch):
+            if timer is not None:
+                timer.cancel()
+        self._artim = self._watch = None
+        self._writable.set()
+        try:
+            for event in self.connection.transport_closed(self._loop.time()):
+                self.on_event(event)
+        finally:
+            self.on_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The transport holds bytes that the peer has not taken."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Everything that was written is gone."""
+        self._heard = self._loop.time()
+        self._writable.set()
+
+    # -- for subclasses and services -----------------------------------------------------------
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write P-DATA-TF PDUs; dropped silently when the association is over."""
+        if self.transport is not None and not self.lost and self.connection.can_send_data:
+            self.transport.write(data)
+
+    async def drained(self) -> None:
+        """Until everything that was written has left our buffers."""
+        await self._writable.wait()
+
+    def flush(self) -> None:
+        """Write what the upper layer has to say, close if it wants, and set its timer."""
+        transport = self.transport
+        if transport is None or self.lost:
+            return
+        data = self.connection.data_to_send()
+        if data:
+            transport.write(data)
+        if self.connection.want_close:
+            transport.close()
+        deadline = self.connection.deadline
+        if deadline != self._artim_at:
+            self._artim_at = deadline
+            if self._artim is not None:
+                self._artim.cancel()
+                self._artim = None
+            if deadline is not None:
+                self._artim = self._loop.call_at(deadline, self._artim_expired)
+
+    def abort(
+        self,
+        source: AbortSource = AbortSource.SERVICE_USER,
+        reason: AbortReason = AbortReason.NOT_SPECIFIED,
+    ) -> None:
+        """A-ABORT where the state allows it, else close; harmless when it is over."""
+        try:
+            self.connection.abort(source, reason, self._loop.time())
+        except LocalProtocolError:
+            self.close()
+            return
+        self.resume_reading(every=True)
+        self.flush()
+
+    def close(self) -> None:
+        """Drop the connection without a word."""
+        if self.transport is not None and not self.lost:
+            self.transport.abort()
+
+    def pause_reading(self) -> None:
+        """Read no more from the peer until as many calls of `resume_reading`."""
+        self._pauses += 1
+        if self._pauses == 1 and self.transport is not None and not self.lost:
+            self.transport.pause_reading()
+
+    def resume_reading(self, *, every: bool = False) -> None:
+        """Take back one `pause_reading`, or all of them."""
+        if not self._pauses:
+            return
+        self._pauses = 0 if every else self._pauses - 1
+        if not self._pauses and self.transport is not None and not self.lost:
+            self._heard = self._loop.time()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # -- timers --------------------------------------------------------------------------------
+
+    def _artim_expired(self) -> None:
+        self._artim = None
+        self._artim_at = None
+        for event in self.connection.timer_expired(self._loop.time()):
+            self.on_event(event)
+        self.flush()
+
+    def _start_watch(self) -> None:
+        limits = [self._dimse_timeout]
+        if self._idle_timeout is not None:
+            limits.append(self._idle_timeout)
+        self._watch = self._loop.call_later(min(limits) / 4, self._look)
+
+    def _look(self) -> None:
+        self._start_watch()
+        silent = self._loop.time() - self._heard
+        if self._pauses or not self.connection.contexts:
+            return
+        if self.under_way() or not self._writable.is_set():
+            if silent >= self._dimse_timeout:
+                self.on_silent(silent, idle=False)
+        elif self._idle_timeout is not None and silent >= self._idle_timeout:
+            self.on_silent(silent, idle=True)
+
+
+def describe(error: RemoteProtocolError) -> str:
+    """A fixed word for counters, from the abort reason that a protocol error carries."""
+    return AbortReason(error.reason).name.lower()

@@ -1,0 +1,450 @@
+"""The metrics that Prometheus scrapes.
+
+Owns their names, labels and documentation, one row of `METRICS` each, and the text of
+``/metrics``.  Must not know how anything is counted or looked up: that is `Counters` and
+`Sources`.  Names are a contract with other people's dashboards: add, never rename.
+"""
+
+import asyncio
+import contextlib
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import ProcessCollector
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from router import __version__
+from router.observe.counters import Count, Counters, Family, Histogram
+from router.observe.state import Snapshot, Sources
+from router.spool.index_types import QueueLine
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """A copy of a histogram, for rendering away from the loop."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+
+Row = tuple[Labels, float | Buckets]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """One metric: what it is called, what it tells, and where its rows come from."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    documentation: str
+    rows: Callable[[Counters, Snapshot | None], Iterable[Row]]
+
+
+def _counts(family: Callable[[Counters], Family[Count]]) -> Callable[..., Iterable[Row]]:
+    def rows(counters: Counters, _: Snapshot | None) -> Iterable[Row]:
+        return [(labels, child.value) for labels, child in family(counters).children.items()]
+
+    return rows
+
+
+def _copy(histogram: Histogram) -> Buckets:
+    return Buckets(histogram.bounds, tuple(histogram.counts), histogram.sum)
+
+
+def _histogram(which: Callable[[Counters], Histogram]) -> Callable[..., Iterable[Row]]:
+    def rows(counters: Counters, _: Snapshot | None) -> Iterable[Row]:
+        return [((), _copy(which(counters)))]
+
+    return rows
+
+
+def _snapshot(read: Callable[[Snapshot], Iterable[Row]]) -> Callable[..., Iterable[Row]]:
+    """Rows of what is looked up: none at all when the look-up failed, rather than a false 0."""
+
+    def rows(_: Counters, snapshot: Snapshot | None) -> Iterable[Row]:
+        return () if snapshot is None else read(snapshot)
+
+    return rows
+
+
+def _queues(value: Callable[[Snapshot, QueueLine], float | None]) -> Callable[..., Iterable[Row]]:
+    def rows(snapshot: Snapshot) -> Iterable[Row]:
+        for queue in snapshot.queues:
+            number = value(snapshot, queue)
+            if number is not None:
+                yield (queue.destination, queue.state.name.lower()), number
+
+    return _snapshot(rows)
+
+
+def _oldest(snapshot: Snapshot, queue: QueueLine) -> float | None:
+    if queue.oldest is None or not queue.count:
+        return None
+    return max(0.0, snapshot.now - queue.oldest)
+
+
+def _differences(snapshot: Snapshot) -> Iterable[Row]:
+    # `all` is there in good times too: an alert needs a series to look at.
+    yield ("all",), sum(abs(n) for n in snapshot.account_differences.values())
+    yield from (((scope,), n) for scope, n in snapshot.account_differences.items())
+
+
+_PEER = ("direction", "local_ae", "peer")
+
+METRICS: tuple[MetricInfo, ...] = (
+    MetricInfo(
+        "dcmrouter_build_info",
+        "gauge",
+        ("version", "python"),
+        "Always 1; the labels tell which version runs on which Python.",
+        lambda _c, _s: [((__version__, platform.python_version()), 1)],
+    ),
+    MetricInfo(
+        "dcmrouter_instances_received_total",
+        "counter",
+        ("local_ae", "remote"),
+        "Instances acknowledged with success, so durable on disk. `remote` is the name in the "
+        "configuration, `unknown` for every peer that has none.",
+        lambda c, _: [(labels, r.instances) for labels, r in c.received.children.items()],
+    ),
+    MetricInfo(
+        "dcmrouter_bytes_received_total",
+        "counter",
+        ("local_ae", "remote"),
+        "Bytes of the data sets of those instances.",
+        lambda c, _: [(labels, r.bytes) for labels, r in c.received.children.items()],
+    ),
+    MetricInfo(
+        "dcmrouter_associations",
+        "gauge",
+        _PEER,
+        "Associations open now. `direction` is `in` for those that peers opened, `out` for ours.",
+        lambda c, _: [(labels, a.open) for labels, a in c.associations.children.items()],
+    ),
+    MetricInfo(
+        "dcmrouter_associations_total",
+        "counter",
+        _PEER,
+        "Associations established since the start.",
+        lambda c, _: [(labels, a.total) for labels, a in c.associations.children.items()],
+    ),
+    MetricInfo(
+        "dcmrouter_association_rejects_total",
+        "counter",
+        ("reason",),
+        "Incoming associations that we refused, by reason; each has a line in the log.",
+        _counts(lambda c: c.association_rejects),
+    ),
+    MetricInfo(
+        "dcmrouter_association_aborts_total",
+        "counter",
+        ("direction", "by"),
+        "Associations that ended with an A-ABORT or a broken connection. `by` is `local` when we "
+        "ended it, `peer` when the other side did.",
+        _counts(lambda c: c.association_aborts),
+    ),
+    MetricInfo(
+        "dcmrouter_association_failures_total",
+        "counter",
+        ("destination", "reason"),
+        "Associations to a destination that could not be had or broke, by reason.",
+        _counts(lambda c: c.association_failures),
+    ),
+    MetricInfo(
+        "dcmrouter_protocol_errors_total",
+        "counter",
+        ("kind",),
+        "Violations of the DICOM upper layer or of DIMSE by peers, bytes of other protocols "
+        "included.",
+        _counts(lambda c: c.protocol_errors),
+    ),
+    MetricInfo(
+        "dcmrouter_store_seconds",
+        "histogram",
+        (),
+        "Time from the command set of a C-STORE-RQ to its response: transfer, decision and "
+        "commit, as the sender waits for it.",
+        _histogram(lambda c: c.store_seconds),
+    ),
+    MetricInfo(
+        "dcmrouter_store_responses_total",
+        "counter",
+        ("status",),
+        "C-STORE responses sent, by status in hexadecimal; 0000 is success, A700 is a full disk.",
+        _counts(lambda c: c.store_responses),
+    ),
+    MetricInfo(
+        "dcmrouter_commit_seconds",
+        "histogram",
+        (),
+        "Time of one group commit, the sync to disk included. A rise tells of a slow disk.",
+        _histogram(lambda c: c.commit_seconds),
+    ),
+    MetricInfo(
+        "dcmrouter_commit_batch_instances",
+        "histogram",
+        (),
+        "Instances that one group commit made durable together.",
+        _histogram(lambda c: c.commit_batch_instances),
+    ),
+    MetricInfo(
+        "dcmrouter_deliveries_total",
+        "counter",
+        ("destination", "outcome"),
+        "Deliveries by how they ended: `delivered`, `warning` (delivered, with a warning "
+        "status), `deferred` (will be tried again) or `dead` (waits for a person).",
+        _counts(lambda c: c.deliveries),
+    ),
+    MetricInfo(
+        "dcmrouter_delivery_attempts_total",
+        "counter",
+        ("destination",),
+        "C-STORE requests sent.",
+        _counts(lambda c: c.delivery_attempts),
+    ),
+    MetricInfo(
+        "dcmrouter_delivery_seconds",
+        "histogram",
+        ("destination",),
+        "Time from the receipt of an instance to its delivery.",
+        lambda c, _: [(labels, _copy(h)) for labels, h in c.delivery_seconds.children.items()],
+    ),
+    MetricInfo(
+        "dcmrouter_bytes_sent_total",
+        "counter",
+        ("destination",),
+        "Bytes of data sets sent, those of failed attempts included.",
+        _counts(lambda c: c.sent),
+    ),
+    MetricInfo(
+        "dcmrouter_queue_instances",
+        "gauge",
+        ("destination", "state"),
+        "Deliveries by destination and state. `ready` waits to be sent, `held` for an operator to "
+        "release it, `dead` for one to decide.",
+        _queues(lambda _, q: q.count),
+    ),
+    MetricInfo(
+        "dcmrouter_queue_bytes",
+        "gauge",
+        ("destination", "state"),
+        "Bytes of the data sets of those deliveries.",
+        _queues(lambda _, q: q.bytes),
+    ),
+    MetricInfo(
+        "dcmrouter_queue_oldest_seconds",
+        "gauge",
+        ("destination", "state"),
+        "Age of the oldest of those deliveries since its receipt; absent when there is none. "
+        "The one to alert on.",
+        _queues(_oldest),
+    ),
+    MetricInfo(
+        "dcmrouter_destination_up",
+        "gauge",
+        ("destination",),
+        "1 when the destination accepted its last association, 0 while it is probed.",
+        _snapshot(lambda s: [((d.name,), 1 if d.up else 0) for d in s.destinations]),
+    ),
+    MetricInfo(
+        "dcmrouter_destination_changes_total",
+        "counter",
+        ("destination", "to"),
+        "How often a destination went `down` or came back `up`; a high rate tells of a flapping "
+        "one.",
+        _counts(lambda c: c.destination_changes),
+    ),
+    MetricInfo(
+        "dcmrouter_held_instances",
+        "gauge",
+        (),
+        "Instances that no rule matched or that were quarantined; they wait for an operator.",
+        _snapshot(lambda s: [((), s.held_instances)]),
+    ),
+    MetricInfo(
+        "dcmrouter_dead_instances",
+        "gauge",
+        (),
+        "Deliveries that failed for good and wait for a person: an instance counts once for each "
+        "destination that it failed at.",
+        _snapshot(lambda s: [((), s.dead_instances)]),
+    ),
+    MetricInfo(
+        "dcmrouter_spool_bytes",
+        "gauge",
+        (),
+        "Disk space that the spool takes, spare segments included.",
+        _snapshot(lambda s: [((), s.disk.spool_bytes)] if s.disk else ()),
+    ),
+    MetricInfo(
+        "dcmrouter_spool_free_bytes",
+        "gauge",
+        (),
+        "Free space on the disk of the spool.",
+        _snapshot(lambda s: [((), s.disk.free_bytes)] if s.disk else ()),
+    ),
+    MetricInfo(
+        "dcmrouter_spool_low",
+        "gauge",
+        (),
+        "1 while the spool lacks room and C-STORE is answered A700.",
+        _snapshot(lambda s: [((), 1 if s.disk.low else 0)] if s.disk else ()),
+    ),
+    MetricInfo(
+        "dcmrouter_account_difference",
+        "gauge",
+        ("scope",),
+        "Instances received less those accounted for, `all` of them and by each scope that does "
+        "not add up. Anything but 0 that stays is a bug: report it.",
+        _snapshot(_differences),
+    ),
+    MetricInfo(
+        "dcmrouter_event_loop_stall_seconds",
+        "histogram",
+        (),
+        "How late a timer on the event loop fired, sampled fifty times a second: what any event "
+        "waits before it is looked at.",
+        _histogram(lambda c: c.event_loop_stall_seconds),
+    ),
+    MetricInfo(
+        "dcmrouter_event_loop_stall_max_seconds",
+        "gauge",
+        (),
+        "The latest that timer was since the start.",
+        lambda c, _: [((), c.event_loop_stall_seconds.max)],
+    ),
+    MetricInfo(
+        "dcmrouter_log_lines_total",
+        "counter",
+        ("level",),
+        "Lines logged, by level; `suppressed` are repetitions that were counted instead, "
+        "`dropped` those that standard error did not take in time.",
+        _counts(lambda c: c.log_lines),
+    ),
+    MetricInfo(
+        "dcmrouter_scrape_errors_total",
+        "counter",
+        (),
+        "Scrapes in which queues, destinations and disk could not be looked up and were left out.",
+        lambda c, _: [((), c.scrape_errors.value)],
+    ),
+)
+
+
+class Rendering(Collector):
+    """One scrape: rows already copied, families made as the exposition asks for them."""
+
+    def __init__(self, tables: list[tuple[MetricInfo, list[Row]]]) -> None:
+        self._tables = tables
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric families, in the order of `METRICS`; then those of the process."""
+        for metric, rows in self._tables:
+            yield _family(metric, rows)
+        yield from ProcessCollector(registry=None).collect()
+
+
+def _family(metric: MetricInfo, rows: list[Row]) -> Metric:
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.documentation, labels=metric.labels)
+        for labels, value in rows:
+            assert isinstance(value, Buckets)
+            histogram.add_metric(labels, _cumulative(value), value.sum)
+        return histogram
+    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = make(metric.name, metric.documentation, labels=metric.labels)
+    for labels, value in rows:
+        assert not isinstance(value, Buckets)
+        family.add_metric(labels, value)
+    return family
+
+
+def _cumulative(buckets: Buckets) -> list[tuple[str, float]]:
+    passed = 0
+    result: list[tuple[str, float]] = []
+    for bound, count in zip((*map(repr, buckets.bounds), "+Inf"), buckets.counts, strict=True):
+        passed += count
+        result.append((bound, passed))
+    return result
+
+
+class Exporter:
+    """The text of ``/metrics``.
+
+    Values are copied on the event loop's thread, where nobody changes them meanwhile; the text
+    is made in a thread of its own, since that of a few hundred destinations takes longer than
+    the loop may stand still.  ``on_error`` is told what kept the snapshot away.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        sources: Sources,
+        *,
+        timeout: float = 5.0,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._counters = counters
+        self._sources = sources
+        self._timeout = timeout
+        self._on_error = on_error
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
+        self._current: asyncio.Task[bytes] | None = None
+
+    async def render(self) -> bytes:
+        """Text exposition format 0.0.4.  Requests that overlap share one look-up.
+
+        What is counted is there even when `Sources` fails or takes more than ``timeout``
+        seconds: `dcmrouter_scrape_errors_total` rises and the looked-up metrics are left out.
+        """
+        if self._current is None:
+            self._current = asyncio.create_task(self._render())
+            self._current.add_done_callback(self._finished)
+        # A client that leaves must not take the answer from the others.
+        return await asyncio.shield(self._current)
+
+    def _finished(self, task: asyncio.Task[bytes]) -> None:
+        self._current = None
+        if not task.cancelled():
+            # Looked at here so that a failure nobody waits for any more is not a complaint.
+            task.exception()
+
+    async def close(self) -> None:
+        """End a rendering under way, and the thread."""
+        if self._current is not None:
+            self._current.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._current
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _render(self) -> bytes:
+        snapshot = await self._look_up()
+        tables = [(m, list(m.rows(self._counters, snapshot))) for m in METRICS]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, generate_latest, Rendering(tables))
+
+    async def _look_up(self) -> Snapshot | None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._sources.snapshot()
+        except Exception as error:  # noqa: BLE001  whatever is broken, the counters must be seen
+            self._counters.scrape_errors.value += 1
+            if self._on_error is not None:
+                self._on_error(error)
+            return None

@@ -1,0 +1,58 @@
+"""What is looked up when somebody asks, rather than counted as it happens.
+
+Owns the values that describe a moment: queues, destinations, disk.  Whoever wires the gateway
+implements `Sources`; metrics, pages and the API read the same values, so they cannot disagree.
+Times are seconds since the epoch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from router.spool.index_types import QueueLine
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationState:
+    """Whether a destination answers; ``reason`` says why not, in words for an operator."""
+
+    name: str
+    up: bool
+    reason: str = ""
+    next_probe_at: float | None = None
+    associations: int = 0
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """The spool's room.  ``low``: C-STORE is answered A700 until space returns."""
+
+    spool_bytes: int
+    free_bytes: int
+    low: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of the gateway.
+
+    ``account_differences`` is what was received less what is accounted for, by scope: empty
+    when nothing vanished.
+    """
+
+    now: float
+    queues: tuple[QueueLine, ...] = ()
+    destinations: tuple[DestinationState, ...] = ()
+    disk: DiskState | None = None
+    held_instances: int = 0
+    dead_instances: int = 0
+    account_differences: Mapping[str, int] = field(default_factory=dict)
+
+
+class Sources(Protocol):
+    """Where the snapshot comes from."""
+
+    async def snapshot(self) -> Snapshot:
+        """The present moment, without holding up the event loop."""
+        ...

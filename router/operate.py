@@ -1,0 +1,271 @@
+"""What an operator, a page or Prometheus asks of the running gateway.
+
+Owns the answers to `router.web.sources` and `router.observe.state`: looking up, and acting on
+queues.  Must not know HTTP, nor how the gateway is wired beyond the parts that it asks.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+from starlette.applications import Starlette
+
+from router import __version__
+from router.dicom.part10 import write_file_meta
+from router.net.settings import parse_address
+from router.observe.counters import UNKNOWN
+from router.observe.metrics import Exporter
+from router.observe.state import DestinationState, DiskState, Snapshot
+from router.spool.errors import SpoolError
+from router.spool.index_types import (
+    Account,
+    Changed,
+    Filter,
+    InstanceRow,
+    QueueItem,
+    QueueLine,
+)
+from router.spool.reader import Reader
+from router.web.control import create_control_app
+from router.web.sources import (
+    AssociationState,
+    ControlError,
+    InstanceFile,
+    ListenerState,
+    Readiness,
+    Reloaded,
+    Status,
+)
+from router.web.status import create_app, hosts_for
+
+if TYPE_CHECKING:
+    from router.app import Gateway
+
+_log = structlog.get_logger("operate")
+
+_PIECE = 1 << 20
+_OPERATOR = "control socket"
+_STEP = 10_000
+
+
+class Operations:
+    """Implements `StatusSource`, `ControlSource` and `Sources` for one gateway."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self._exporter = Exporter(
+            gateway.counters,
+            self,
+            on_error=lambda error: _log.error("metrics are incomplete", why=str(error)),
+        )
+
+    def status_app(self) -> Starlette:
+        """What the TCP port serves."""
+        host, _ = parse_address(self._gateway.loaded.config.http.listen)
+        return create_app(self, allowed_hosts=hosts_for(host, ()))
+
+    def control_app(self) -> Starlette:
+        """What the control socket serves."""
+        return create_control_app(self)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._exporter.close()
+
+    # -- looking -------------------------------------------------------------------------------
+
+    async def snapshot(self) -> Snapshot:
+        """See `Sources`."""
+        gateway = self._gateway
+        index = gateway.index
+
+        def look() -> tuple[list[QueueLine], Account]:
+            return index.queue_summary(), index.account()
+
+        queues, account = await gateway.index_thread.run(look)
+        upkeep = gateway.upkeep
+        return Snapshot(
+            now=time.time(),
+            queues=tuple(queues),
+            destinations=tuple(
+                DestinationState(
+                    name=name,
+                    up=state.up,
+                    reason=state.reason,
+                    next_probe_at=state.next_probe,
+                    associations=state.open_associations,
+                    in_flight=state.in_flight,
+                )
+                for name, state in sorted(gateway.forwarder.snapshot().items())
+                if state.configured
+            ),
+            disk=DiskState(upkeep.used, upkeep.free, bool(upkeep.refusal)) if upkeep else None,
+            held_instances=account.held + account.quarantined,
+            dead_instances=sum(d.dead for d in account.destinations.values()),
+            account_differences=account.differences,
+        )
+
+    async def metrics(self) -> bytes:
+        """See `StatusSource`."""
+        return await self._exporter.render()
+
+    async def readiness(self) -> Readiness:
+        """See `StatusSource`."""
+        gateway = self._gateway
+        listening = gateway.listeners.listening
+        reasons = [
+            f"{ae.ae_title} does not listen at {ae.listen}"
+            for ae in gateway.loaded.config.local
+            if ae.listen not in listening
+        ]
+        if gateway.spool.refusal:
+            reasons.append(gateway.spool.refusal)
+        if gateway.feed.trouble or gateway.index_trouble:
+            reasons.append(f"index: {gateway.feed.trouble or gateway.index_trouble}")
+        return Readiness(tuple(reasons))
+
+    async def status(self) -> Status:
+        """See `StatusSource`."""
+        gateway = self._gateway
+        listening = gateway.listeners.listening
+        return Status(
+            version=__version__,
+            started_at=gateway.started_at,
+            snapshot=await self.snapshot(),
+            rules_version=gateway.loaded.rules.version,
+            configured_at=gateway.configured_at,
+            reload_error=gateway.reload_error,
+            listeners=tuple(
+                ListenerState(ae.ae_title, ae.listen, ae.listen in listening)
+                for ae in gateway.loaded.config.local
+            ),
+            associations=tuple(
+                AssociationState(
+                    id=a.id,
+                    direction="in",
+                    local_ae=a.called_ae,
+                    peer=a.remote or UNKNOWN,
+                    calling_ae=a.calling_ae,
+                    address=a.peer_address,
+                    since=a.since,
+                    instances=a.messages,
+                )
+                for a in gateway.listeners.associations
+            ),
+        )
+
+    async def queues(self) -> Sequence[QueueLine]:
+        """See `StatusSource`."""
+        return await self._gateway.index_thread.run(self._gateway.index.queue_summary)
+
+    # -- acting --------------------------------------------------------------------------------
+
+    async def retry(self, which: Filter) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("retry", which)
+
+    async def drop(self, which: Filter, reason: str) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("drop", which, reason)
+
+    async def hold(self, which: Filter) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("hold", which)
+
+    async def release(self, which: Filter) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("release", which)
+
+    async def route_held(self, which: Filter, destinations: tuple[str, ...]) -> Changed:
+        """See `ControlSource`."""
+        remotes = self._gateway.loaded.config.remotes
+        for name in destinations:
+            if name not in remotes or remotes[name].host is None:
+                known = ", ".join(n for n, r in remotes.items() if r.host is not None) or "none"
+                raise ControlError(f"{name} is not a destination", f"there are: {known}")
+        gateway = self._gateway
+        changed = await gateway.index_thread.run(
+            gateway.index.route_held,
+            which,
+            destinations,
+            "by an operator",
+            at=time.time(),
+            who=_OPERATOR,
+        )
+        _log.info("operator", action="route_held", which=str(which), count=changed.count)
+        gateway.forwarder.refresh()
+        return changed
+
+    async def _act(self, action: str, which: Filter, *more: object) -> Changed:
+        gateway = self._gateway
+        method = getattr(gateway.index, action)
+        count = size = 0
+        while True:
+            # In steps, so that the index's thread stays free for the queues in between.
+            changed: Changed = await gateway.index_thread.run(
+                method, which, *more, at=time.time(), who=_OPERATOR, limit=_STEP
+            )
+            count += changed.count
+            size += changed.bytes
+            if not changed.more:
+                break
+        _log.info("operator", action=action, which=str(which), count=count)
+        gateway.forwarder.refresh(which.destination)
+        return Changed(count, size)
+
+    async def queue(
+        self, which: Filter, limit: int, after: tuple[int, int] | None
+    ) -> Sequence[QueueItem]:
+        """See `ControlSource`."""
+        index = self._gateway.index
+        return await self._gateway.index_thread.run(index.queue_list, which, limit, after)
+
+    async def instances(self, which: Filter, limit: int, after: int) -> Sequence[InstanceRow]:
+        """See `ControlSource`."""
+        index = self._gateway.index
+        return await self._gateway.index_thread.run(index.instances, which, limit, after)
+
+    async def instance(self, number: int) -> InstanceRow | None:
+        """See `ControlSource`."""
+        return await self._gateway.index_thread.run(self._gateway.index.instance, number)
+
+    async def open_file(self, number: int) -> InstanceFile | None:
+        """See `ControlSource`."""
+        row = await self.instance(number)
+        if row is None:
+            return None
+        try:
+            reader = self._gateway.spool.open_reader(row.ref)
+        except SpoolError as error:
+            raise ControlError(str(error), "see the log of the gateway", status=500) from error
+        meta = write_file_meta(
+            row.meta.sop_class_uid,
+            row.meta.sop_instance_uid,
+            row.meta.transfer_syntax_uid,
+            source_ae=row.meta.calling_ae,
+        )
+        return InstanceFile(
+            name=f"{number}.dcm", length=len(meta) + reader.length, pieces=_pieces(meta, reader)
+        )
+
+    async def reload(self) -> Reloaded:
+        """See `ControlSource`."""
+        changes, problems = await self._gateway.reload()
+        return Reloaded(not problems, changes, tuple(str(problem) for problem in problems))
+
+    async def account(self) -> Account:
+        """See `ControlSource`."""
+        return await self._gateway.index_thread.run(self._gateway.index.account)
+
+
+async def _pieces(meta: bytes, reader: Reader) -> AsyncIterator[bytes]:
+    try:
+        yield meta
+        while reader.remaining:
+            piece = bytearray(min(_PIECE, reader.remaining))
+            await asyncio.to_thread(reader.read, [memoryview(piece)])
+            yield bytes(piece)
+    finally:
+        reader.close()

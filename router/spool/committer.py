@@ -1,0 +1,188 @@
+"""Group commit: many instances, one sync.
+
+Owns the one thread that appends records to the active segment.  A job is *done* only after an
+fdatasync that covers it.  While one group is being synced the next gathers; a lone job waits
+for nobody.  After a failed write or sync nothing of the group is done and the segment is left:
+what the kernel still holds of it is in an unknown state (PostgreSQL learnt this in 2018).
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from router.spool import system
+from router.spool.errors import SpoolError
+from router.spool.layout import (
+    FLAG_LARGE,
+    RECORD_HEADER_SIZE,
+    RecordHeader,
+    crc32,
+    record_size,
+)
+from router.spool.record import Position, Ref
+from router.spool.segments import Segment, SegmentTable
+
+GROUP_LIMIT = 256
+
+
+@dataclass(slots=True)
+class Job:
+    """One record to be written: `buffers` hold the data set, unless it is in its own file.
+
+    `crc` is given for a data set in its own file and computed for the others.  After the group,
+    either `ref` and `end` (the position behind the record) or `error` is set, then `done(job)`
+    runs on the thread that `post` leads to.
+    """
+
+    id: int
+    meta: bytes
+    buffers: Sequence[memoryview]
+    length: int
+    done: Callable[["Job"], None]
+    flags: int = 0
+    crc: int = 0
+    ref: Ref | None = None
+    end: Position | None = None
+    error: SpoolError | None = None
+    header: RecordHeader | None = field(default=None, repr=False)
+
+
+class Committer:
+    """Runs from `start` to `stop`.
+
+    `post` carries a call to the owner's thread, as ``loop.call_soon_threadsafe`` does.
+    `on_group(count, seconds)` is called there after every group.
+    """
+
+    def __init__(
+        self,
+        segments: SegmentTable,
+        post: Callable[[Callable[[], None]], object],
+        on_group: Callable[[int, float], None],
+    ) -> None:
+        self._segments = segments
+        self._post = post
+        self._on_group = on_group
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="spool-commit", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what was submitted, then end.  Blocking."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def submit(self, job: Job) -> None:
+        """Write `job` with the next group.  From any thread."""
+        self._queue.put(job)
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            first = self._queue.get()
+            if first is None:
+                break
+            group = [first]
+            while len(group) < GROUP_LIMIT:
+                try:
+                    job = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    running = False
+                    break
+                group.append(job)
+            started = time.perf_counter()
+            self._write_group(group)
+            self._post(_Finished(group, time.perf_counter() - started, self._on_group))
+
+    def _write_group(self, group: list[Job]) -> None:
+        touched: list[Segment] = []
+        try:
+            for job in group:
+                segment = self._append(job)
+                if segment not in touched:
+                    touched.append(segment)
+            for segment in touched:
+                with system.translated(f"syncing segment {segment.path.name}"):
+                    system.sync_data(segment.fd)
+        except SpoolError as error:
+            self._segments.seal()
+            for job in group:
+                job.ref = None
+                job.error = error
+            return
+        for job in group:
+            header = job.header
+            assert header is not None
+            job.ref = Ref(
+                id=job.id,
+                generation=header.generation,
+                offset=header.offset,
+                data_offset=header.data_offset,
+                length=header.length,
+                crc=header.crc,
+                large=header.large,
+            )
+            job.end = Position(header.generation, header.offset + header.size)
+
+    def _append(self, job: Job) -> Segment:
+        large = bool(job.flags & FLAG_LARGE)
+        size = record_size(len(job.meta), 0 if large else job.length)
+        segment = self._segments.active
+        if segment is None or segment.used + size > segment.size:
+            segment = self._segments.activate()
+            if segment.used + size > segment.size:
+                raise SpoolError(f"a record of {size} bytes does not fit a segment")
+        crc = job.crc
+        if not large:
+            crc = 0
+            for buffer in job.buffers:
+                crc = crc32(buffer, crc)
+        header = RecordHeader(
+            flags=job.flags,
+            generation=segment.generation,
+            offset=segment.used,
+            id=job.id,
+            length=job.length,
+            crc=crc,
+            meta_length=len(job.meta),
+            meta_crc=crc32(job.meta),
+        )
+        head = header.to_bytes() + job.meta
+        assert len(head) == RECORD_HEADER_SIZE + header.meta_length
+        with system.translated(f"writing to segment {segment.path.name}"):
+            system.write_all(segment.fd, [head, *job.buffers], header.offset)
+        segment.used += size
+        job.header = header
+        return segment
+
+
+class _Finished:
+    """Tells the jobs of a group, on the owner's thread."""
+
+    __slots__ = ("_group", "_on_group", "_seconds")
+
+    def __init__(
+        self, group: list[Job], seconds: float, on_group: Callable[[int, float], None]
+    ) -> None:
+        self._group = group
+        self._seconds = seconds
+        self._on_group = on_group
+
+    def __call__(self) -> None:
+        self._on_group(len(self._group), self._seconds)
+        failures = []
+        for job in self._group:
+            try:
+                job.done(job)
+            except Exception as error:  # noqa: BLE001 - one job's owner must not silence the others
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("owners of committed records failed", failures)

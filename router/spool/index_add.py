@@ -1,0 +1,300 @@
+"""Puts new instances into the index.
+
+Owns the rows that an instance begins with, and which of its deliveries repeat an earlier one.
+Must not know how bytes are compared: it is told.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from router.spool.index_database import (
+    Counts,
+    Database,
+    Names,
+    clean,
+    count,
+    microseconds,
+    new_counts,
+    ref_of,
+)
+from router.spool.index_keep import Keep
+from router.spool.index_schema import sop_key
+from router.spool.index_types import AddResult, DeliveryState, Disposition, Tally
+from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
+
+Entry = tuple[Ref, InstanceMeta]
+SameBytes = Callable[[Ref, Ref], bool]
+_Context = tuple[int, int]
+"""Id of a context and the order of its study."""
+
+_SUPPRESSING = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DELIVERED)
+_CONTEXTS_KEPT = 4096
+
+
+@dataclass
+class _Batch:
+    """The rows of one `add`, before they are written."""
+
+    instances: list[tuple[object, ...]] = field(default_factory=list)
+    deliveries: list[list[object]] = field(default_factory=list)
+    contexts: list[list[object]] = field(default_factory=list)
+    used_contexts: dict[tuple[object, ...], _Context] = field(default_factory=dict)
+    counts: Counts = field(default_factory=new_counts)
+    ready: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+
+
+class Adder:
+    """Behind `Index.add`.
+
+    Keeps in memory the last id, the position, and the latest contexts by their values.
+    """
+
+    def __init__(self, db: Database, destinations: Names, rules: Names, keep: Keep) -> None:
+        self._db = db
+        self._destinations = destinations
+        self._rules = rules
+        self._keep = keep
+        meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
+        self.last_id: int = meta.get("last_id", 0)
+        self.position: Position | None = None
+        if "generation" in meta:
+            self.position = Position(meta["generation"], meta["offset"])
+        self._next_context: int = db.value("SELECT coalesce(max(id), 0) + 1 FROM context")
+        self._contexts: dict[tuple[object, ...], _Context] = {}
+
+    def add(
+        self, entries: Sequence[Entry], position: Position, suppress: bool, same_bytes: SameBytes
+    ) -> AddResult:
+        """See `Index.add`."""
+        unique = list({ref.id: (ref, meta) for ref, meta in entries}.values())
+        # Ids rise, so above the last one there is nothing to ask for.
+        known = self._keep.known([ref.id for ref, _ in unique if ref.id <= self.last_id])
+        fresh = [entry for entry in unique if entry[0].id not in known]
+        moved = [ref for ref, _ in unique if ref.id in known]
+        routes = [route for _, meta in fresh for route in routes_of(meta)]
+        self._destinations.ensure({route.destination for route in routes})
+        self._rules.ensure({route.rule for route in routes})
+        duplicate_of = self._duplicates(fresh, same_bytes) if suppress else {}
+        rows = self._rows(fresh, duplicate_of)
+        last_id = max([self.last_id, *(ref.id for ref, _ in unique)])
+        if self.position is not None and position < self.position:
+            position = self.position
+        with self._db.transaction():
+            self._db.run_rows(_ADD_CONTEXTS, rows.contexts)
+            self._db.run_rows(_ADD_INSTANCES, rows.instances)
+            self._db.run_rows(_ADD_DELIVERIES, rows.deliveries)
+            if moved:
+                self._keep.move_rows(moved, rows.counts)
+            self._db.tally(rows.counts)
+            self._db.run(
+                _SET_META,
+                *("generation", position.generation),
+                *("offset", position.offset),
+                *("last_id", last_id),
+            )
+        self.last_id = last_id
+        self.position = position
+        self._next_context += len(rows.contexts)
+        if len(self._contexts) > _CONTEXTS_KEPT:
+            self._contexts.clear()
+        self._contexts.update(rows.used_contexts)
+        return AddResult(rows.ready, rows.duplicates, len(fresh), len(known))
+
+    def forget_contexts(self) -> None:
+        """Rows of contexts were deleted: make new ones from now on."""
+        self._contexts.clear()
+
+    def _duplicates(
+        self, entries: Sequence[Entry], same_bytes: SameBytes
+    ) -> dict[tuple[int, str], int]:
+        """(instance id, destination) of what need not be sent, with the id of the earlier one.
+
+        Asks the index for the first instance with the same UID, length and CRC that went or
+        waits to go to that destination, then looks among the earlier ones of this batch.
+        """
+        wanted = [
+            (ref, clean(meta.sop_instance_uid), route.destination)
+            for ref, meta in entries
+            for route in routes_of(meta)
+        ]
+        keys = [
+            [n, sop_key(uid), ref.crc, ref.length, uid, self._destinations.id(destination)]
+            for n, (ref, uid, destination) in enumerate(wanted)
+        ]
+        indexed = {n: ref_of(place) for n, *place in self._db.json_rows(_CANDIDATES, keys)}
+        found: dict[tuple[int, str], int] = {}
+        in_batch: dict[tuple[str, str, int, int], Ref] = {}
+        compared: dict[tuple[int, int], bool] = {}
+        for n, (ref, uid, destination) in enumerate(wanted):
+            key = (destination, uid, ref.length, ref.crc)
+            for earlier in (indexed.get(n), in_batch.get(key)):
+                if earlier is None:
+                    continue
+                pair = (ref.id, earlier.id)
+                if pair not in compared:
+                    compared[pair] = same_bytes(ref, earlier)
+                if compared[pair]:
+                    found[ref.id, destination] = earlier.id
+                    break
+            else:
+                in_batch.setdefault(key, ref)
+        return found
+
+    def _rows(self, entries: Sequence[Entry], duplicate_of: dict[tuple[int, str], int]) -> _Batch:
+        rows = _Batch()
+        contexts = self._find_contexts(entries, rows)
+        for (ref, meta), (context, study_order) in zip(entries, contexts, strict=True):
+            disposition = disposition_of(meta)
+            received = microseconds(meta.received_at)
+            if not meta.study_instance_uid:
+                study_order = ref.id  # a study of its own, in the order of arrival
+            unsettled = 0
+            for route in routes_of(meta):
+                earlier = duplicate_of.get((ref.id, route.destination))
+                unsettled += earlier is None
+                self._delivery(rows, ref, route, study_order, received, earlier)
+            held = disposition in (Disposition.HELD, Disposition.QUARANTINED)
+            settled = None if held or unsettled else received
+            uid = clean(meta.sop_instance_uid)
+            rows.instances.append(
+                (
+                    *(ref.id, context, received, ref.generation, ref.offset, ref.data_offset),
+                    *(ref.length, ref.crc, int(ref.large), sop_key(uid), uid, int(disposition)),
+                    *(unsettled, settled),
+                )
+            )
+            count(rows.counts, Tally.DISPOSITION + disposition, 0, 1, ref.length)
+            count(rows.counts, Tally.RECEIVED, 0, 1, ref.length)
+            in_segment = 0 if ref.large else ref.length
+            count(rows.counts, Tally.GENERATION, ref.generation, 1, in_segment)
+        return rows
+
+    def _delivery(
+        self,
+        rows: _Batch,
+        ref: Ref,
+        route: RouteMeta,
+        study_order: int,
+        at: int,
+        earlier: int | None,
+    ) -> None:
+        destination = self._destinations.id(route.destination)
+        state = DeliveryState.READY if earlier is None else DeliveryState.DUPLICATE
+        if earlier is None:
+            rows.ready[route.destination] = rows.ready.get(route.destination, 0) + 1
+        else:
+            rows.duplicates += 1
+        rule = self._rules.id(route.rule)
+        rows.deliveries.append(
+            [ref.id, destination, int(state), route.priority, study_order, at, rule, earlier, 0]
+        )
+        count(rows.counts, Tally.STATE + state, destination, 1, ref.length)
+        count(rows.counts, Tally.ROUTED, destination, 1, ref.length)
+
+    def _find_contexts(self, entries: Sequence[Entry], rows: _Batch) -> list[_Context]:
+        """The context of each entry; those that are new become rows of the batch."""
+        wanted = [_context_values(meta) for _, meta in entries]
+        missing: dict[tuple[object, ...], Entry] = {}
+        for values, entry in zip(wanted, entries, strict=True):
+            context = self._contexts.get(values)
+            if context is not None:
+                rows.used_contexts[values] = context
+            else:
+                missing.setdefault(values, entry)
+        studies = {clean(meta.study_instance_uid) for _, meta in missing.values()} - {""}
+        orders: dict[str, int] = dict(
+            self._db.json_rows(_STUDY_ORDERS, [[study] for study in sorted(studies)])
+        )
+        for number, (values, (ref, meta)) in enumerate(missing.items(), self._next_context):
+            order = orders.setdefault(clean(meta.study_instance_uid), ref.id)
+            rows.used_contexts[values] = (number, order)
+            stored = [clean(value) if isinstance(value, str) else value for value in values]
+            rows.contexts.append([number, order, *stored])
+        return [rows.used_contexts[values] for values in wanted]
+
+
+def disposition_of(meta: InstanceMeta) -> Disposition:
+    """An unknown word, or a route to nowhere, is held: it must not make an instance vanish."""
+    if meta.quarantined:
+        return Disposition.QUARANTINED
+    if meta.disposition == "route" and meta.routes:
+        return Disposition.ROUTED
+    return Disposition.DISCARDED if meta.disposition == "discard" else Disposition.HELD
+
+
+def routes_of(meta: InstanceMeta) -> tuple[RouteMeta, ...]:
+    """Where it is to go: nowhere unless it is routed, and nowhere twice."""
+    if disposition_of(meta) is not Disposition.ROUTED:
+        return ()
+    if len(meta.routes) == 1:
+        return meta.routes
+    return tuple({route.destination: route for route in reversed(meta.routes)}.values())[::-1]
+
+
+def _context_values(meta: InstanceMeta) -> tuple[object, ...]:
+    return (
+        meta.association,
+        meta.calling_ae,
+        meta.called_ae,
+        meta.source,
+        meta.remote,
+        meta.sop_class_uid,
+        meta.transfer_syntax_uid,
+        meta.study_instance_uid,
+        meta.series_instance_uid,
+        meta.modality,
+        meta.reason,
+        int(meta.quarantined),
+        meta.rules_version,
+    )
+
+
+_ADD_CONTEXTS = """
+INSERT INTO context(
+    id, study_order, association, calling_ae, called_ae, source, remote, sop_class_uid,
+    transfer_syntax_uid, study_instance_uid, series_instance_uid, modality, reason, quarantined,
+    rules_version
+) VALUES {values}
+"""
+_ADD_INSTANCES = """
+INSERT INTO instance(
+    id, context_id, received_at, generation, offset, data_offset, length, crc, large, sop_key,
+    sop_instance_uid, disposition, unsettled, settled_at
+) VALUES {values}
+"""
+_ADD_DELIVERIES = """
+INSERT INTO delivery(
+    instance_id, destination_id, state, priority, study_order, updated_at, rule_id,
+    duplicate_of, attempts
+) VALUES {values}
+"""
+_SET_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?), (?, ?)"
+_STUDY_ORDERS = """
+WITH wanted(study) AS (VALUES {values})
+SELECT json_group_array(json_array(study, first)) FROM (
+    SELECT study, (
+        SELECT min(study_order) FROM context INDEXED BY context_study
+        WHERE study_instance_uid = study AND study_instance_uid <> ''
+    ) AS first
+    FROM wanted
+) WHERE first IS NOT NULL
+"""
+_CANDIDATES = f"""
+WITH wanted(n, sop_key, crc, length, uid, destination) AS (VALUES {{values}})
+SELECT json_group_array(json_array(
+    n, i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large
+))
+FROM (
+    SELECT n, (
+        SELECT e.id
+        FROM instance AS e INDEXED BY instance_sop CROSS JOIN delivery AS d
+        WHERE e.sop_key = wanted.sop_key AND e.crc = wanted.crc
+            AND e.length = wanted.length AND e.sop_instance_uid = wanted.uid
+            AND d.instance_id = e.id AND d.destination_id = wanted.destination
+            AND d.state IN ({", ".join(str(int(state)) for state in _SUPPRESSING)})
+        ORDER BY e.id LIMIT 1
+    ) AS earlier
+    FROM wanted
+) CROSS JOIN instance AS i ON i.id = earlier
+"""

@@ -1,0 +1,287 @@
+"""What people do to the queues, and the record of it.
+
+Owns the transitions of a delivery or an instance that an operator asks for.  Each action is done
+in transactions of a few thousand deliveries: what was done before an error stays done, and
+counted; nothing is ever half done.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+from router.spool.index_database import (
+    Database,
+    Names,
+    clean,
+    count,
+    id_list,
+    microseconds,
+    new_counts,
+)
+from router.spool.index_deliver import Changes, DeliveryRow, Queues
+from router.spool.index_select import Key, Selector
+from router.spool.index_types import Changed, DeliveryState, Disposition, Filter, Tally
+
+_AT_ONCE = 5000
+_EVENTS_KEPT = 10_000
+_HELD = (Disposition.HELD, Disposition.QUARANTINED)
+
+Apply = Callable[[DeliveryRow], DeliveryState]
+
+
+class _Action:
+    """One call of an operator: a row in the list of events, made when something changes."""
+
+    def __init__(
+        self, db: Database, name: str, which: Filter, at: float, who: str, detail: dict[str, object]
+    ) -> None:
+        self._db = db
+        self._name = name
+        self._detail = json.dumps(_describe(which) | detail, ensure_ascii=False)
+        self._who = who
+        self._id = 0
+        self.at = microseconds(at)
+        self.count = 0
+        self.bytes = 0
+
+    def record(self, instances: Sequence[int], n: int) -> None:
+        """Into the open transaction: ``n`` more things were done to these instances."""
+        if not self._id:
+            row = (self.at, clean(self._who), self._name, clean(self._detail))
+            self._id = self._db.value(_ADD_EVENT, *row)
+            self._db.run("DELETE FROM event WHERE id <= ?", self._id - _EVENTS_KEPT)
+        self._db.run("UPDATE event SET count = count + ? WHERE id = ?", n, self._id)
+        self._db.run(_ADD_EVENT_INSTANCES, self._id, id_list(instances))
+
+
+class Control:
+    """Behind `Index.retry`, `drop`, `hold`, `release`, `route_held` and `discard_held`."""
+
+    def __init__(
+        self, db: Database, destinations: Names, rules: Names, select: Selector, queues: Queues
+    ) -> None:
+        self._db = db
+        self._destinations = destinations
+        self._rules = rules
+        self._select = select
+        self._queues = queues
+
+    def retry(self, which: Filter, at: float, who: str, limit: int | None) -> Changed:
+        """See `Index.retry`."""
+
+        def apply(row: DeliveryRow) -> DeliveryState:
+            row.due_at = None
+            row.attempts = 0
+            return DeliveryState.READY
+
+        action = _Action(self._db, "retry", which, at, who, {})
+
+        def dead(n: int, after: Key | None) -> list[Key]:
+            return self._select.deliveries(which, [DeliveryState.DEAD], n, after)
+
+        def deferred(n: int, _: Key | None) -> list[Key]:
+            return self._select.deferred(which, n)
+
+        if self._each(action, dead, apply, limit) or self._each(action, deferred, apply, limit):
+            return Changed(action.count, action.bytes, more=True)
+        return Changed(action.count, action.bytes)
+
+    def drop(self, which: Filter, reason: str, at: float, who: str, limit: int | None) -> Changed:
+        """See `Index.drop`."""
+        states = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD)
+
+        def apply(row: DeliveryRow) -> DeliveryState:
+            row.due_at = None
+            row.reason = clean(reason)
+            return DeliveryState.DROPPED
+
+        action = _Action(self._db, "drop", which, at, who, {"because": reason})
+        return self._change(action, which, states, apply, limit)
+
+    def hold(self, which: Filter, reason: str, at: float, who: str, limit: int | None) -> Changed:
+        """See `Index.hold`."""
+
+        def apply(row: DeliveryRow) -> DeliveryState:
+            row.due_at = None
+            row.reason = clean(reason)
+            return DeliveryState.HELD
+
+        action = _Action(self._db, "hold", which, at, who, {"because": reason} if reason else {})
+        return self._change(action, which, (DeliveryState.READY,), apply, limit)
+
+    def release(self, which: Filter, at: float, who: str, limit: int | None) -> Changed:
+        """See `Index.release`."""
+
+        def apply(row: DeliveryRow) -> DeliveryState:
+            row.reason = None
+            return DeliveryState.READY
+
+        action = _Action(self._db, "release", which, at, who, {})
+        return self._change(action, which, (DeliveryState.HELD,), apply, limit)
+
+    def _change(
+        self,
+        action: _Action,
+        which: Filter,
+        states: Sequence[DeliveryState],
+        apply: Apply,
+        limit: int | None,
+    ) -> Changed:
+        def page(n: int, after: Key | None) -> list[Key]:
+            return self._select.deliveries(which, states, n, after)
+
+        more = self._each(action, page, apply, limit)
+        return Changed(action.count, action.bytes, more)
+
+    def _each(
+        self,
+        action: _Action,
+        page: Callable[[int, Key | None], list[Key]],
+        apply: Apply,
+        limit: int | None,
+    ) -> bool:
+        """Apply to page after page; True when the limit ended it."""
+        after: Key | None = None
+        while limit is None or action.count < limit:
+            size = _AT_ONCE if limit is None else min(_AT_ONCE, limit - action.count)
+            keys = page(size, after)
+            if keys:
+                changes = Changes()
+                rows = self._queues.rows(keys).values()
+                for row in rows:
+                    changes.move(row, apply(row), at=action.at)
+                with self._db.transaction():
+                    changes.write(self._db)
+                    action.record([row.instance_id for row in rows], len(rows))
+                action.count += len(rows)
+                action.bytes += sum(row.length for row in rows)
+                after = keys[-1]
+            if len(keys) < size:
+                return False
+        return bool(page(1, after))
+
+    # -- instances that are held as a whole
+
+    def route_held(
+        self,
+        which: Filter,
+        destinations: Sequence[str],
+        rule: str,
+        priority: int,
+        at: float,
+        who: str,
+    ) -> Changed:
+        """See `Index.route_held`."""
+        names = list(dict.fromkeys(destinations))
+        if not names:
+            raise ValueError("no destination to route to")
+        self._destinations.ensure(names)
+        self._rules.ensure([rule])
+        numbers = [self._destinations.id(name) for name in names]
+        rule_id = self._rules.id(rule)
+        action = _Action(self._db, "route", which, at, who, {"to": ", ".join(names)})
+
+        def write(held: list[list[int]]) -> None:
+            counts = new_counts()
+            rows: list[tuple[object, ...]] = []
+            for instance, length, disposition, study_order in held:
+                count(counts, Tally.DISPOSITION + disposition, 0, -1, -length)
+                count(counts, Tally.DISPOSITION + Disposition.ROUTED, 0, 1, length)
+                for number in numbers:
+                    rows.append(
+                        (
+                            *(instance, number, int(DeliveryState.READY), priority, study_order),
+                            *(action.at, rule_id, 0),
+                        )
+                    )
+                    count(counts, Tally.STATE + DeliveryState.READY, number, 1, length)
+                    count(counts, Tally.ROUTED, number, 1, length)
+            self._db.run_rows(_ROUTE, rows)
+            ids = id_list(row[0] for row in held)
+            self._db.run(_ROUTED, int(Disposition.ROUTED), len(numbers), ids)
+            self._db.tally(counts)
+
+        return self._each_held(which, action, write)
+
+    def discard_held(self, which: Filter, reason: str, at: float, who: str) -> Changed:
+        """See `Index.discard_held`."""
+        action = _Action(self._db, "discard", which, at, who, {"because": reason})
+
+        def write(held: list[list[int]]) -> None:
+            counts = new_counts()
+            for _, length, disposition, *_rest in held:
+                count(counts, Tally.DISPOSITION + disposition, 0, -1, -length)
+                count(counts, Tally.DISPOSITION + Disposition.DISCARDED, 0, 1, length)
+            ids = id_list(row[0] for row in held)
+            new = int(Disposition.DISCARDED)
+            self._db.run(_DISCARDED, new, action.at, clean(reason) or None, ids)
+            self._db.tally(counts)
+
+        return self._each_held(which, action, write)
+
+    def _each_held(
+        self, which: Filter, action: _Action, write: Callable[[list[list[int]]], None]
+    ) -> Changed:
+        for disposition in _HELD:
+            if which.disposition not in (None, disposition):
+                continue
+            narrowed = Filter(
+                **{f.name: getattr(which, f.name) for f in fields(which)}
+                | {"disposition": disposition, "destination": None, "state": None}
+            )
+            after = 0
+            while ids := self._select.instances(narrowed, _AT_ONCE, after):
+                held: list[list[int]] = self._db.json(_HELD_ROWS, id_list(ids))
+                with self._db.transaction():
+                    write(held)
+                    action.record(ids, len(ids))
+                action.count += len(held)
+                action.bytes += sum(row[1] for row in held)
+                after = ids[-1]
+        return Changed(action.count, action.bytes)
+
+
+def _describe(which: Filter) -> dict[str, object]:
+    """The conditions that a filter has, as they go into the list of events."""
+    given: dict[str, object] = {}
+    for name in (f.name for f in fields(which)):
+        value = getattr(which, name)
+        if value is None:
+            continue
+        if isinstance(value, DeliveryState | Disposition):
+            value = value.name.lower()
+        elif isinstance(value, tuple) and len(value) > 20:
+            value = f"{len(value)} given"
+        given[name] = value
+    return given
+
+
+_ADD_EVENT = """
+INSERT INTO event(at, who, action, detail, count) VALUES (?, ?, ?, ?, 0) RETURNING id
+"""
+_ADD_EVENT_INSTANCES = """
+INSERT OR IGNORE INTO event_instance(event_id, instance_id) SELECT ?, value FROM json_each(?)
+"""
+# Without a study, an instance is one of its own in the order of arrival, as in `index_add`.
+_HELD_ROWS = """
+SELECT json_group_array(json_array(
+    i.id, i.length, i.disposition,
+    CASE c.study_instance_uid WHEN '' THEN i.id ELSE c.study_order END
+))
+FROM json_each(?) AS j
+CROSS JOIN instance AS i ON i.id = j.value
+CROSS JOIN context AS c ON c.id = i.context_id
+"""
+_ROUTE = """
+INSERT INTO delivery(
+    instance_id, destination_id, state, priority, study_order, updated_at, rule_id, attempts
+) VALUES {values}
+"""
+_ROUTED = """
+UPDATE instance SET disposition = ?, unsettled = ?
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+_DISCARDED = """
+UPDATE instance SET disposition = ?, settled_at = ?, reason = coalesce(?, reason)
+WHERE id IN (SELECT value FROM json_each(?))
+"""

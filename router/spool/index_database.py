@@ -1,0 +1,286 @@
+"""The connection to the index: pragmas, transactions, errors, batches as JSON.
+
+Owns the sqlite3 connection and the few names that are kept in memory beside it.  Must not know
+what a delivery is.
+
+The sqlite3 module gives the GIL away for every step of a statement and wants it back after it;
+beside a busy event loop each return can cost a switch interval.  So rows go in by the hundred,
+as one ``VALUES`` of a statement, and a result comes back as one JSON value: a statement is one
+step, whatever the number of its rows.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
+from router.spool.index_schema import STEPS, Step, migrate
+from router.spool.record import Ref
+
+OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+
+_PAGE_CACHE_KIB = 16 * 1024
+# Pages are written back to the database, and synced, after so many pages of the log; pages that
+# were written several times in between count once.
+_CHECKPOINT_PAGES = 4096
+_BUSY_TIMEOUT = 10.0  # seconds
+_ROWS_AT_ONCE = 256
+
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+Counts = dict[tuple[int, int], list[int]]
+"""Changes of the tallies: (what, key) to [n, bytes]."""
+
+
+def new_counts() -> Counts:
+    """None yet."""
+    return defaultdict(lambda: [0, 0])
+
+
+def count(counts: Counts, what: int, key: int, n: int, size: int) -> None:
+    """Note that ``n`` more (or fewer) of ``size`` bytes in all are counted."""
+    entry = counts[what, key]
+    entry[0] += n
+    entry[1] += size
+
+
+class Database:
+    """One connection, for one thread at a time; closing waits for the call under way."""
+
+    def __init__(self, path: Path, *, steps: tuple[Step, ...] = STEPS) -> None:
+        """Open or create, and bring the schema up to date.
+
+        Raises IndexDamaged when the file is not a sound database, SpoolFull without space, and
+        SpoolError for a newer schema, an SQLite that is too old, or when it cannot be opened.
+        """
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            needed = ".".join(map(str, OLDEST_SQLITE))
+            raise SpoolError(f"SQLite {sqlite3.sqlite_version} is too old, {needed} is needed")
+        self.path = path
+        self._lock = threading.RLock()
+        self._closed = False
+        with self._translated():
+            self._connection = sqlite3.connect(
+                path,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+                timeout=_BUSY_TIMEOUT,
+            )
+        try:
+            with self._translated():
+                self._prepare(steps)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, steps: tuple[Step, ...]) -> None:
+        run = self._connection.execute
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = NORMAL")
+        run(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
+        run("PRAGMA temp_store = MEMORY")
+        run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        run(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT_PAGES * 4096}")
+        migrate(self._connection, steps)
+        # The first pages of each table, so that a wreck is found now rather than at night.
+        names = run("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        for (name,) in names:
+            run(f'SELECT * FROM "{name}" LIMIT 1').fetchall()
+        _sync_directory(self.path.parent)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is committed as one, or nothing of it.
+
+        Raises SpoolError and its kinds in place of SQLite's errors.
+        """
+        with self._lock, self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # After some errors, a full disk among them, SQLite has rolled back by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def run(self, sql: str, *parameters: object) -> int:
+        """Run one statement; the number of rows that it changed."""
+        with self._lock, self._translated():
+            return self._connection.execute(sql, parameters).rowcount
+
+    def value(self, sql: str, *parameters: object) -> Any:
+        """The first column of the first row; None without a row."""
+        with self._lock, self._translated():
+            row = self._connection.execute(sql, parameters).fetchone()
+        return None if row is None else row[0]
+
+    def run_rows(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement whose ``{values}`` stands for rows, a few hundred at a time."""
+        with self._lock, self._translated():
+            for text, parameters in _chunks(sql, rows):
+                self._connection.execute(text, parameters)
+
+    def json_rows(self, sql: str, rows: Sequence[Sequence[object]]) -> list[Any]:
+        """`run_rows` for a statement that gives one JSON array, all of them joined."""
+        result: list[Any] = []
+        with self._lock, self._translated():
+            for text, parameters in _chunks(sql, rows):
+                result += json.loads(self._connection.execute(text, parameters).fetchone()[0])
+        return result
+
+    def json(self, sql: str, *parameters: object) -> Any:
+        """`value`, parsed; for statements that aggregate their rows to one JSON array."""
+        return json.loads(self.value(sql, *parameters))
+
+    def tally(self, counts: Counts) -> None:
+        """Add changes to the running counts, in the open transaction."""
+        rows = [[what, key, n, size] for (what, key), (n, size) in counts.items() if n or size]
+        if rows:
+            self.run_rows(_TALLY, rows)
+
+    def barrier(self) -> None:
+        """Return when everything committed would survive a power cut.
+
+        With ``synchronous=NORMAL`` a commit is in the write-ahead log but not synced.  What is
+        older than the log is: SQLite syncs the database before it starts the log anew.  So
+        syncing the log's file is enough, and far cheaper than a checkpoint.
+        """
+        log = self.path.with_name(self.path.name + "-wal")
+        try:
+            fd = os.open(log, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SpoolError(f"cannot open {log}: {error}") from error
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            raise SpoolError(f"cannot sync {log}: {error}") from error
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close; again is harmless.  Anything else afterwards raises SpoolError."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                with self._translated():
+                    self._connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            name = getattr(error, "sqlite_errorname", None)
+            text = f"index {self.path}: {error}" + (f" ({name})" if name else "")
+            if self._closed:
+                raise SpoolError(f"index {self.path} is closed") from error
+            if code in _FULL:
+                raise SpoolFull(text) from error
+            if code is not None and code & 0xFF in _DAMAGED:
+                raise IndexDamaged(text) from error
+            raise SpoolError(text) from error
+
+
+def _chunks(sql: str, rows: Sequence[Sequence[object]]) -> Iterator[tuple[str, list[object]]]:
+    """Statements of 2^n rows each: their texts are few, so all of them stay prepared."""
+    at = 0
+    while at < len(rows):
+        size = min(_ROWS_AT_ONCE, 1 << ((len(rows) - at).bit_length() - 1))
+        row = f"({','.join('?' * len(rows[at]))})"
+        values = [value for row in rows[at : at + size] for value in row]
+        yield sql.replace("{values}", ",".join([row] * size)), values
+        at += size
+
+
+def id_list(ids: Iterable[int]) -> str:
+    """Numbers as the one parameter of ``json_each(?)``."""
+    return json.dumps(list(ids))
+
+
+def clean(text: str) -> str:
+    """Text as SQLite can keep it: a peer may have sent NUL or half a surrogate pair."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def ref_of(row: Sequence[Any]) -> Ref:
+    """From the first seven columns of a result, which are those of a Ref."""
+    number, generation, offset, data_offset, length, crc, large = row[:7]
+    return Ref(number, generation, offset, data_offset, length, crc, bool(large))
+
+
+def microseconds(seconds: float) -> int:
+    """As times are stored; infinity is the end of time."""
+    return round(min(max(seconds, -9e12), 9e12) * 1e6)
+
+
+def seconds(stored: int | None) -> float | None:
+    """The reverse of `microseconds`."""
+    return None if stored is None else stored / 1e6
+
+
+class Names:
+    """A small table of names with numbers, known by heart; such as the destinations."""
+
+    def __init__(self, db: Database, table: str) -> None:
+        self._db = db
+        self._table = table
+        self._ids: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._load()
+
+    def _load(self) -> None:
+        rows = self._db.json(f"SELECT json_group_array(json_array(name, id)) FROM {self._table}")
+        self._ids = dict(rows)
+        self._names = {number: name for name, number in self._ids.items()}
+
+    def ensure(self, names: Iterable[str]) -> None:
+        """Make sure that each has a number, in a transaction of its own."""
+        missing = [name for name in names if clean(name) not in self._ids]
+        if missing:
+            rows = [[clean(name)] for name in dict.fromkeys(missing)]
+            sql = f"INSERT OR IGNORE INTO {self._table}(name) VALUES {{values}}"
+            with self._db.transaction():
+                self._db.run_rows(sql, rows)
+            self._load()
+
+    def id(self, name: str) -> int:
+        """Raises KeyError for a name that was never ensured."""
+        return self._ids[clean(name)]
+
+    def find(self, name: str) -> int | None:
+        return self._ids.get(clean(name))
+
+    def name(self, number: int) -> str:
+        return self._names[number]
+
+    def items(self) -> list[tuple[str, int]]:
+        return list(self._ids.items())
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+_TALLY = """
+INSERT INTO tally(what, key, n, bytes) VALUES {values}
+ON CONFLICT(what, key) DO UPDATE SET n = n + excluded.n, bytes = bytes + excluded.bytes
+"""

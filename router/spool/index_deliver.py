@@ -1,0 +1,289 @@
+"""The queues: what a destination is to send next, and how that ended.
+
+Owns the order of a queue and the transitions of a delivery that the gateway makes by itself;
+those that people make are in `index_control`.  Must not know associations or retry policies.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from router.spool.errors import SpoolFull
+from router.spool.index_database import (
+    Database,
+    Names,
+    clean,
+    count,
+    id_list,
+    microseconds,
+    new_counts,
+    ref_of,
+)
+from router.spool.index_types import (
+    OPEN_STATES,
+    DeliveryState,
+    Outcome,
+    Settled,
+    Tally,
+    Waiting,
+)
+
+_PROMOTED_AT_ONCE = 2000
+_NEVER = microseconds(float("inf"))
+
+
+class Queues:
+    """Behind `Index.lease`, `next_due` and `settle`.
+
+    Keeps in memory, by destination, a time before which nothing that was deferred is due.
+    """
+
+    def __init__(self, db: Database, destinations: Names) -> None:
+        self._db = db
+        self._destinations = destinations
+        self._due: dict[int, int] = {}
+
+    def lease(
+        self, destination: str, limit: int, now: float, exclude: Collection[int]
+    ) -> list[Waiting]:
+        """See `Index.lease`."""
+        number = self._destinations.find(destination)
+        if number is None or limit <= 0:
+            return []
+        moment = microseconds(now)
+        statement = _LEASE_READY
+        if self._due.get(number, 0) <= moment:
+            try:
+                self._promote(number, moment)
+            except SpoolFull:
+                # A full disk must not stop what would empty it: sort what is due instead.
+                statement = _LEASE_ALL
+        rows = self._db.json(statement, number, id_list(exclude), limit, moment)
+        return [
+            Waiting(
+                ref=ref_of(row),
+                sop_class_uid=row[7],
+                sop_instance_uid=row[8],
+                transfer_syntax_uid=row[9],
+                study_instance_uid=row[10],
+                received_at=row[11] / 1e6,
+                calling_ae=row[12],
+                attempts=row[13],
+                priority=row[14],
+            )
+            for row in rows
+        ]
+
+    def _promote(self, destination: int, moment: int) -> None:
+        """Put what was deferred and is due among what may go, so many at a time."""
+        promoted = self._db.run(_PROMOTE, destination, moment, _PROMOTED_AT_ONCE)
+        if promoted < _PROMOTED_AT_ONCE:
+            earliest = self._db.value(_EARLIEST, destination)
+            self._due[destination] = _NEVER if earliest is None else earliest
+
+    def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+        """See `Index.next_due`."""
+        number = self._destinations.find(destination)
+        if number is None:
+            return None
+        excluded = id_list(exclude)
+        if self._db.value(_ANY_READY, number, excluded):
+            return 0.0
+        earliest = self._db.value(_EARLIEST_BUT, number, excluded)
+        return None if earliest is None else earliest / 1e6
+
+    def settle(self, outcomes: Sequence[Outcome]) -> Settled:
+        """See `Index.settle`."""
+        repeated: list[tuple[int, str]] = []
+        unknown: list[tuple[int, str]] = []
+        changes = Changes()
+        numbers = {o.destination: self._destinations.find(o.destination) for o in outcomes}
+        keys = {(o.instance_id, numbers[o.destination]) for o in outcomes}
+        rows = self.rows([(i, number) for i, number in keys if number is not None])
+        applied = 0
+        for outcome in outcomes:
+            key = (outcome.instance_id, outcome.destination)
+            row = rows.get((outcome.instance_id, numbers[outcome.destination]))
+            if row is None:
+                unknown.append(key)
+                continue
+            state = _next_state(row.state, outcome.state)
+            if state is None:
+                repeated.append(key)
+                continue
+            applied += 1
+            due = outcome.due_at if state is DeliveryState.READY else None
+            row.due_at = None if due is None else microseconds(due)
+            row.attempts += outcome.attempted
+            row.status = outcome.status
+            if state is not DeliveryState.HELD:
+                row.reason = clean(outcome.reason)
+            changes.move(row, state, at=microseconds(outcome.at))
+        if applied:
+            with self._db.transaction():
+                changes.write(self._db)
+            self.note_due(changes)
+        return Settled(applied, tuple(repeated), tuple(unknown))
+
+    def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int | None], "DeliveryRow"]:
+        """Deliveries as they are, by (instance id, destination id)."""
+        return {
+            (row[0], row[1]): DeliveryRow(row[0], row[1], DeliveryState(row[2]), *row[3:])
+            for row in self._db.json_rows(_ROWS, keys)
+        }
+
+    def note_due(self, changes: "Changes") -> None:
+        """Keep the times in memory a lower bound after deliveries were deferred."""
+        for row in changes.rows:
+            due = row.due_at
+            if due is not None and due < self._due.get(row.destination_id, 0):
+                self._due[row.destination_id] = due
+
+
+@dataclass
+class DeliveryRow:
+    """A delivery that is being changed; times in microseconds."""
+
+    instance_id: int
+    destination_id: int
+    state: DeliveryState
+    length: int
+    attempts: int
+    status: int | None
+    reason: str | None
+    due_at: int | None
+    updated_at: int
+
+
+class Changes:
+    """Transitions of deliveries, gathered to be written as one."""
+
+    def __init__(self) -> None:
+        self.counts = new_counts()
+        self._rows: dict[tuple[int, int], DeliveryRow] = {}
+        self._unsettled: dict[int, tuple[int, int]] = {}
+
+    @property
+    def rows(self) -> Iterable[DeliveryRow]:
+        """What changed, each once."""
+        return self._rows.values()
+
+    def move(self, row: DeliveryRow, state: DeliveryState, *, at: int) -> None:
+        """``row``, whose other fields the caller has set, goes to ``state``."""
+        self._rows[row.instance_id, row.destination_id] = row
+        row.updated_at = at
+        if state is row.state:
+            return
+        count(self.counts, Tally.STATE + row.state, row.destination_id, -1, -row.length)
+        count(self.counts, Tally.STATE + state, row.destination_id, 1, row.length)
+        change = (state in OPEN_STATES) - (row.state in OPEN_STATES)
+        if change:
+            before, _ = self._unsettled.get(row.instance_id, (0, 0))
+            self._unsettled[row.instance_id] = (before + change, at)
+        row.state = state
+
+    def write(self, db: Database) -> None:
+        """Into the open transaction."""
+        rows = [
+            (
+                *(r.instance_id, r.destination_id, int(r.state), r.due_at, r.attempts),
+                *(r.updated_at, r.status, r.reason or None),
+            )
+            for r in self.rows
+        ]
+        db.run_rows(_UPDATE_DELIVERIES, rows)
+        unsettled = [[i, change, at] for i, (change, at) in self._unsettled.items() if change]
+        db.run_rows(_UPDATE_UNSETTLED, unsettled)
+        db.tally(self.counts)
+
+
+def _next_state(state: DeliveryState, outcome: DeliveryState) -> DeliveryState | None:
+    """Where an outcome takes a delivery; None when its fate was settled before.
+
+    What was delivered was delivered, even if an operator dropped it meanwhile; what was held
+    meanwhile stays held when it is to be tried again.
+    """
+    if outcome not in _OUTCOMES:
+        raise ValueError(f"{outcome!r} is not an outcome of a delivery")
+    if state is DeliveryState.READY:
+        return outcome
+    if state is DeliveryState.HELD:
+        return DeliveryState.HELD if outcome is DeliveryState.READY else outcome
+    late = state in (DeliveryState.DEAD, DeliveryState.DROPPED)
+    return outcome if late and outcome is DeliveryState.DELIVERED else None
+
+
+_OUTCOMES = (
+    DeliveryState.READY,
+    DeliveryState.DELIVERED,
+    DeliveryState.DEAD,
+    DeliveryState.DROPPED,
+)
+
+_LEASE = """
+SELECT json_group_array(json_array(
+    i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large,
+    c.sop_class_uid, i.sop_instance_uid, c.transfer_syntax_uid, c.study_instance_uid,
+    i.received_at, c.calling_ae, d.attempts, d.priority
+)) FROM (
+    SELECT instance_id, attempts, priority FROM delivery {index}
+    WHERE destination_id = ?1 AND state = 0 AND {due}
+        AND instance_id NOT IN (SELECT value FROM json_each(?2))
+    ORDER BY priority DESC, study_order, instance_id LIMIT ?3
+) AS d
+CROSS JOIN instance AS i ON i.id = d.instance_id
+CROSS JOIN context AS c ON c.id = i.context_id
+"""
+_LEASE_READY = _LEASE.format(index="INDEXED BY delivery_ready", due="due_at IS NULL AND ?4 > 0")
+_LEASE_ALL = _LEASE.format(index="", due="(due_at IS NULL OR due_at <= ?4)")
+_PROMOTE = """
+UPDATE delivery SET due_at = NULL
+WHERE destination_id = ?1 AND instance_id IN (
+    SELECT instance_id FROM delivery INDEXED BY delivery_due
+    WHERE destination_id = ?1 AND state = 0 AND due_at IS NOT NULL AND due_at <= ?2
+    ORDER BY due_at LIMIT ?3
+)
+"""
+_EARLIEST = """
+SELECT min(due_at) FROM delivery INDEXED BY delivery_due
+WHERE destination_id = ? AND state = 0 AND due_at IS NOT NULL
+"""
+_EARLIEST_BUT = """
+SELECT due_at FROM delivery INDEXED BY delivery_due
+WHERE destination_id = ? AND state = 0 AND due_at IS NOT NULL
+    AND instance_id NOT IN (SELECT value FROM json_each(?))
+ORDER BY due_at LIMIT 1
+"""
+_ANY_READY = """
+SELECT 1 FROM delivery INDEXED BY delivery_ready
+WHERE destination_id = ? AND state = 0 AND due_at IS NULL
+    AND instance_id NOT IN (SELECT value FROM json_each(?))
+LIMIT 1
+"""
+_ROWS = """
+WITH wanted(instance_id, destination_id) AS (VALUES {values})
+SELECT json_group_array(json_array(
+    d.instance_id, d.destination_id, d.state, i.length, d.attempts, d.status, d.reason,
+    d.due_at, d.updated_at
+))
+FROM wanted
+CROSS JOIN delivery AS d
+    ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
+CROSS JOIN instance AS i ON i.id = d.instance_id
+"""
+_UPDATE_DELIVERIES = """
+WITH o(instance_id, destination_id, state, due_at, attempts, updated_at, status, reason)
+    AS (VALUES {values})
+UPDATE delivery
+SET state = o.state, due_at = o.due_at, attempts = o.attempts, updated_at = o.updated_at,
+    status = o.status, reason = o.reason
+FROM o
+WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
+"""
+_UPDATE_UNSETTLED = """
+WITH o(id, change, at) AS (VALUES {values})
+UPDATE instance
+SET unsettled = unsettled + o.change,
+    settled_at = CASE WHEN unsettled + o.change = 0 THEN o.at END
+FROM o
+WHERE instance.id = o.id
+"""

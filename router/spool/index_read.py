@@ -1,0 +1,289 @@
+"""What people and gauges read from the index.
+
+Owns the forms of queues, instances and the account; writes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from router.spool.index_database import Database, Names, id_list, ref_of, seconds
+from router.spool.index_select import Key, Selector
+from router.spool.index_types import (
+    OPEN_STATES,
+    Account,
+    Delivery,
+    DeliveryState,
+    DestinationAccount,
+    Disposition,
+    Event,
+    Filter,
+    InstanceRow,
+    QueueItem,
+    QueueLine,
+    Tally,
+)
+from router.spool.record import InstanceMeta, RouteMeta
+
+Tallies = dict[tuple[int, int], tuple[int, int]]
+
+
+class Reading:
+    """Behind the reading methods of `Index`."""
+
+    def __init__(self, db: Database, destinations: Names, rules: Names, select: Selector) -> None:
+        self._db = db
+        self._destinations = destinations
+        self._rules = rules
+        self._select = select
+
+    def queue_summary(self) -> list[QueueLine]:
+        """See `Index.queue_summary`."""
+        tallies = self._tallies()
+        lines = []
+        for name, number in sorted(self._destinations.items()):
+            for state in OPEN_STATES:
+                n, size = tallies.get((Tally.STATE + state, number), (0, 0))
+                oldest = next_due = None
+                if n:
+                    oldest = seconds(self._db.value(_OLDEST, number, int(state)))
+                if n and state is DeliveryState.READY:
+                    next_due = seconds(self._db.value(_NEXT_DUE, number))
+                lines.append(QueueLine(name, state, n, size, oldest, next_due))
+        return lines
+
+    def queue_list(self, which: Filter, limit: int, after: Key | None) -> list[QueueItem]:
+        """See `Index.queue_list`."""
+        states = OPEN_STATES if which.state is None else (which.state,)
+        keys = self._select.deliveries(which, states, limit, after)
+        deliveries = {
+            (row[0], row[1]): self._delivery(row) for row in self._db.json_rows(_DELIVERIES, keys)
+        }
+        instances = self._rows([instance for instance, _ in keys])
+        items = []
+        for key in keys:
+            row = instances[key[0]]
+            delivery = deliveries[key]
+            route = RouteMeta(delivery.destination, delivery.rule, delivery.priority)
+            items.append(QueueItem(delivery, row.ref, replace(row.meta, routes=(route,)), key))
+        return items
+
+    def instances(self, which: Filter, limit: int, after: int) -> list[InstanceRow]:
+        """See `Index.instances`."""
+        ids = self._select.instances(which, limit, after)
+        rows = self._rows(ids)
+        return [rows[number] for number in ids]
+
+    def instance(self, number: int) -> InstanceRow | None:
+        """See `Index.instance`."""
+        row = self._rows([number]).get(number)
+        if row is None:
+            return None
+        deliveries = tuple(map(self._delivery, self._db.json(_DELIVERIES_OF, number)))
+        events = tuple(
+            Event(event[0], event[1] / 1e6, *event[2:])
+            for event in self._db.json(_EVENTS_OF, number)
+        )
+        routes = tuple(RouteMeta(d.destination, d.rule, d.priority) for d in deliveries)
+        meta = replace(row.meta, routes=routes)
+        return replace(row, meta=meta, deliveries=deliveries, events=events)
+
+    def events(self, limit: int) -> list[Event]:
+        """See `Index.events`."""
+        return [
+            Event(event[0], event[1] / 1e6, *event[2:]) for event in self._db.json(_EVENTS, limit)
+        ]
+
+    def _rows(self, ids: Sequence[int]) -> dict[int, InstanceRow]:
+        return {row[0]: _instance(row) for row in self._db.json(_INSTANCES, id_list(ids))}
+
+    def _delivery(self, row: Sequence[Any]) -> Delivery:
+        return Delivery(
+            instance_id=row[0],
+            destination=self._destinations.name(row[1]),
+            state=DeliveryState(row[2]),
+            priority=row[3],
+            due_at=seconds(row[4]),
+            attempts=row[5],
+            updated_at=row[6] / 1e6,
+            status=row[7],
+            reason=row[8] or "",
+            rule=self._rules.name(row[9]),
+            duplicate_of=row[10],
+        )
+
+    # -- the account
+
+    def account(self, audit: bool) -> Account:
+        """See `Index.account`."""
+        tallies = self._tallies()
+
+        def n(what: int, key: int = 0) -> int:
+            return tallies.get((what, key), (0, 0))[0]
+
+        destinations = {
+            name: DestinationAccount(
+                received=n(Tally.ROUTED, number),
+                delivered=n(Tally.STATE + DeliveryState.DELIVERED, number),
+                waiting=n(Tally.STATE + DeliveryState.READY, number),
+                held=n(Tally.STATE + DeliveryState.HELD, number),
+                dead=n(Tally.STATE + DeliveryState.DEAD, number),
+                dropped=n(Tally.STATE + DeliveryState.DROPPED, number),
+                duplicate=n(Tally.STATE + DeliveryState.DUPLICATE, number),
+            )
+            for name, number in sorted(self._destinations.items())
+        }
+        dispositions = {d: n(Tally.DISPOSITION + d) for d in Disposition}
+        received = n(Tally.RECEIVED)
+        found = {f"destination {name}": line.difference for name, line in destinations.items()}
+        found["instances"] = received - sum(dispositions.values())
+        if audit:
+            found |= self._audit(tallies)
+        return Account(
+            received=received,
+            routed=dispositions[Disposition.ROUTED],
+            held=dispositions[Disposition.HELD],
+            quarantined=dispositions[Disposition.QUARANTINED],
+            discarded=dispositions[Disposition.DISCARDED],
+            destinations=destinations,
+            differences={what: difference for what, difference in found.items() if difference},
+        )
+
+    def _tallies(self) -> Tallies:
+        rows = self._db.json(
+            "SELECT json_group_array(json_array(what, key, n, bytes)) FROM tally WHERE what < ?",
+            int(Tally.GENERATION),
+        )
+        return {(what, key): (n, size) for what, key, n, size in rows}
+
+    def _audit(self, tallies: Tallies) -> dict[str, int]:
+        """Every count against the rows that it counts, and each instance against its deliveries."""
+        counted: dict[tuple[int, int], int] = {}
+        for destination, state, n in self._db.json(_COUNT_DELIVERIES):
+            counted[Tally.STATE + state, destination] = n
+        for disposition, n in self._db.json(_COUNT_INSTANCES):
+            counted[Tally.DISPOSITION + disposition, 0] = n
+        for what, key in [k for k in tallies if Tally.PURGED_STATE <= k[0] < Tally.GENERATION]:
+            part = what - Tally.PURGED_STATE + Tally.STATE
+            if what >= Tally.PURGED_DISPOSITION:
+                part = what - Tally.PURGED_DISPOSITION + Tally.DISPOSITION
+            counted[part, key] = counted.get((part, key), 0) + tallies[what, key][0]
+        found: dict[str, int] = {}
+        names = {number: name for name, number in self._destinations.items()}
+        for state in DeliveryState:
+            for number, name in names.items():
+                entry = (Tally.STATE + state, number)
+                difference = tallies.get(entry, (0, 0))[0] - counted.get(entry, 0)
+                found[f"rows of destination {name}, {state.name.lower()}"] = difference
+        for disposition in Disposition:
+            entry = (Tally.DISPOSITION + disposition, 0)
+            difference = tallies.get(entry, (0, 0))[0] - counted.get(entry, 0)
+            found[f"rows of instances, {disposition.name.lower()}"] = difference
+        found["instances whose deliveries differ from their count"] = self._db.value(_UNEQUAL)
+        found["deliveries without an instance"] = self._db.value(_ORPHANS)
+        return found
+
+
+def _instance(row: Sequence[Any]) -> InstanceRow:
+    disposition = Disposition(row[10])
+    meta = InstanceMeta(
+        received_at=row[7] / 1e6,
+        association=row[12],
+        calling_ae=row[13],
+        called_ae=row[14],
+        source=row[15],
+        remote=row[16],
+        sop_class_uid=row[17],
+        sop_instance_uid=row[8],
+        transfer_syntax_uid=row[18],
+        study_instance_uid=row[19],
+        series_instance_uid=row[20],
+        modality=row[21],
+        disposition=_WORDS[disposition],
+        reason=row[11],
+        quarantined=bool(row[22]),
+        rules_version=row[23],
+    )
+    return InstanceRow(ref_of(row), meta, disposition, seconds(row[9]))
+
+
+_WORDS = {
+    Disposition.ROUTED: "route",
+    Disposition.HELD: "hold",
+    Disposition.QUARANTINED: "hold",
+    Disposition.DISCARDED: "discard",
+}
+
+_OLDEST = """
+SELECT received_at FROM instance WHERE id = (
+    SELECT min(instance_id) FROM delivery INDEXED BY delivery_open
+    WHERE destination_id = ? AND state = ? AND state + 0 <= 2
+)
+"""
+_NEXT_DUE = """
+SELECT CASE WHEN EXISTS (
+    SELECT 1 FROM delivery INDEXED BY delivery_ready
+    WHERE destination_id = ?1 AND state = 0 AND due_at IS NULL
+) THEN 0 ELSE (
+    SELECT min(due_at) FROM delivery INDEXED BY delivery_due
+    WHERE destination_id = ?1 AND state = 0 AND due_at IS NOT NULL
+) END
+"""
+_DELIVERY = """
+json_array(
+    d.instance_id, d.destination_id, d.state, d.priority, d.due_at, d.attempts, d.updated_at,
+    d.status, d.reason, d.rule_id, d.duplicate_of
+)
+"""
+_DELIVERIES = f"""
+WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
+SELECT json_group_array({_DELIVERY})
+FROM wanted CROSS JOIN delivery AS d
+    ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
+"""
+_DELIVERIES_OF = f"""
+SELECT json_group_array({_DELIVERY}) FROM (
+    SELECT * FROM delivery WHERE instance_id = ? ORDER BY destination_id
+) AS d
+"""
+_INSTANCES = """
+SELECT json_group_array(json_array(
+    i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large, i.received_at,
+    i.sop_instance_uid, i.settled_at, i.disposition, coalesce(i.reason, c.reason),
+    c.association, c.calling_ae, c.called_ae, c.source, c.remote, c.sop_class_uid,
+    c.transfer_syntax_uid, c.study_instance_uid, c.series_instance_uid, c.modality,
+    c.quarantined, c.rules_version
+))
+FROM json_each(?) AS j
+CROSS JOIN instance AS i ON i.id = j.value
+CROSS JOIN context AS c ON c.id = i.context_id
+"""
+_EVENTS_OF = """
+SELECT json_group_array(json_array(id, at, who, action, detail, count)) FROM (
+    SELECT e.* FROM event_instance AS l CROSS JOIN event AS e ON e.id = l.event_id
+    WHERE l.instance_id = ? ORDER BY e.id
+)
+"""
+_EVENTS = """
+SELECT json_group_array(json_array(id, at, who, action, detail, count)) FROM (
+    SELECT * FROM event ORDER BY id DESC LIMIT ?
+)
+"""
+_COUNT_DELIVERIES = """
+SELECT json_group_array(json_array(destination_id, state, n)) FROM (
+    SELECT destination_id, state, count(*) AS n FROM delivery GROUP BY destination_id, state
+)
+"""
+_COUNT_INSTANCES = """
+SELECT json_group_array(json_array(disposition, n)) FROM (
+    SELECT disposition, count(*) AS n FROM instance GROUP BY disposition
+)
+"""
+_UNEQUAL = """
+SELECT count(*) FROM instance AS i
+WHERE unsettled <> (SELECT count(*) FROM delivery WHERE instance_id = i.id AND state <= 2)
+"""
+_ORPHANS = """
+SELECT count(*) FROM delivery AS d
+WHERE NOT EXISTS (SELECT 1 FROM instance WHERE id = d.instance_id)
+"""

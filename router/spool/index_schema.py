@@ -1,0 +1,194 @@
+"""The tables of the index, and the way from an older version of them to this one.
+
+Owns the SQL that defines the database and the steps between its versions.  Must not know what
+the rows mean to a delivery; that is `index_write` and `index_control`.
+
+Times are whole microseconds since the epoch: exact in JSON, in which batches travel, where a
+float would be rounded to 15 digits.  What instances of one association and series have in
+common lies once in ``context``, so that an instance's own row is narrow: about thirty to a
+page, which is what enqueueing and settling write.
+
+Every index but one grows at its end and shrinks at its front, so that a million rows cost an
+enqueue as much as a thousand.  The exception, ``instance_sop``, is kept small (a number of
+64 bits in place of the UID) and local (see `sop_key`).
+"""
+
+import sqlite3
+from collections.abc import Callable
+from zlib import crc32
+
+from router.spool.errors import IndexDamaged, SpoolError
+
+APPLICATION_ID = 0x64636D72  # "dcmr", which `file` shows
+
+Step = Callable[[sqlite3.Connection], None]
+
+_VERSION_1 = """
+CREATE TABLE meta(
+    key TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE destination(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+
+CREATE TABLE rule(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+
+-- study_order: id of the first instance that came with this study; the queue is in its order.
+CREATE TABLE context(
+    id INTEGER PRIMARY KEY,
+    study_order INTEGER NOT NULL,
+    association TEXT NOT NULL,
+    calling_ae TEXT NOT NULL,
+    called_ae TEXT NOT NULL,
+    source TEXT NOT NULL,
+    remote TEXT NOT NULL,
+    sop_class_uid TEXT NOT NULL,
+    transfer_syntax_uid TEXT NOT NULL,
+    study_instance_uid TEXT NOT NULL,
+    series_instance_uid TEXT NOT NULL,
+    modality TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    quarantined INTEGER NOT NULL,
+    rules_version TEXT NOT NULL
+) STRICT;
+CREATE INDEX context_study ON context(study_instance_uid) WHERE study_instance_uid <> '';
+
+-- unsettled: how many of its deliveries are READY, HELD or DEAD.
+-- reason: an operator's, in place of the context's.
+CREATE TABLE instance(
+    id INTEGER PRIMARY KEY,
+    context_id INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    data_offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    large INTEGER NOT NULL,
+    sop_key INTEGER NOT NULL,
+    sop_instance_uid TEXT NOT NULL,
+    disposition INTEGER NOT NULL,
+    unsettled INTEGER NOT NULL,
+    settled_at INTEGER,
+    reason TEXT
+) STRICT;
+CREATE INDEX instance_sop ON instance(sop_key, crc);
+CREATE INDEX instance_context ON instance(context_id);
+CREATE INDEX instance_generation ON instance(generation);
+CREATE INDEX instance_settled ON instance(settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX instance_held ON instance(disposition) WHERE disposition IN (1, 2);
+
+CREATE TABLE delivery(
+    instance_id INTEGER NOT NULL,
+    destination_id INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    study_order INTEGER NOT NULL,
+    due_at INTEGER,
+    attempts INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    status INTEGER,
+    reason TEXT,
+    rule_id INTEGER NOT NULL,
+    duplicate_of INTEGER,
+    PRIMARY KEY(instance_id, destination_id)
+) STRICT, WITHOUT ROWID;
+-- What may go now, in the order in which it goes.
+CREATE INDEX delivery_ready
+    ON delivery(destination_id, priority DESC, study_order, instance_id)
+    WHERE state = 0 AND due_at IS NULL;
+-- What waits for a time: apart, so that a lease never walks over it.
+CREATE INDEX delivery_due ON delivery(destination_id, due_at)
+    WHERE state = 0 AND due_at IS NOT NULL;
+-- READY, HELD and DEAD by age: the oldest of each, and the lists that people ask for.  The sum
+-- keeps SQLite from taking the condition for a range to search, where it has an equal state.
+CREATE INDEX delivery_open ON delivery(destination_id, state, instance_id) WHERE state + 0 <= 2;
+
+-- Running counts; see index_types.Tally.  They outlive the rows that they count.
+CREATE TABLE tally(
+    what INTEGER NOT NULL,
+    key INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY(what, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    count INTEGER NOT NULL
+) STRICT;
+CREATE TABLE event_instance(
+    instance_id INTEGER NOT NULL,
+    event_id INTEGER NOT NULL,
+    PRIMARY KEY(instance_id, event_id)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def _create_version_1(connection: sqlite3.Connection) -> None:
+    run_script(connection, _VERSION_1)
+
+
+STEPS: tuple[Step, ...] = (_create_version_1,)
+"""Step *n* takes a database of version *n* to *n* + 1; an empty file is version 0.  A step that
+has been released is never changed: append another."""
+
+
+def migrate(connection: sqlite3.Connection, steps: tuple[Step, ...] = STEPS) -> int:
+    """Bring the database to the newest version, a transaction per step; the version it had.
+
+    Raises SpoolError for a database of a later version than this program knows and IndexDamaged
+    for one that is not an index; both are left as they are.
+    """
+    found = _number(connection, "PRAGMA user_version")
+    tables = _number(connection, "SELECT count(*) FROM sqlite_schema")
+    if tables and (not found or _number(connection, "PRAGMA application_id") != APPLICATION_ID):
+        raise IndexDamaged("the index file is the database of something else")
+    if found > len(steps):
+        raise SpoolError(
+            f"the index has schema version {found}, this program knows up to {len(steps)}: "
+            "run the newer version of dcmrouter that made it"
+        )
+    for version, step in enumerate(steps[found:], start=found + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step(connection)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {version}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    return found
+
+
+def _number(connection: sqlite3.Connection, sql: str) -> int:
+    return int(connection.execute(sql).fetchone()[0])
+
+
+def run_script(connection: sqlite3.Connection, script: str) -> None:
+    """Run statements inside the open transaction, which ``executescript`` would commit."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""
+    if statement.strip():
+        raise ValueError(f"unfinished statement: {statement.strip()[:60]}")
+
+
+def sop_key(uid: str) -> int:
+    """64 bits that stand for a SOP Instance UID in ``instance_sop``.
+
+    The upper half comes from all components but the last, which a series mostly shares, so that
+    its instances lie on neighbouring pages; equal keys are told apart by the UID in the row.
+    """
+    key = crc32(uid.rpartition(".")[0].encode(errors="replace")) << 32
+    key |= crc32(uid.encode(errors="replace"))
+    return key - (1 << 64) if key >= 1 << 63 else key

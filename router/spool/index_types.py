@@ -1,0 +1,259 @@
+"""The values that go into the index and come out of it.
+
+Owns the states of a delivery, the filters and the results; no SQL.  Times are seconds since the
+epoch, sizes are bytes of data sets.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from router.spool.record import InstanceMeta, Ref
+
+
+class DeliveryState(IntEnum):
+    """The fate of one instance at one destination.
+
+    The first three are open: they keep the instance in the spool.  A dead letter is open on
+    purpose: it waits for a person, and retention must not take it away first.
+    """
+
+    READY = 0
+    """Waiting: due now, or at a time for a reason."""
+    HELD = 1
+    """Held back by an operator."""
+    DEAD = 2
+    """Given up; an operator retries or drops it."""
+    DELIVERED = 3
+    DROPPED = 4
+    """Taken off the queue by an operator or by a policy that said so."""
+    DUPLICATE = 5
+    """The same bytes went to this destination, or wait to go there, as another instance."""
+
+
+OPEN_STATES = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD)
+
+
+class Disposition(IntEnum):
+    """What became of an instance as a whole."""
+
+    ROUTED = 0
+    HELD = 1
+    QUARANTINED = 2
+    DISCARDED = 3
+
+
+class Tally(IntEnum):
+    """What a running count counts; its key is a destination, a generation or 0."""
+
+    STATE = 0
+    """STATE + DeliveryState, by destination: deliveries that are in it or were when purged."""
+    ROUTED = 10
+    """Deliveries ever made for a destination."""
+    DISPOSITION = 20
+    """DISPOSITION + Disposition: instances, by what became of them."""
+    RECEIVED = 30
+    """Instances ever added."""
+    PURGED_STATE = 40
+    """PURGED_STATE + DeliveryState, by destination: the part of STATE without rows."""
+    PURGED_DISPOSITION = 50
+    """PURGED_DISPOSITION + Disposition: the part of DISPOSITION without rows."""
+    GENERATION = 60
+    """By generation: instances in the index whose record lies there, and their bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """``deliveries``: new ones that are READY, by destination; ``duplicates``: new ones that
+    are not sent because the same bytes went or wait to go there; ``known``: instances that the
+    index had already."""
+
+    deliveries: dict[str, int]
+    duplicates: int
+    added: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One delivery to make."""
+
+    ref: Ref
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+    received_at: float
+    calling_ae: str
+    attempts: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt at a delivery ended.
+
+    ``state`` is DELIVERED, DEAD, DROPPED, or READY for another try at ``due_at`` (None: at
+    once).  ``status`` is the DIMSE status, if there was one.  ``attempted`` is False when the
+    destination was not asked at all, which does not count as an attempt.
+    """
+
+    instance_id: int
+    destination: str
+    state: DeliveryState
+    at: float
+    status: int | None = None
+    reason: str = ""
+    due_at: float | None = None
+    attempted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """``repeated``: deliveries whose fate was settled before and that were left as they are;
+    ``unknown``: none such in the index.  Both as (instance id, destination)."""
+
+    applied: int
+    repeated: tuple[tuple[int, str], ...]
+    unknown: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """Rows that were deleted; ``large``: those whose file of its own may now be removed."""
+
+    large: list[Ref]
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What an operator's action did.  ``more``: its limit stopped it before the end."""
+
+    count: int
+    bytes: int
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which deliveries or instances are meant; what is None does not restrict.
+
+    ``reason`` is a glob over the reason of a delivery; where instances are asked for and neither
+    a destination nor a state of deliveries is given, over that of the instance.  ``older_than``
+    and ``newer_than`` are times of reception.
+    """
+
+    destination: str | None = None
+    state: DeliveryState | None = None
+    study: str | None = None
+    sop_instance_uid: str | None = None
+    reason: str | None = None
+    older_than: float | None = None
+    newer_than: float | None = None
+    ids: tuple[int, ...] | None = None
+    disposition: Disposition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLine:
+    """One destination and open state.  ``oldest`` is a time of reception, ``next_due`` the
+    first time that something may be sent: 0.0 when something may now, None when nothing ever
+    will by itself."""
+
+    destination: str
+    state: DeliveryState
+    count: int
+    bytes: int
+    oldest: float | None
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One instance at one destination."""
+
+    instance_id: int
+    destination: str
+    state: DeliveryState
+    priority: int
+    due_at: float | None
+    attempts: int
+    updated_at: float
+    status: int | None
+    reason: str
+    rule: str
+    duplicate_of: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueItem:
+    """One line of a queue; ``cursor`` is the ``after`` of the next page."""
+
+    delivery: Delivery
+    ref: Ref
+    meta: InstanceMeta
+    cursor: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An operator's action."""
+
+    id: int
+    at: float
+    who: str
+    action: str
+    detail: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """An instance as the index has it.  ``meta`` has its routes as they are now, with those
+    that an operator added; ``deliveries`` and ``events`` are filled by `Index.instance`."""
+
+    ref: Ref
+    meta: InstanceMeta
+    disposition: Disposition
+    settled_at: float | None
+    deliveries: tuple[Delivery, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationAccount:
+    """Deliveries of one destination since the index began."""
+
+    received: int
+    delivered: int
+    waiting: int
+    held: int
+    dead: int
+    dropped: int
+    duplicate: int
+
+    @property
+    def difference(self) -> int:
+        """What is missing: 0, or something vanished."""
+        return self.received - (
+            self.delivered + self.waiting + self.held + self.dead + self.dropped + self.duplicate
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where everything that was ever received is.  ``differences`` names what does not add up,
+    and by how much; empty when the account is balanced."""
+
+    received: int
+    routed: int
+    held: int
+    quarantined: int
+    discarded: int
+    destinations: dict[str, DestinationAccount]
+    differences: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        return not self.differences

@@ -1,0 +1,161 @@
+"""How segments and records lie on disk.
+
+Owns the byte layout and its checks.  Must not know files, threads or what the bytes mean.
+
+A segment is a file of fixed size.  Its first block holds the segment header; records follow,
+each starting on a block boundary, so that the block of a record that was acknowledged is never
+written again while the record lives:
+
+=======  ====  ===========================================================
+segment  size  field (little endian)
+=======  ====  ===========================================================
+0        8     magic ``DCMRSEG1``
+8        8     segment size
+16       8     generation: 0 = free, else rises with every life of any segment
+24       4     CRC-32 of bytes 0–23
+=======  ====  ===========================================================
+
+=======  ====  ===========================================================
+record   size  field (little endian)
+=======  ====  ===========================================================
+0        4     magic ``DREC``
+4        2     version, 1
+6        2     flags: 1 = data set in a file of its own, 2 = copied from another segment
+8        8     generation of the segment
+16       8     offset of this record in the segment
+24       8     instance id
+32       8     length of the data set
+40       4     CRC-32 of the data set
+44       4     length of the description
+48       4     CRC-32 of the description
+52       8     reserved, 0
+60       4     CRC-32 of bytes 0–59
+64             description, then the data set (unless in a file of its own)
+=======  ====  ===========================================================
+
+A record belongs to the log only if generation and offset are those of the place where it was
+found: what an earlier life of the segment left behind never matches.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from isal import isal_zlib
+
+BLOCK = 4096
+SEGMENT_MAGIC = b"DCMRSEG1"
+RECORD_MAGIC = b"DREC"
+RECORD_HEADER_SIZE = 64
+RECORD_VERSION = 1
+FLAG_LARGE = 1
+FLAG_MOVED = 2
+META_LIMIT = 1 << 20  # a description of a thousand routes is some 60 KB
+
+_SEGMENT = struct.Struct("<8sQQ")
+_RECORD = struct.Struct("<4sHHQQQQIII8x")
+_CRC = struct.Struct("<I")
+
+
+def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
+    """CRC-32 as in ISO 3309 and zlib, continued from `start`."""
+    crc: int = isal_zlib.crc32(data, start)
+    return crc
+
+
+def align(size: int) -> int:
+    """The next block boundary at or after `size`."""
+    return (size + BLOCK - 1) & -BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """The life that a segment is in; `generation` 0 is none."""
+
+    size: int
+    generation: int
+
+    def to_bytes(self) -> bytes:
+        """One block."""
+        head = _SEGMENT.pack(SEGMENT_MAGIC, self.size, self.generation)
+        return (head + _CRC.pack(crc32(head))).ljust(BLOCK, b"\0")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "SegmentHeader | None":
+        """None when the bytes are no sound header."""
+        if len(data) < _SEGMENT.size + 4:
+            return None
+        magic, size, generation = _SEGMENT.unpack_from(data)
+        (crc,) = _CRC.unpack_from(data, _SEGMENT.size)
+        if magic != SEGMENT_MAGIC or crc != crc32(data[: _SEGMENT.size]):
+            return None
+        return cls(size, generation)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHeader:
+    """The fixed part of a record."""
+
+    flags: int
+    generation: int
+    offset: int
+    id: int
+    length: int
+    crc: int
+    meta_length: int
+    meta_crc: int
+
+    @property
+    def large(self) -> bool:
+        """The data set lies in a file of its own."""
+        return bool(self.flags & FLAG_LARGE)
+
+    @property
+    def moved(self) -> bool:
+        """The record was copied here from a segment that was to be recycled."""
+        return bool(self.flags & FLAG_MOVED)
+
+    @property
+    def data_offset(self) -> int:
+        """Offset of the data set in the segment, or 0 in a file of its own."""
+        return 0 if self.large else self.offset + RECORD_HEADER_SIZE + self.meta_length
+
+    @property
+    def size(self) -> int:
+        """Bytes that the record takes in the segment, to the next block boundary."""
+        return record_size(self.meta_length, 0 if self.large else self.length)
+
+    def to_bytes(self) -> bytes:
+        """64 bytes."""
+        head = _RECORD.pack(
+            RECORD_MAGIC,
+            RECORD_VERSION,
+            self.flags,
+            self.generation,
+            self.offset,
+            self.id,
+            self.length,
+            self.crc,
+            self.meta_length,
+            self.meta_crc,
+        )
+        return head + _CRC.pack(crc32(head))
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview) -> "RecordHeader | None":
+        """None when the bytes are no sound header of a version that we know."""
+        if len(data) < RECORD_HEADER_SIZE or bytes(data[:4]) != RECORD_MAGIC:
+            return None
+        (crc,) = _CRC.unpack_from(data, _RECORD.size)
+        if crc != crc32(data[: _RECORD.size]):
+            return None
+        _, version, flags, generation, offset, id_, length, data_crc, meta_length, meta_crc = (
+            _RECORD.unpack_from(data)
+        )
+        if version != RECORD_VERSION or meta_length > META_LIMIT:
+            return None
+        return cls(flags, generation, offset, id_, length, data_crc, meta_length, meta_crc)
+
+
+def record_size(meta_length: int, inline_length: int) -> int:
+    """Bytes of a record in its segment, to the next block boundary."""
+    return align(RECORD_HEADER_SIZE + meta_length + inline_length)

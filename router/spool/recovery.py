@@ -1,0 +1,190 @@
+"""Finds the records of a segment again after a restart.
+
+Owns the reading of a log that may end in the middle of a record, have bits flipped, or hold
+what an earlier life of the segment left behind.  Blocking; used before the gateway accepts.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.spool import system
+from router.spool.errors import SpoolError
+from router.spool.layout import BLOCK, RECORD_HEADER_SIZE, RECORD_MAGIC, RecordHeader, align, crc32
+from router.spool.record import InstanceMeta, Position, Ref
+from router.spool.segments import Segment
+from router.spool.writer import large_path
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A record that was found.  `damage` says what is wrong with its data set, "" if nothing."""
+
+    ref: Ref
+    meta: InstanceMeta
+    end: Position
+    moved: bool
+    damage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch of a segment, before its last sound record, that holds no sound record."""
+
+    segment: str
+    offset: int
+    length: int
+    what: str
+
+
+def scan(segment: Segment, start: int, large_directory: Path) -> Iterator[Recovered | Damage]:
+    """The records of a segment from offset `start` on, in order, and what lies damaged between.
+
+    A damaged stretch at the end is the tail of a group that was never acknowledged and is not
+    reported: nothing behind it proves that there was more.  Raises SpoolError on I/O errors.
+    """
+    with system.translated(f"reading segment {segment.path.name}"):
+        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            offset = max(align(start), BLOCK)
+            while offset < segment.size:
+                header = _header_at(fd, segment, offset)
+                if header is None:
+                    found = _next_record(fd, segment, offset + BLOCK)
+                    if found is None:
+                        return
+                    yield Damage(segment.path.name, offset, found - offset, "no sound header")
+                    offset = found
+                    continue
+                yield _record(fd, segment, header, large_directory)
+                offset += header.size
+        finally:
+            os.close(fd)
+
+
+def generation_of(path: Path) -> int:
+    """Generation that the first sound records of a segment name; 0 when there is none.
+
+    For a segment whose own header is damaged: the highest generation among records that lie
+    where they say is that of its last life.
+    """
+    with system.translated(f"reading segment {path.name}"):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            best = 0
+            for offset in _magic_offsets(fd, BLOCK, size):
+                header = RecordHeader.from_bytes(os.pread(fd, RECORD_HEADER_SIZE, offset))
+                if header is not None and header.offset == offset:
+                    best = max(best, header.generation)
+            return best
+        finally:
+            os.close(fd)
+
+
+def _header_at(fd: int, segment: Segment, offset: int) -> RecordHeader | None:
+    header = RecordHeader.from_bytes(os.pread(fd, RECORD_HEADER_SIZE, offset))
+    if header is None or header.generation != segment.generation or header.offset != offset:
+        return None
+    if offset + header.size > segment.size:
+        return None
+    return header
+
+
+def _next_record(fd: int, segment: Segment, start: int) -> int | None:
+    for offset in _magic_offsets(fd, start, segment.size):
+        if _header_at(fd, segment, offset) is not None:
+            return offset
+    return None
+
+
+def _magic_offsets(fd: int, start: int, size: int) -> Iterator[int]:
+    for base in range(start, size, _CHUNK):
+        chunk = os.pread(fd, min(_CHUNK, size - base), base)
+        for at in range(0, len(chunk), BLOCK):
+            if chunk.startswith(RECORD_MAGIC, at):
+                yield base + at
+
+
+def _record(
+    fd: int, segment: Segment, header: RecordHeader, large_directory: Path
+) -> Recovered | Damage:
+    name, offset = segment.path.name, header.offset
+    raw = os.pread(fd, header.meta_length, offset + RECORD_HEADER_SIZE)
+    if len(raw) != header.meta_length or crc32(raw) != header.meta_crc:
+        return Damage(name, offset, header.size, f"instance {header.id}: damaged description")
+    try:
+        meta = InstanceMeta.from_bytes(raw)
+    except ValueError as error:
+        return Damage(name, offset, header.size, f"instance {header.id}: {error}")
+    ref = Ref(
+        id=header.id,
+        generation=header.generation,
+        offset=offset,
+        data_offset=header.data_offset,
+        length=header.length,
+        crc=header.crc,
+        large=header.large,
+    )
+    damage = (
+        _check_large(large_path(large_directory, header.id), ref)
+        if header.large
+        else _check(fd, ref)
+    )
+    end = Position(header.generation, offset + header.size)
+    return Recovered(ref, meta, end, header.moved, damage)
+
+
+def _check_large(path: Path, ref: Ref) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return f"its file {path.name} is missing"
+    try:
+        return _check(fd, ref)
+    finally:
+        os.close(fd)
+
+
+def _check(fd: int, ref: Ref) -> str:
+    crc, at, end = 0, ref.data_offset, ref.data_offset + ref.length
+    while at < end:
+        try:
+            chunk = os.pread(fd, min(_CHUNK, end - at), at)
+        except OSError as error:
+            return f"unreadable at byte {at - ref.data_offset}: {error.strerror}"
+        if not chunk:
+            return f"ends after {at - ref.data_offset} of {ref.length} bytes"
+        crc = crc32(chunk, crc)
+        at += len(chunk)
+    return "" if crc == ref.crc else f"CRC-32 is {crc:08x}, {ref.crc:08x} was committed"
+
+
+def verify(segment: Segment, ref: Ref, large_directory: Path) -> str:
+    """What is wrong with an instance on disk, "" if it is sound.  Blocking."""
+    if ref.large:
+        return _check_large(large_path(large_directory, ref.id), ref)
+    with system.translated(f"reading segment {segment.path.name}"):
+        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            header = _header_at(fd, segment, ref.offset)
+            if header is None or header.id != ref.id:
+                return "no sound record at its place"
+            return _check(fd, ref)
+        finally:
+            os.close(fd)
+
+
+def read_meta(segment_fd: int, ref: Ref) -> bytes:
+    """The stored description of an instance, as bytes.  Raises SpoolError."""
+    with system.translated(f"reading instance {ref.id}"):
+        header = RecordHeader.from_bytes(os.pread(segment_fd, RECORD_HEADER_SIZE, ref.offset))
+        if header is None or header.id != ref.id:
+            raise SpoolError(f"instance {ref.id}: no sound record at its place")
+        raw = os.pread(segment_fd, header.meta_length, ref.offset + RECORD_HEADER_SIZE)
+    if crc32(raw) != header.meta_crc:
+        raise SpoolError(f"instance {ref.id}: damaged description")
+    return raw

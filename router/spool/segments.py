@@ -1,0 +1,303 @@
+"""Segment files: the pool of spare ones, the lives they are in, and who reads them.
+
+Owns the files under ``segments/``.  A segment is *spare* (zeroed or recycled, generation over),
+*active* (the committer writes to it) or *sealed*.  Generations are never used twice.  Must not
+know records beyond their places.  Thread-safe: the committer, readers and the keeper share it.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from router.spool import system
+from router.spool.errors import SpoolFull
+from router.spool.layout import BLOCK, SegmentHeader
+
+_ZEROS = bytes(1 << 20)
+_OPEN_LIMIT = 64
+
+
+class Segment:
+    """One segment file in one of its lives.  Guarded by the table's lock, but for `fd` I/O."""
+
+    __slots__ = ("fd", "generation", "number", "path", "pins", "size", "used")
+
+    def __init__(self, path: Path, number: int, size: int, generation: int) -> None:
+        self.path = path
+        self.number = number
+        self.size = size
+        self.generation = generation
+        self.fd = -1
+        self.pins = 0
+        self.used = BLOCK
+
+
+class SegmentTable:
+    """All segments of a spool.
+
+    `reserve` is the free space in bytes that making segments must leave on the file system.
+    """
+
+    def __init__(self, directory: Path, size: int, reserve: int) -> None:
+        self._directory = directory
+        self._size = size
+        self._reserve = reserve
+        self._lock = threading.Lock()
+        self._spares: list[Segment] = []
+        self._lives: dict[int, Segment] = {}
+        self._active: Segment | None = None
+        self._next_number = 1
+        self._next_generation = 1
+
+    # -- opening -------------------------------------------------------------------------------
+
+    def load(self, find_generation: Callable[[Path], int]) -> list[str]:
+        """Read the headers of all segments; every one that had a life becomes sealed.
+
+        `find_generation` is asked about a segment whose header is damaged.  Returns what was
+        odd, a line each.  Raises SpoolError when the directory cannot be read.
+        """
+        notes: list[str] = []
+        with system.translated(f"reading the segments in {self._directory}"):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            paths = sorted(self._directory.glob("*.seg"))
+            for path in paths:
+                number = int(path.stem)
+                self._next_number = max(self._next_number, number + 1)
+                with path.open("rb") as file:
+                    header = SegmentHeader.from_bytes(file.read(BLOCK))
+                size = path.stat().st_size
+                if header is None:
+                    generation = find_generation(path)
+                    if generation:
+                        notes.append(
+                            f"segment {path.name}: damaged header; its records say that it is "
+                            f"in generation {generation}"
+                        )
+                    else:
+                        path.unlink()
+                        continue
+                else:
+                    generation = header.generation
+                if size < BLOCK or (generation == 0 and size != self._size):
+                    path.unlink()
+                    continue
+                segment = Segment(path, number, size, generation)
+                segment.used = size
+                if generation:
+                    self._lives[generation] = segment
+                else:
+                    self._spares.append(segment)
+        if self._lives:
+            self._next_generation = max(self._lives) + 1
+        return notes
+
+    def reserve_generations(self, last: int) -> None:
+        """Never use a generation up to `last` again."""
+        self._next_generation = max(self._next_generation, last + 1)
+
+    # -- writing (the committer's thread) ------------------------------------------------------
+
+    def activate(self) -> Segment:
+        """Seal the active segment and begin the life of another.
+
+        The header is written, not synced: the sync of the first group covers it.  Raises
+        SpoolFull when there is neither a spare nor space for a new one, SpoolError otherwise.
+        """
+        with self._lock:
+            self._seal()
+            segment = self._spares.pop() if self._spares else None
+        if segment is None:
+            segment = self._make(zeroed=False)
+        with self._lock:
+            generation = self._next_generation
+            self._next_generation += 1
+        with system.translated(f"beginning segment {segment.path.name}"):
+            fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                system.write_all(fd, [SegmentHeader(segment.size, generation).to_bytes()], 0)
+            except OSError:
+                os.close(fd)
+                raise
+        with self._lock:
+            segment.fd = fd
+            segment.generation = generation
+            segment.used = BLOCK
+            segment.pins = 1  # the committer's own
+            self._lives[generation] = segment
+            self._active = segment
+        return segment
+
+    def seal(self) -> None:
+        """Write no more to the active segment, if there is one."""
+        with self._lock:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._active is not None:
+            self._active.pins -= 1
+            self._active = None
+
+    @property
+    def active(self) -> Segment | None:
+        """The segment that the committer writes to."""
+        return self._active
+
+    # -- the pool (the keeper's thread) --------------------------------------------------------
+
+    def refill(self, target: int) -> bool:
+        """Make one zeroed spare if there are fewer than `target`; True if one was made."""
+        with self._lock:
+            if len(self._spares) >= target:
+                return False
+        segment = self._make(zeroed=True)
+        with self._lock:
+            self._spares.append(segment)
+        return True
+
+    def trim(self, target: int) -> int:
+        """Remove spares above `target`, giving their space back; returns how many."""
+        with self._lock:
+            extra = self._spares[target:]
+            del self._spares[target:]
+        for segment in extra:
+            segment.path.unlink(missing_ok=True)
+        return len(extra)
+
+    def _make(self, *, zeroed: bool) -> Segment:
+        with self._lock:
+            number = self._next_number
+            self._next_number += 1
+        free = free_bytes(self._directory)
+        if free < self._size + self._reserve:
+            raise SpoolFull(
+                f"no space for another segment: {free} bytes are free, {self._size} are needed "
+                f"and {self._reserve} stay reserved"
+            )
+        path = self._directory / f"{number:08d}.seg"
+        with system.translated(f"making segment {path.name}"):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, self._size)
+                if zeroed:
+                    # Blocks that were written once need no metadata in later syncs.
+                    for offset in range(0, self._size, len(_ZEROS)):
+                        count = min(len(_ZEROS), self._size - offset)
+                        system.write_all(fd, [memoryview(_ZEROS)[:count]], offset)
+                        system.start_writeback(fd, offset, count)
+                system.write_all(fd, [SegmentHeader(self._size, 0).to_bytes()], 0)
+                os.fsync(fd)
+                system.sync_directory(self._directory)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(fd)
+        return Segment(path, number, self._size, 0)
+
+    def recycle(self, generation: int, *, wipe: bool) -> bool:
+        """End the life of a sealed segment and make it a spare; False while it is in use.
+
+        The caller has made sure, durably, that nothing refers to it any more.
+        """
+        with self._lock:
+            segment = self._lives.get(generation)
+            if segment is None or segment is self._active or segment.pins:
+                return False
+            del self._lives[generation]
+            self._close(segment)
+        with system.translated(f"recycling segment {segment.path.name}"):
+            if segment.size != self._size:
+                segment.path.unlink()
+                return True
+            self._end_life(segment, wipe=wipe)
+        segment.generation = 0
+        with self._lock:
+            self._spares.insert(0, segment)
+        return True
+
+    @staticmethod
+    def _end_life(segment: Segment, *, wipe: bool) -> None:
+        fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # Not synced: should it be lost, the index still says that the life is over.
+            system.write_all(fd, [SegmentHeader(segment.size, 0).to_bytes()], 0)
+            if not wipe:
+                return
+            for offset in range(BLOCK, segment.size, len(_ZEROS)):
+                count = min(len(_ZEROS), segment.size - offset)
+                system.write_all(fd, [memoryview(_ZEROS)[:count]], offset)
+            system.sync_data(fd)
+        finally:
+            os.close(fd)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def pin(self, generation: int) -> Segment | None:
+        """Keep a segment from being recycled until `unpin`; None when its life is over."""
+        with self._lock:
+            segment = self._lives.get(generation)
+            if segment is not None:
+                segment.pins += 1
+            return segment
+
+    def unpin(self, segment: Segment) -> None:
+        """The reverse of `pin`."""
+        with self._lock:
+            segment.pins -= 1
+
+    def open(self, segment: Segment) -> int:
+        """Descriptor of a pinned segment; blocking when it was not open.  Raises SpoolError."""
+        with self._lock:
+            if segment.fd < 0:
+                with system.translated(f"opening segment {segment.path.name}"):
+                    segment.fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+                self._close_idle()
+            return segment.fd
+
+    def _close_idle(self) -> None:
+        opened = [s for s in self._lives.values() if s.fd >= 0]
+        if len(opened) > _OPEN_LIMIT:
+            for segment in [s for s in opened if not s.pins][: len(opened) - _OPEN_LIMIT]:
+                self._close(segment)
+
+    @staticmethod
+    def _close(segment: Segment) -> None:
+        if segment.fd >= 0:
+            os.close(segment.fd)
+            segment.fd = -1
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def sealed(self) -> list[Segment]:
+        """Segments with a life that the committer has left, oldest first."""
+        with self._lock:
+            return [s for _, s in sorted(self._lives.items()) if s is not self._active]
+
+    @property
+    def spare_bytes(self) -> int:
+        """Room in the pool and in the active segment."""
+        with self._lock:
+            active = self._active
+            rest = active.size - active.used if active is not None else 0
+            return rest + sum(s.size for s in self._spares)
+
+    @property
+    def total_bytes(self) -> int:
+        """Space that all segments take on disk, spares included."""
+        with self._lock:
+            return sum(s.size for s in self._spares) + sum(s.size for s in self._lives.values())
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        with self._lock:
+            self._seal()
+            for segment in self._lives.values():
+                self._close(segment)
+
+
+def free_bytes(directory: Path) -> int:
+    """Free space for us on the file system of `directory`."""
+    stat = os.statvfs(directory)
+    return stat.f_bavail * stat.f_frsize

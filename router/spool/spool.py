@@ -1,0 +1,294 @@
+"""The spool: where every instance is safe until it is settled everywhere.
+
+Owns the spool directory, its lock and its threads, and hands out writers and readers.  Must not
+know DICOM, destinations or the index: whoever opens it feeds the index and the keeper.
+
+Directory: ``lock``, ``format``, ``segments/NNNNNNNN.seg``, ``large/ID.dat``.
+"""
+
+import asyncio
+import fcntl
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from router.spool import recovery, system
+from router.spool.blocks import BlockPool
+from router.spool.committer import Committer, Job
+from router.spool.errors import SpoolDamaged, SpoolError, SpoolLocked
+from router.spool.layout import FLAG_LARGE, FLAG_MOVED
+from router.spool.reader import Reader
+from router.spool.record import Position, Ref
+from router.spool.recovery import Damage, Recovered
+from router.spool.segments import SegmentTable, free_bytes
+from router.spool.settings import SpoolSettings
+from router.spool.writer import Writer, large_path
+
+FORMAT = 1
+_LARGE_THREADS = 4
+# Metadata of the file system, the index and its journal need room after segments are made.
+_RESERVE = 16 << 20
+
+
+class Spool:
+    """Open with `open`, then `recover`, then `start`; `close` at the end.
+
+    `post` carries a call to the event loop's thread, as ``loop.call_soon_threadsafe``;
+    `on_group(count, seconds)` is called there after every group commit.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: SpoolSettings,
+        lock_fd: int,
+        post: Callable[[Callable[[], None]], object],
+        on_group: Callable[[int, float], None],
+    ) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.large_directory = directory / "large"
+        self.large_instance = min(settings.large_instance, settings.segment_size // 4)
+        self.blocks = BlockPool(settings.receive_memory)
+        self.executor = ThreadPoolExecutor(_LARGE_THREADS, "spool-large")
+        self.segments = SegmentTable(directory / "segments", settings.segment_size, _RESERVE)
+        self.notes: list[str] = []
+        self._lock_fd = lock_fd
+        self._post = post
+        self._committer = Committer(self.segments, post, on_group)
+        self._ids = itertools.count(1)
+        self._writers = 0
+        self._quiet = asyncio.Event()
+        self._moved: dict[int, Ref] = {}
+        self._refusal = ""
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        settings: SpoolSettings,
+        post: Callable[[Callable[[], None]], object],
+        on_group: Callable[[int, float], None],
+    ) -> "Spool":
+        """Take the directory, made if missing.  Blocking.
+
+        Raises SpoolLocked when another process has it, SpoolError when it is of a newer format
+        or cannot be read.
+        """
+        lock_fd = lock_directory(directory)
+        try:
+            _check_format(directory)
+            spool = cls(directory, settings, lock_fd, post, on_group)
+            spool.large_directory.mkdir(exist_ok=True)
+            spool.notes = spool.segments.load(recovery.generation_of)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return spool
+
+    def recover(self, after: Position | None) -> Iterator[Recovered | Damage]:
+        """Records past `after`, the last position that the index knows, in order.  Blocking."""
+        if after is not None:
+            self.segments.reserve_generations(after.generation)
+        for segment in self.segments.sealed():
+            if after is not None and segment.generation < after.generation:
+                continue
+            start = 0
+            if after is not None and segment.generation == after.generation:
+                start = after.offset
+            yield from recovery.scan(segment, start, self.large_directory)
+
+    def start(self, last_id: int) -> None:
+        """Begin to accept; instances are numbered from `last_id` + 1.
+
+        Makes the first spare segment if there is none (blocking); the keeper makes the others.
+        """
+        self._ids = itertools.count(last_id + 1)
+        if self.segments.spare_bytes == 0:
+            self.segments.refill(1)
+        self._committer.start()
+
+    def close(self) -> None:
+        """Commit what was submitted, then let the directory go.  Blocking."""
+        self._committer.stop()
+        self.executor.shutdown()
+        self.segments.close()
+        os.close(self._lock_fd)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def begin(self, on_drain: Callable[[], None]) -> Writer:
+        """A writer for one instance.  `on_drain` is called when it is no longer congested."""
+        self._writers += 1
+        return Writer(self, next(self._ids), on_drain)
+
+    def submit(self, job: Job) -> None:
+        """For writers: give a job to the committer."""
+        self._committer.submit(job)
+
+    def post(self, call: Callable[[], None]) -> object:
+        """For writers: run `call` on the event loop's thread."""
+        return self._post(call)
+
+    def writer_ended(self, writer: Writer) -> None:
+        """For writers: one fewer is open."""
+        self._writers -= 1
+        if not self._writers:
+            self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Until no instance is arriving or being committed."""
+        if self._writers:
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    @property
+    def refusal(self) -> str:
+        """Why no instance may come in at present, "" when one may.  Set by the keeper."""
+        return self._refusal
+
+    def refuse(self, why: str) -> None:
+        """Refuse new instances from now on; "" ends it."""
+        self._refusal = why
+
+    def apply(self, settings: SpoolSettings) -> None:
+        """Go by other settings from now on; segment and instance sizes stay until a restart."""
+        self.settings = settings
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def open_reader(self, ref: Ref) -> Reader:
+        """A reader of the data set of `ref`; does not touch the disk.
+
+        Raises SpoolDamaged when the record's segment has begun another life.
+        """
+        if ref.large:
+            return Reader(ref, self.segments, None, large_path(self.large_directory, ref.id))
+        segment = self.segments.pin(ref.generation)
+        if segment is None:
+            ref = self._moved.get(ref.id, ref)
+            segment = self.segments.pin(ref.generation)
+        if segment is None:
+            raise SpoolDamaged(f"instance {ref.id}: segment generation {ref.generation} is gone")
+        return Reader(ref, self.segments, segment, segment.path)
+
+    def same_bytes(self, first: Ref, second: Ref) -> bool:
+        """Whether two instances have equal data sets.  Blocking; unreadable ones are not equal."""
+        if first.length != second.length or first.crc != second.crc:
+            return False
+        one = two = None
+        try:
+            one, two = self.open_reader(first), self.open_reader(second)
+            left, right = bytearray(1 << 20), bytearray(1 << 20)
+            while one.remaining:
+                count = min(len(left), one.remaining)
+                one.read([memoryview(left)[:count]])
+                two.read([memoryview(right)[:count]])
+                if left[:count] != right[:count]:
+                    return False
+            return True
+        except SpoolError:
+            return False
+        finally:
+            for reader in (one, two):
+                if reader is not None:
+                    reader.close()
+
+    # -- upkeep --------------------------------------------------------------------------------
+
+    def relocate(self, ref: Ref) -> Ref:
+        """Copy the record of a small instance to the active segment.  Blocking, off the loop.
+
+        The old place stays readable until its segment is recycled.  Raises SpoolError.
+        """
+        segment = self.segments.pin(ref.generation)
+        if segment is None:
+            raise SpoolDamaged(f"instance {ref.id}: segment generation {ref.generation} is gone")
+        try:
+            meta = recovery.read_meta(self.segments.open(segment), ref)
+        finally:
+            self.segments.unpin(segment)
+        data = b""
+        if not ref.large:
+            reader = self.open_reader(ref)
+            try:
+                buffer = bytearray(ref.length)
+                reader.read([memoryview(buffer)])
+                data = bytes(buffer)
+            finally:
+                reader.close()
+        ended = threading.Event()
+        flags = FLAG_MOVED | (FLAG_LARGE if ref.large else 0)
+        buffers = [memoryview(data)] if data else []
+        job = Job(ref.id, meta, buffers, ref.length, lambda _: ended.set(), flags, ref.crc)
+        self._committer.submit(job)
+        ended.wait()
+        if job.ref is None:
+            raise job.error or SpoolError(f"instance {ref.id} could not be moved")
+        return job.ref
+
+    def moved(self, ref: Ref) -> None:
+        """From now on readers of an older place of this instance are led to `ref`."""
+        self._moved[ref.id] = ref
+
+    def forget_moves(self, generation: int) -> None:
+        """The moves that led into a segment whose life is over."""
+        for instance_id in [i for i, r in self._moved.items() if r.generation == generation]:
+            del self._moved[instance_id]
+
+    def free_bytes(self) -> int:
+        """Free space on the file system of the spool."""
+        return free_bytes(self.directory)
+
+    def large_files(self) -> Iterator[tuple[int, Path]]:
+        """Instance number and path of every file under ``large/``."""
+        for path in self.large_directory.glob("*.dat"):
+            try:
+                yield int(path.stem, 16), path
+            except ValueError:
+                self.notes.append(f"large/{path.name} is not a file of this spool; left alone")
+
+    def remove_large(self, ref: Ref) -> None:
+        """Delete the file of a large instance.  Blocking."""
+        with system.translated(f"removing the file of instance {ref.id}"):
+            large_path(self.large_directory, ref.id).unlink(missing_ok=True)
+
+
+def lock_directory(directory: Path) -> int:
+    """Lock a spool directory, made if missing, for this process; returns the descriptor.
+
+    Raises SpoolLocked, naming the process that has it, or SpoolError.
+    """
+    with system.translated(f"opening the spool in {directory}"):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise SpoolLocked(
+            f"the spool in {directory} is in use by process {owner}; "
+            "stop that one, or give this one another data_dir"
+        ) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    return fd
+
+
+def _check_format(directory: Path) -> None:
+    path = directory / "format"
+    with system.translated(f"reading {path}"):
+        if not path.exists():
+            path.write_text(f"{FORMAT}\n")
+            system.sync_directory(directory)
+            return
+        text = path.read_text().strip()
+    if not text.isdigit() or int(text) > FORMAT:
+        raise SpoolError(
+            f"the spool in {directory} has format {text!r}, this version knows up to {FORMAT}: "
+            "use the version of dcmrouter that wrote it, or a newer one"
+        )

@@ -1,0 +1,73 @@
+"""The system calls that the spool's safety rests on, in one place.
+
+Owns whole writes and reads at an offset, syncs of files and directories, and the translation
+of OSError.  Tests stand in for these functions to play a disk that fails or forgets.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from router.spool.errors import SpoolError, SpoolFull
+
+IOV_MAX = 1024
+_SYNC_FILE_RANGE_WRITE = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_sync_file_range = getattr(_libc, "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raises SpoolFull or SpoolError, naming what was being done, in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        kind = SpoolFull if full else SpoolError
+        raise kind(f"{doing}: {error.strerror or error}") from error
+
+
+def write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
+    """Write all of `buffers` from `offset`; returns how many bytes.  Raises OSError."""
+    written = 0
+    pending = [b for b in buffers if len(b)]
+    while pending:
+        count = os.pwritev(fd, pending[:IOV_MAX], offset + written)
+        if count == 0:
+            raise OSError(errno.EIO, "write returned 0")
+        written += count
+        while pending and count >= len(pending[0]):
+            count -= len(pending.pop(0))
+        if count:
+            pending[0] = memoryview(pending[0])[count:]
+    return written
+
+
+def sync_data(fd: int) -> None:
+    """fdatasync.  Raises OSError; what was written before is then in an unknown state."""
+    os.fdatasync(fd)
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Ask the kernel to begin writing a range, so that the later sync finds little to do.
+
+    A hint: where the call is missing or fails, the later sync still does the whole work and
+    reports the error.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def sync_directory(path: Path) -> None:
+    """Make creations, renames and removals in a directory durable.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

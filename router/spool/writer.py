@@ -1,0 +1,324 @@
+"""One instance on its way into the spool.
+
+Owns the bytes of an instance until they are committed: in blocks of memory while it is small,
+in a file of its own from the moment it grows beyond `large_instance` or memory is scarce.
+Everything here runs on the event loop's thread; disk work goes to the executor.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Protocol
+
+from router.spool import system
+from router.spool.blocks import BLOCK_SIZE, BlockPool
+from router.spool.committer import Job
+from router.spool.errors import SpoolError
+from router.spool.layout import FLAG_LARGE, META_LIMIT, crc32
+from router.spool.record import Position, Ref
+
+Done = Callable[[Ref | None, Position | None, SpoolError | None], None]
+
+_HAND_OVER = 1 << 20
+_IN_FLIGHT = 4 << 20
+_SCARCE_IN_FLIGHT = 256 << 10
+
+
+class WriterHost(Protocol):
+    """What a writer needs of its spool."""
+
+    blocks: BlockPool
+    large_directory: Path
+    large_instance: int
+
+    @property
+    def executor(self) -> Executor:
+        """Where disk work is done."""
+
+    def submit(self, job: Job) -> None:
+        """Give a job to the committer."""
+
+    def post(self, call: Callable[[], None]) -> object:
+        """Run `call` on the event loop's thread."""
+
+    def writer_ended(self, writer: "Writer") -> None:
+        """The writer is committed or abandoned."""
+
+
+class Writer:
+    """Takes the data set of one instance.
+
+    `append` copies, so the piece may be a view of a buffer that is about to be reused.  When
+    `congested` is True the caller stops reading from the peer until `on_drain` is called.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_current",
+        "_fill",
+        "_host",
+        "_large",
+        "_limit",
+        "_on_drain",
+        "congested",
+        "id",
+        "length",
+    )
+
+    def __init__(self, host: WriterHost, instance_id: int, on_drain: Callable[[], None]) -> None:
+        self.id = instance_id
+        self.length = 0
+        self.congested = False
+        self._host = host
+        self._on_drain = on_drain
+        self._limit = host.large_instance
+        self._large: _LargeFile | None = None
+        self._current = host.blocks.take()
+        self._blocks: list[memoryview] = [self._current]
+        self._fill = 0
+
+    def append(self, piece: memoryview) -> None:
+        """Take the next bytes of the data set."""
+        size = len(piece)
+        self.length += size
+        at = 0
+        while True:
+            room = BLOCK_SIZE - self._fill
+            if size - at <= room:
+                end = self._fill + size - at
+                self._current[self._fill : end] = piece[at:] if at else piece
+                self._fill = end
+                return
+            self._current[self._fill :] = piece[at : at + room]
+            at += room
+            self._next_block()
+
+    def _next_block(self) -> None:
+        blocks = self._blocks
+        full = len(blocks) * BLOCK_SIZE
+        scarce = self._host.blocks.scarce
+        if self._large is None and (full > self._limit or scarce):
+            self._large = _LargeFile(self._host, self.id, self._drained)
+        large = self._large
+        if large is not None and (full >= _HAND_OVER or scarce):
+            large.write(blocks, full)
+            self._blocks = []
+            self.congested = large.in_flight > (_SCARCE_IN_FLIGHT if scarce else _IN_FLIGHT)
+        self._current = self._host.blocks.take()
+        self._blocks.append(self._current)
+        self._fill = 0
+
+    def _drained(self) -> None:
+        if self.congested:
+            self.congested = False
+            self._on_drain()
+
+    def commit(self, meta: bytes, done: Done) -> None:
+        """Make the instance durable under the description `meta`, then call `done`.
+
+        `done(ref, end, None)` after the sync; `done(None, None, error)` when nothing was kept.
+        """
+        blocks, self._blocks = self._blocks, []
+        host = self._host
+        tail = [*blocks[:-1], blocks[-1][: self._fill]]
+
+        def committed(job: Job) -> None:
+            host.blocks.give_back(blocks)
+            host.writer_ended(self)
+            done(job.ref, job.end, job.error)
+
+        if len(meta) > META_LIMIT:
+            error = SpoolError(f"the description of instance {self.id} has {len(meta)} bytes")
+            host.blocks.give_back(blocks)
+            self._remove_large()
+            host.writer_ended(self)
+            done(None, None, error)
+            return
+        large = self._large
+        if large is None:
+            host.submit(Job(self.id, meta, tail, self.length, committed))
+            return
+
+        def synced(crc: int, error: SpoolError | None) -> None:
+            if error is None:
+                host.submit(Job(self.id, meta, (), self.length, committed_large, FLAG_LARGE, crc))
+            else:
+                host.writer_ended(self)
+                done(None, None, error)
+
+        def committed_large(job: Job) -> None:
+            if job.error is not None:
+                large.remove()
+            host.writer_ended(self)
+            done(job.ref, job.end, job.error)
+
+        if self._fill:
+            large.write(blocks, (len(blocks) - 1) * BLOCK_SIZE + self._fill)
+        else:
+            host.blocks.give_back(blocks)
+        large.finish(synced)
+
+    def abandon(self) -> None:
+        """Forget the instance: its peer went away."""
+        self._host.blocks.give_back(self._blocks)
+        self._blocks = []
+        self._remove_large()
+        self._host.writer_ended(self)
+
+    def _remove_large(self) -> None:
+        if self._large is not None:
+            self._large.remove()
+
+
+class _LargeFile:
+    """The file of one large instance, written ahead of its commit.
+
+    One piece of work is in the executor at a time, so the order of writes is that of `write`;
+    what comes meanwhile goes together into the next.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_busy",
+        "_crc",
+        "_error",
+        "_fd",
+        "_finished",
+        "_gone",
+        "_host",
+        "_offset",
+        "_on_drain",
+        "_path",
+        "_pieces",
+        "_removed",
+        "in_flight",
+    )
+
+    def __init__(self, host: WriterHost, instance_id: int, on_drain: Callable[[], None]) -> None:
+        self._host = host
+        self._path = large_path(host.large_directory, instance_id)
+        self._on_drain = on_drain
+        self._offset = 0
+        self._crc = 0
+        self._fd = -1
+        self._error: SpoolError | None = None
+        self._finished: Callable[[int, SpoolError | None], None] | None = None
+        self._removed = False
+        self._gone = False
+        self._busy = False
+        self._blocks: list[memoryview] = []
+        self._pieces: list[memoryview] = []
+        self.in_flight = 0
+
+    def write(self, blocks: list[memoryview], length: int) -> None:
+        """Write the first `length` bytes of `blocks`, then give the blocks back.
+
+        All but the last block are full.
+        """
+        last = length - (len(blocks) - 1) * BLOCK_SIZE
+        pieces = [*blocks[:-1], blocks[-1][:last]]
+        for piece in pieces:
+            self._crc = crc32(piece, self._crc)
+        self._blocks += blocks
+        self._pieces += pieces
+        self.in_flight += length
+        self._pump()
+
+    def finish(self, synced: Callable[[int, SpoolError | None], None]) -> None:
+        """Sync what was written and its name, then call `synced(crc, error)`."""
+        self._finished = synced
+        self._pump()
+
+    def remove(self) -> None:
+        """Delete the file, once what is being written has ended."""
+        self._removed = True
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._busy:
+            return
+        if self._removed or self._error is not None:
+            self._discard()
+        elif self._pieces:
+            self._write_pending()
+        elif self._finished is not None:
+            self._start(self._sync, self._tell)
+
+    def _discard(self) -> None:
+        self._host.blocks.give_back(self._blocks)
+        self._blocks, self._pieces = [], []
+        self.in_flight = 0
+        if not self._gone and (self._removed or self._finished is not None):
+            self._gone = True
+            self._host.executor.submit(self._unlink)
+        self._tell()
+        self._on_drain()
+
+    def _tell(self) -> None:
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            finished(self._crc, self._error)
+
+    def _write_pending(self) -> None:
+        blocks, self._blocks = self._blocks, []
+        pieces, self._pieces = self._pieces, []
+        offset = self._offset
+        length = sum(len(piece) for piece in pieces)
+        self._offset += length
+
+        def work() -> None:
+            if self._fd < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._fd = os.open(self._path, flags, 0o600)
+            system.write_all(self._fd, pieces, offset)
+            system.start_writeback(self._fd, offset, length)
+
+        def then() -> None:
+            self._host.blocks.give_back(blocks)
+            self.in_flight -= length
+            if self.in_flight <= _IN_FLIGHT // 2:
+                self._on_drain()
+
+        self._start(work, then)
+
+    def _sync(self) -> None:
+        system.sync_data(self._fd)
+        system.sync_directory(self._path.parent)
+        self._close()
+
+    def _start(self, work: Callable[[], None], then: Callable[[], None]) -> None:
+        """Do `work` in the executor, then `then` and whatever waits, on the loop's thread."""
+        self._busy = True
+
+        def run() -> None:
+            error: SpoolError | None = None
+            try:
+                with system.translated(f"writing {self._path.name}"):
+                    work()
+            except SpoolError as caught:
+                error = caught
+            self._host.post(lambda: self._ended(error, then))
+
+        self._host.executor.submit(run)
+
+    def _ended(self, error: SpoolError | None, then: Callable[[], None]) -> None:
+        self._busy = False
+        if error is not None:
+            self._error = error
+        then()
+        self._pump()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _unlink(self) -> None:
+        self._close()
+        self._path.unlink(missing_ok=True)
+
+
+def large_path(directory: Path, instance_id: int) -> Path:
+    """The file of a large instance, named by its number: never by anything a peer sent."""
+    return directory / f"{instance_id:016x}.dat"

@@ -1,0 +1,257 @@
+"""The application on the control socket: what the command line asks of a running gateway.
+
+Owns its routes and the checks on what is asked.  Who may open the socket may do all of it: the
+file's mode is the access control, and there is no other, so it must never be served over TCP.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from router.spool.errors import SpoolError
+from router.spool.index_types import Changed, Filter
+from router.web import encode
+from router.web.guard import Guard, bounded, http_exception, read_json
+from router.web.sources import ControlError, ControlSource, InstanceFile
+
+TIMEOUT = 60.0
+"""Seconds for an answer; an action on a million deliveries takes its time."""
+
+MAX_LIMIT = 10_000
+DEFAULT_LIMIT = 100
+
+_log = structlog.get_logger("router.web")
+
+_NOTHING = Filter()
+
+
+def create_control_app(
+    control: ControlSource,
+    *,
+    now: Callable[[], float] = time.time,
+    timeout: float = TIMEOUT,
+) -> Starlette:
+    """The application.  ``now`` gives seconds since the epoch, for ``older_than``."""
+    views = _Views(control, now)
+    gets = {
+        "/api/v1/status": views.status,
+        "/api/v1/account": views.account,
+        "/api/v1/queue": views.queues,
+        "/api/v1/queue/list": views.queue,
+        "/api/v1/instances": views.instances,
+        "/api/v1/instances/{number:int}": views.instance,
+        "/api/v1/instances/{number:int}/file": views.file,
+    }
+    posts = {
+        "/api/v1/queue/retry": views.retry,
+        "/api/v1/queue/drop": views.drop,
+        "/api/v1/queue/hold": views.hold,
+        "/api/v1/queue/release": views.release,
+        "/api/v1/reload": views.reload,
+    }
+    return Starlette(
+        routes=[
+            *(Route(path, bounded(view, timeout), methods=["GET"]) for path, view in gets.items()),
+            *(
+                Route(path, bounded(view, timeout), methods=["POST"])
+                for path, view in posts.items()
+            ),
+        ],
+        middleware=[Middleware(Guard)],
+        exception_handlers={404: http_exception, 405: http_exception},
+    )
+
+
+class _Views:
+    def __init__(self, source: ControlSource, now: Callable[[], float]) -> None:
+        self._source = source
+        self._now = now
+
+    async def status(self, _: Request) -> Response:
+        return JSONResponse(encode.status(await self._source.status()))
+
+    async def account(self, _: Request) -> Response:
+        return JSONResponse(encode.account(await self._source.account()))
+
+    async def queues(self, _: Request) -> Response:
+        return JSONResponse({"queues": [encode.queue_line(q) for q in await self._source.queues()]})
+
+    async def queue(self, request: Request) -> Response:
+        which, limit, after = self._query(request)
+        cursor = _cursor(after) if after else None
+        items = await self._source.queue(which, limit, cursor)
+        following = ".".join(map(str, items[-1].cursor)) if len(items) == limit else ""
+        return JSONResponse({"entries": [encode.queue_item(i) for i in items], "next": following})
+
+    async def instances(self, request: Request) -> Response:
+        which, limit, after = self._query(request)
+        rows = await self._source.instances(which, limit, _number("after", after or "0", 2**63 - 1))
+        following = str(rows[-1].ref.id) if len(rows) == limit else ""
+        return JSONResponse({"entries": [encode.instance(r) for r in rows], "next": following})
+
+    async def instance(self, request: Request) -> Response:
+        row = await self._source.instance(_instance_number(request))
+        if row is None:
+            raise _gone(request)
+        return JSONResponse(encode.instance(row))
+
+    async def file(self, request: Request) -> Response:
+        file = await self._source.open_file(_instance_number(request))
+        if file is None:
+            raise _gone(request)
+        return await _send(file)
+
+    async def retry(self, request: Request) -> Response:
+        return await self._act(request, self._source.retry)
+
+    async def hold(self, request: Request) -> Response:
+        return await self._act(request, self._source.hold)
+
+    async def drop(self, request: Request) -> Response:
+        body = await read_json(request)
+        reason = body.pop("because", "dropped by an operator")
+        if not isinstance(reason, str):
+            raise ControlError("because is text", 'as in "because": "sent by hand"')
+        which = self._filter(body)
+        return JSONResponse(encode.changed(await self._source.drop(which, reason)))
+
+    async def release(self, request: Request) -> Response:
+        body = await read_json(request)
+        to = body.pop("to", None)
+        which = self._filter(body)
+        if to is None:
+            return JSONResponse(encode.changed(await self._source.release(which)))
+        names = [to] if isinstance(to, str) else to
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+            raise ControlError("to names destinations", 'as in "to": ["pacs"]')
+        done = await self._source.route_held(which, tuple(names))
+        return JSONResponse(encode.changed(done))
+
+    async def reload(self, _: Request) -> Response:
+        result = await self._source.reload()
+        return JSONResponse(
+            {
+                "applied": result.applied,
+                "changes": list(result.changes),
+                "problems": list(result.problems),
+            },
+            status_code=200 if result.applied else 409,
+        )
+
+    async def _act(
+        self, request: Request, action: Callable[[Filter], Awaitable[Changed]]
+    ) -> Response:
+        which = self._filter(await read_json(request))
+        return JSONResponse(encode.changed(await action(which)))
+
+    def _filter(self, body: dict[str, object]) -> Filter:
+        everything = body.pop("all", False)
+        which = encode.parse_filter(body, self._now())
+        if which == _NOTHING and everything is not True:
+            raise ControlError(
+                "no condition is given, which would mean everything",
+                'give a condition, or "all": true to mean it',
+            )
+        return which
+
+    def _query(self, request: Request) -> tuple[Filter, int, str]:
+        given: dict[str, object] = dict(request.query_params)
+        after = str(given.pop("after", ""))
+        limit = _number("limit", str(given.pop("limit", DEFAULT_LIMIT)), MAX_LIMIT)
+        if limit == 0:
+            raise ControlError("limit is at least 1", "leave it out for the default")
+        return encode.parse_filter(given, self._now()), limit, after
+
+
+def _number(name: str, text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+        raise ControlError(f"{name} is a number from 0 to {most}, not {text!r}")
+    return int(text)
+
+
+def _cursor(text: str) -> tuple[int, int]:
+    parts = text.split(".")
+    if len(parts) != 2:
+        raise ControlError(f"after {text!r} is not a cursor", "take `next` of the page before")
+    return _number("after", parts[0], 2**63 - 1), _number("after", parts[1], 2**63 - 1)
+
+
+def _instance_number(request: Request) -> int:
+    return _number("the instance", str(request.path_params["number"]), 2**63 - 1)
+
+
+def _gone(request: Request) -> ControlError:
+    return ControlError(
+        f"there is no instance {request.path_params['number']}",
+        "it was purged after its last delivery, or never was; see `dcmrouter instances list`",
+        status=404,
+    )
+
+
+async def _send(file: InstanceFile) -> Response:
+    """The file as it is read.
+
+    The first piece is read before anything is promised, so that a record that cannot be read at
+    all is refused in words; damage that shows later cuts the connection short of its length.
+    """
+    pieces = file.pieces
+    try:
+        first = await anext(pieces, b"")
+    except SpoolError as damage:
+        await _close(pieces)
+        raise ControlError(str(damage), "the instance is damaged on disk", status=500) from None
+    except BaseException:
+        await _close(pieces)
+        raise
+    headers = {
+        "content-length": str(file.length),
+        "content-disposition": f'attachment; filename="{_file_name(file.name)}"',
+    }
+    return _FileResponse(first, pieces, headers)
+
+
+class _FileResponse(StreamingResponse):
+    """Closes the pieces however the answer ends: they hold a segment of the spool open."""
+
+    def __init__(self, first: bytes, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(_rest(first, pieces), headers=headers, media_type="application/dicom")
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _close(self._pieces)
+
+
+async def _rest(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    try:
+        yield first
+        async for piece in pieces:
+            yield piece
+            # Pieces that need no wait must not keep the loop, least of all when nobody reads on.
+            await asyncio.sleep(0)
+    except SpoolError as damage:
+        _log.error("instance file broken off", error=str(damage))
+        raise
+
+
+async def _close(pieces: AsyncIterator[bytes]) -> None:
+    """Give back what the iterator holds open, when it is a generator."""
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        with contextlib.suppress(RuntimeError):  # running already, when the client left
+            await close()
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)

@@ -1,0 +1,179 @@
+"""The JSON forms of what `sources` and the index give, and of the filters that come in.
+
+Owns the names of the API's fields.  Two forms of a queue and a status exist on purpose: there is
+no way from an instance to the form that the TCP port shows.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+from router.spool.index_types import (
+    Account,
+    Changed,
+    Delivery,
+    DeliveryState,
+    Disposition,
+    Filter,
+    InstanceRow,
+    QueueItem,
+    QueueLine,
+)
+from router.units import parse_duration
+from router.web.sources import ControlError, Status
+
+Json = dict[str, object]
+
+_STATES = {state.name.lower(): state for state in DeliveryState}
+_DISPOSITIONS = {item.name.lower(): item for item in Disposition}
+MAX_IDS = 10_000
+
+
+def status(value: Status) -> Json:
+    """``/api/v1/status``."""
+    snapshot = value.snapshot
+    return {
+        "version": value.version,
+        "now": snapshot.now,
+        "started_at": value.started_at,
+        "rules_version": value.rules_version,
+        "configured_at": value.configured_at,
+        "reload_error": value.reload_error,
+        "listeners": [asdict(item) for item in value.listeners],
+        "destinations": [asdict(item) for item in snapshot.destinations],
+        "queues": [queue_line(item) for item in snapshot.queues],
+        "associations": [asdict(item) for item in value.associations],
+        "disk": asdict(snapshot.disk) if snapshot.disk else None,
+        "held_instances": snapshot.held_instances,
+        "dead_instances": snapshot.dead_instances,
+        "account_differences": dict(snapshot.account_differences),
+    }
+
+
+def queue_line(value: QueueLine) -> Json:
+    """One destination and state."""
+    return {
+        "destination": value.destination,
+        "state": value.state.name.lower(),
+        "instances": value.count,
+        "bytes": value.bytes,
+        "oldest_received_at": value.oldest,
+        "next_due_at": value.next_due,
+    }
+
+
+def delivery(value: Delivery) -> Json:
+    """One instance at one destination; ``status`` in hexadecimal as the standard writes it."""
+    return asdict(value) | {
+        "state": value.state.name.lower(),
+        "status": None if value.status is None else f"{value.status:04X}",
+    }
+
+
+def queue_item(value: QueueItem) -> Json:
+    """A delivery with the instance that it delivers."""
+    return delivery(value.delivery) | {
+        "length": value.ref.length,
+        "received_at": value.meta.received_at,
+        "calling_ae": value.meta.calling_ae,
+        "remote": value.meta.remote,
+        "sop_class_uid": value.meta.sop_class_uid,
+        "sop_instance_uid": value.meta.sop_instance_uid,
+        "study_instance_uid": value.meta.study_instance_uid,
+        "series_instance_uid": value.meta.series_instance_uid,
+        "modality": value.meta.modality,
+        "transfer_syntax_uid": value.meta.transfer_syntax_uid,
+    }
+
+
+def instance(value: InstanceRow) -> Json:
+    """An instance with its deliveries and events, where they were asked for."""
+    meta = asdict(value.meta)
+    del meta["disposition"], meta["quarantined"]
+    return {
+        "id": value.ref.id,
+        "length": value.ref.length,
+        **meta,
+        "disposition": value.disposition.name.lower(),
+        "settled_at": value.settled_at,
+        "deliveries": [delivery(item) for item in value.deliveries],
+        "events": [asdict(item) for item in value.events],
+    }
+
+
+def changed(value: Changed) -> Json:
+    """What an action did."""
+    return {"changed": value.count, "bytes": value.bytes, "more": value.more}
+
+
+def account(value: Account) -> Json:
+    """The balance."""
+    lines = [
+        {"destination": name, **asdict(line), "difference": line.difference}
+        for name, line in value.destinations.items()
+    ]
+    return asdict(value) | {"balanced": value.balanced, "destinations": lines}
+
+
+def parse_filter(given: Mapping[str, object], now: float) -> Filter:
+    """The filter of a request; ``older_than`` and ``newer_than`` are durations (``2h``).
+
+    Raises ControlError for an unknown condition or a value that is not one.
+    """
+    unknown = sorted(given.keys() - _CONDITIONS.keys())
+    if unknown:
+        raise ControlError(
+            f"unknown condition {unknown[0]!r}", f"conditions are {', '.join(_CONDITIONS)}"
+        )
+    values = {
+        name: _CONDITIONS[name](name, value, now)
+        for name, value in given.items()
+        if value is not None
+    }
+    return Filter(**values)  # type: ignore[arg-type]  # each parser gives the type of its field
+
+
+def _text(name: str, value: object, _: float) -> str:
+    if not isinstance(value, str) or not value:
+        raise ControlError(f"{name} is text, not {json.dumps(value)}", f'as in "{name}": "…"')
+    return value
+
+
+def _one_of(table: Mapping[str, object]) -> Callable[[str, object, float], object]:
+    def parse(name: str, value: object, _: float) -> object:
+        if not isinstance(value, str) or value not in table:
+            known = ", ".join(table)
+            raise ControlError(f"{name} {json.dumps(value)} is not known", f"it is one of {known}")
+        return table[value]
+
+    return parse
+
+
+def _ago(name: str, value: object, now: float) -> float:
+    try:
+        return now - parse_duration(value)
+    except ValueError as error:
+        raise ControlError(f"{name}: {error}", f'as in "{name}": "2h"') from None
+
+
+def _ids(name: str, value: object, _: float) -> tuple[int, ...]:
+    if isinstance(value, str):  # in a query string
+        value = [int(v) if v.isascii() and v.isdigit() else v for v in value.split(",")]
+    if not isinstance(value, Sequence) or not all(type(v) is int and 0 < v < 2**63 for v in value):
+        raise ControlError(f"{name} is a list of instance numbers", f'as in "{name}": [17, 18]')
+    if len(value) > MAX_IDS:
+        raise ControlError(f"{len(value)} {name} are too many", f"give at most {MAX_IDS} at once")
+    return tuple(value)
+
+
+_CONDITIONS: dict[str, Callable[[str, object, float], object]] = {
+    "destination": _text,
+    "state": _one_of(_STATES),
+    "study": _text,
+    "sop_instance_uid": _text,
+    "reason": _text,
+    "older_than": _ago,
+    "newer_than": _ago,
+    "ids": _ids,
+    "disposition": _one_of(_DISPOSITIONS),
+}

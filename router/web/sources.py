@@ -1,0 +1,173 @@
+"""What the web face asks of the gateway.
+
+Owns the values that the pages and the API show and the protocols by which they are had; the
+gateway implements both.  Must not know HTTP.  Times are seconds since the epoch, sizes bytes.
+
+`StatusSource` is for everybody who can reach the port: nothing in it identifies a patient, an
+instance or a study.  `ControlSource` is for whoever may open the control socket.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.observe.state import Snapshot
+from router.spool.index_types import Account, Changed, Filter, InstanceRow, QueueItem, QueueLine
+
+
+class ControlError(Exception):
+    """What was asked cannot be done: ``error`` says what is wrong, ``fix`` what to do.
+
+    ``status`` is that of the HTTP answer: 400 for a bad request, 404, 409, 503.
+    """
+
+    def __init__(self, error: str, fix: str = "", *, status: int = 400) -> None:
+        super().__init__(error)
+        self.error = error
+        self.fix = fix
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Ready when there is no reason against it: listeners, disk, index."""
+
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether senders would be served."""
+        return not self.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerState:
+    """One local AE and where it listens."""
+
+    local_ae: str
+    address: str
+    listening: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationState:
+    """One open association.  ``direction`` is in or out; ``peer`` a configured name."""
+
+    id: str
+    direction: str
+    local_ae: str
+    peer: str
+    calling_ae: str
+    address: str
+    since: float
+    instances: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The gateway at one moment; ``reload_error`` is why the file on disk is not in effect."""
+
+    version: str
+    started_at: float
+    snapshot: Snapshot
+    rules_version: str = ""
+    configured_at: float = 0.0
+    reload_error: str = ""
+    listeners: tuple[ListenerState, ...] = ()
+    associations: tuple[AssociationState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFile:
+    """A Part 10 file (PS3.10 §7) as it is read: ``length`` bytes in pieces."""
+
+    name: str
+    length: int
+    pieces: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """``applied`` is False when the configuration has ``problems``: the old one stays."""
+
+    applied: bool
+    changes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class StatusSource(Protocol):
+    """Behind the TCP port; all of it may be read by whoever reaches the port."""
+
+    async def metrics(self) -> bytes:
+        """Text for Prometheus."""
+        ...
+
+    async def readiness(self) -> Readiness:
+        """Whether senders would be served, and why not."""
+        ...
+
+    async def status(self) -> Status:
+        """The present moment."""
+        ...
+
+    async def queues(self) -> Sequence[QueueLine]:
+        """Deliveries by destination and state."""
+        ...
+
+
+class ControlSource(Protocol):
+    """Behind the control socket.  Every method may raise `ControlError`."""
+
+    async def status(self) -> Status:
+        """The present moment."""
+        ...
+
+    async def queues(self) -> Sequence[QueueLine]:
+        """Deliveries by destination and state."""
+        ...
+
+    async def retry(self, which: Filter) -> Changed:
+        """Dead and waiting deliveries are due now, their attempts forgotten."""
+        ...
+
+    async def drop(self, which: Filter, reason: str) -> Changed:
+        """Deliveries that are not to be made after all."""
+        ...
+
+    async def hold(self, which: Filter) -> Changed:
+        """Waiting deliveries stay until released."""
+        ...
+
+    async def release(self, which: Filter) -> Changed:
+        """Held deliveries wait to be sent again."""
+        ...
+
+    async def route_held(self, which: Filter, destinations: tuple[str, ...]) -> Changed:
+        """Instances that no rule matched, or that were quarantined, go to ``destinations``."""
+        ...
+
+    async def queue(
+        self, which: Filter, limit: int, after: tuple[int, int] | None
+    ) -> Sequence[QueueItem]:
+        """Deliveries one by one; ``after`` is the cursor of the last one seen."""
+        ...
+
+    async def instances(self, which: Filter, limit: int, after: int) -> Sequence[InstanceRow]:
+        """Instances by rising id, from the one after ``after``."""
+        ...
+
+    async def instance(self, number: int) -> InstanceRow | None:
+        """One instance with its deliveries and events; None when there is none of that number."""
+        ...
+
+    async def open_file(self, number: int) -> InstanceFile | None:
+        """Its bytes as a Part 10 file; None as above."""
+        ...
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration anew, all or nothing."""
+        ...
+
+    async def account(self) -> Account:
+        """The balance of everything received (promise 2)."""
+        ...

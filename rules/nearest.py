@@ -1,0 +1,32 @@
+"""The known word that a mistyped one probably meant.
+
+Owns the one notion of "near" for all messages about the configuration.  Must not know what
+the words stand for.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+_FOLD = str.maketrans("", "", "_-. ")
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The member of ``known`` most like ``word``, or None when nothing is like it.
+
+    Letter case, hyphens, underscores and spaces do not count as differences.
+    """
+    folded: dict[str, str] = {}
+    for candidate in known:
+        folded.setdefault(_fold(candidate), candidate)
+    close = difflib.get_close_matches(_fold(word), folded, n=1, cutoff=0.7)
+    return folded[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` for the nearest known word, or ""."""
+    close = nearest(word, known)
+    return f"did you mean {close!r}?" if close is not None else ""
+
+
+def _fold(word: str) -> str:
+    return word.lower().translate(_FOLD)

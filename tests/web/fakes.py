@@ -1,0 +1,193 @@
+"""A gateway that is not there: fixed answers for the web face, and what was asked of it."""
+
+from router.observe.counters import Counters
+from router.observe.metrics import Exporter
+from router.observe.state import DestinationState, DiskState, Snapshot
+from router.spool.index_types import (
+    Account,
+    Changed,
+    Delivery,
+    DeliveryState,
+    DestinationAccount,
+    Disposition,
+    Event,
+    InstanceRow,
+    QueueItem,
+    QueueLine,
+)
+from router.spool.record import InstanceMeta, Ref, RouteMeta
+from router.web.sources import (
+    AssociationState,
+    InstanceFile,
+    ListenerState,
+    Readiness,
+    Reloaded,
+    Status,
+)
+
+EVIL = "<script>alert(1)</script>\"'&"
+STUDY = "1.2.840.99.1"
+SOP_INSTANCE = "1.2.840.99.1.2.3"
+
+QUEUES = (
+    QueueLine("pacs", DeliveryState.READY, 3, 3_000_000, 940.0, 0.0),
+    QueueLine("pacs", DeliveryState.DEAD, 1, 1000, 900.0, None),
+    QueueLine("removed", DeliveryState.READY, 2, 20, 990.0, None),
+)
+
+STATUS = Status(
+    version="1.2.3",
+    started_at=0.0,
+    rules_version="abc",
+    snapshot=Snapshot(
+        now=1000.0,
+        queues=QUEUES,
+        destinations=(
+            DestinationState("pacs", up=False, reason="refused: " + EVIL, next_probe_at=1030.0),
+            DestinationState(EVIL, up=True, associations=2),
+        ),
+        disk=DiskState(spool_bytes=64_000_000, free_bytes=5_000_000_000, low=True),
+        held_instances=7,
+        dead_instances=1,
+        account_differences={"pacs": 1},
+    ),
+    reload_error="config.yaml:3:1: " + EVIL,
+    listeners=(ListenerState("ROUTER", "0.0.0.0:11112"),),
+    associations=(
+        AssociationState("a1", "in", "ROUTER", "unknown", EVIL, "10.0.0.9", since=910.0),
+    ),
+)
+
+META = InstanceMeta(
+    received_at=900.0,
+    association="a1",
+    calling_ae="CT1",
+    called_ae="ROUTER",
+    source="10.0.0.9",
+    remote="ct",
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+    sop_instance_uid=SOP_INSTANCE,
+    transfer_syntax_uid="1.2.840.10008.1.2.1",
+    study_instance_uid=STUDY,
+    modality="CT",
+    disposition="route",
+    routes=(RouteMeta("pacs", "everything"),),
+)
+
+
+def ref(number):
+    return Ref(number, generation=1, offset=0, data_offset=100, length=1000, crc=7)
+
+
+def delivery(number):
+    return Delivery(
+        instance_id=number,
+        destination="pacs",
+        state=DeliveryState.DEAD,
+        priority=0,
+        due_at=None,
+        attempts=2,
+        updated_at=950.0,
+        status=0xA900,
+        reason="data set does not match",
+        rule="everything",
+        duplicate_of=None,
+    )
+
+
+class FakeGateway:
+    """Implements both sources; ``calls`` has the actions in order, ``fail`` is raised instead."""
+
+    def __init__(self):
+        self.calls = []
+        self.fail = None
+        self.readiness_value = Readiness()
+        self.reloaded = Reloaded(applied=True, changes=("rules",))
+        self.file_pieces = [b"x" * 600, b"y" * 400]
+        self.file_error = None
+        self.file_closed = False
+        self.exporter = Exporter(Counters(), self)
+
+    async def snapshot(self):
+        return STATUS.snapshot
+
+    async def metrics(self):
+        return await self.exporter.render()
+
+    async def readiness(self):
+        return self._answer(self.readiness_value)
+
+    async def status(self):
+        return self._answer(STATUS)
+
+    async def queues(self):
+        return self._answer(QUEUES)
+
+    async def retry(self, which):
+        return self._act("retry", which)
+
+    async def drop(self, which, reason):
+        return self._act("drop", which, reason)
+
+    async def hold(self, which):
+        return self._act("hold", which)
+
+    async def release(self, which):
+        return self._act("release", which)
+
+    async def route_held(self, which, destinations):
+        return self._act("route_held", which, destinations)
+
+    async def queue(self, which, limit, after):
+        self.calls.append(("queue", which, limit, after))
+        start = after[1] if after else 0
+        return [
+            QueueItem(delivery(n), ref(n), META, (0, n))
+            for n in range(start + 1, min(start + limit, 5) + 1)
+        ]
+
+    async def instances(self, which, limit, after):
+        self.calls.append(("instances", which, limit, after))
+        return [
+            InstanceRow(ref(n), META, Disposition.ROUTED, None)
+            for n in range(after + 1, min(after + limit, 5) + 1)
+        ]
+
+    async def instance(self, number):
+        if number > 5:
+            return None
+        event = Event(1, 960.0, "root", "retry", "", 1)
+        return InstanceRow(
+            ref(number), META, Disposition.ROUTED, None, (delivery(number),), (event,)
+        )
+
+    async def open_file(self, number):
+        if number > 5:
+            return None
+        return InstanceFile("instance 5\r\n.dcm", 1000, self._pieces())
+
+    async def _pieces(self):
+        try:
+            for piece in self.file_pieces:
+                yield piece
+            if self.file_error:
+                raise self.file_error
+        finally:
+            self.file_closed = True
+
+    async def reload(self):
+        self.calls.append(("reload",))
+        return self.reloaded
+
+    async def account(self):
+        line = DestinationAccount(5, 1, 2, 0, 1, 0, 0)
+        return Account(5, 5, 0, 0, 0, {"pacs": line}, {"pacs": line.difference})
+
+    def _act(self, *call):
+        self.calls.append(call)
+        return self._answer(Changed(count=3, bytes=3000))
+
+    def _answer(self, value):
+        if self.fail is not None:
+            raise self.fail
+        return value
