@@ -122,7 +122,6 @@ class Destination:
         What is in flight is finished on its old association.
         """
         if config == self._config:
-            self._config = config
             return
         if self._config is not None:
             self._pool.retire()
@@ -147,9 +146,7 @@ class Destination:
             name=self.name,
             configured=configured,
             up=configured and self._breaker.up,
-            reason=NOT_CONFIGURED
-            if not configured
-            else self._ledger.trouble or self._breaker.reason,
+            reason=self._ledger.trouble or self._breaker.reason if configured else NOT_CONFIGURED,
             next_probe=None if probe is None else self._clock() + probe - self._loop.time(),
             active=len(self._board.ids),
             waiting=self._board.waiting,

@@ -8,9 +8,7 @@ from pydicom.uid import UID
 
 from router.dicom.uids import is_uid, storage_sop_classes
 
-_BY_KEYWORD = {
-    UID_dictionary[uid][4]: uid for uid in storage_sop_classes() if uid in UID_dictionary
-}
+_BY_KEYWORD = {UID(uid).keyword: uid for uid in storage_sop_classes() if UID(uid).keyword}
 
 
 def _sop_class(value: str) -> str:
