@@ -38,10 +38,11 @@ _log = structlog.get_logger("ingest")
 _C_STORE_RQ = 0x0001
 _UNRECOGNIZED_OPERATION = 0x0211
 _SOP_CLASS = 0x00080016
+_SOP_INSTANCE = 0x00080018
 _MODALITY = 0x00080060
 _STUDY = 0x0020000D
 _SERIES = 0x0020000E
-ALWAYS_WANTED = frozenset({_SOP_CLASS, _MODALITY, _STUDY, _SERIES})
+ALWAYS_WANTED = frozenset({_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES})
 """Attributes that the index holds, whatever the rules ask for."""
 
 
@@ -287,6 +288,8 @@ class _Store(_Answering):
         error = scanner.error
         if not error and self._writer.length == 0:
             error = "the data set is empty"
+        elif not error and not (scanner.found.keys() & {_SOP_CLASS, _SOP_INSTANCE}):
+            error = "it has neither a SOP Class UID nor a SOP Instance UID"
         if error and settings.unparsable == "refuse":
             self._refuse(CANNOT_UNDERSTAND, error)
             return

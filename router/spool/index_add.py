@@ -147,19 +147,19 @@ class Adder:
         for (ref, meta), (context, study_order) in zip(entries, contexts, strict=True):
             disposition = disposition_of(meta)
             received = microseconds(meta.received_at)
-            if not meta.study_instance_uid:
-                study_order = ref.id  # a study of its own, in the order of arrival
             unsettled = 0
             for route in routes_of(meta):
                 earlier = duplicate_of.get((ref.id, route.destination))
                 unsettled += earlier is None
-                self._delivery(rows, ref, route, study_order, received, earlier)
+                # Without a study, one of its own in the order of arrival.
+                self._delivery(rows, ref, route, study_order or ref.id, received, earlier)
             held = disposition in (Disposition.HELD, Disposition.QUARANTINED)
             settled = None if held or unsettled else received
             uid = clean(meta.sop_instance_uid)
             rows.instances.append(
                 (
-                    *(ref.id, context, received, ref.generation, ref.offset, ref.data_offset),
+                    *(ref.id, context, study_order, received),
+                    *(ref.generation, ref.offset, ref.data_offset),
                     *(ref.length, ref.crc, int(ref.large), sop_key(uid), uid, int(disposition)),
                     *(unsettled, settled),
                 )
@@ -203,9 +203,8 @@ class Adder:
             else:
                 missing.setdefault(values, entry)
         studies = {clean(meta.study_instance_uid) for _, meta in missing.values()} - {""}
-        orders: dict[str, int] = dict(
-            self._db.json_rows(_STUDY_ORDERS, [[study] for study in sorted(studies)])
-        )
+        orders: dict[str, int] = {"": 0}
+        orders.update(self._db.json_rows(_STUDY_ORDERS, [[study] for study in sorted(studies)]))
         for number, (values, (ref, meta)) in enumerate(missing.items(), self._next_context):
             order = orders.setdefault(clean(meta.study_instance_uid), ref.id)
             rows.used_contexts[values] = (number, order)
@@ -259,7 +258,7 @@ INSERT INTO context(
 """
 _ADD_INSTANCES = """
 INSERT INTO instance(
-    id, context_id, received_at, generation, offset, data_offset, length, crc, large, sop_key,
+    id, context_id, study_order, received_at, generation, offset, data_offset, length, crc, large, sop_key,
     sop_instance_uid, disposition, unsettled, settled_at
 ) VALUES {values}
 """

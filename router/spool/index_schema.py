@@ -8,14 +8,17 @@ float would be rounded to 15 digits.  What instances of one association and seri
 common lies once in ``context``, so that an instance's own row is narrow: about thirty to a
 page, which is what enqueueing and settling write.
 
-Every index but one grows at its end and shrinks at its front, so that a million rows cost an
-enqueue as much as a thousand.  The exception, ``instance_sop``, is kept small (a number of
-64 bits in place of the UID) and local (see `sop_key`).
+Every index grows at its end, or where the studies lie that are arriving, so that a million rows
+cost an enqueue as much as a thousand.  An index of SOP Instance UIDs, which are as good as
+random, would not: each new row would read, log and write back a page of its own.  So
+``instance_sop`` goes by study first.  Two instances with the same bytes have the same study; and
+to find a UID without its study the index is narrow enough to be read through (a number of 64
+bits stands in place of the UID).
 """
 
 import sqlite3
 from collections.abc import Callable
-from zlib import crc32
+from hashlib import blake2b
 
 from router.spool.errors import IndexDamaged, SpoolError
 
@@ -33,7 +36,8 @@ CREATE TABLE destination(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRI
 
 CREATE TABLE rule(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 
--- study_order: id of the first instance that came with this study; the queue is in its order.
+-- study_order: id of the first instance that came with this study, 0 without one; the same in
+-- all contexts of a study.  The queue is in its order.
 CREATE TABLE context(
     id INTEGER PRIMARY KEY,
     study_order INTEGER NOT NULL,
@@ -58,6 +62,7 @@ CREATE INDEX context_study ON context(study_instance_uid) WHERE study_instance_u
 CREATE TABLE instance(
     id INTEGER PRIMARY KEY,
     context_id INTEGER NOT NULL,
+    study_order INTEGER NOT NULL,
     received_at INTEGER NOT NULL,
     generation INTEGER NOT NULL,
     offset INTEGER NOT NULL,
@@ -72,7 +77,7 @@ CREATE TABLE instance(
     settled_at INTEGER,
     reason TEXT
 ) STRICT;
-CREATE INDEX instance_sop ON instance(sop_key, crc);
+CREATE INDEX instance_sop ON instance(study_order, sop_key, crc);
 CREATE INDEX instance_context ON instance(context_id);
 CREATE INDEX instance_generation ON instance(generation);
 CREATE INDEX instance_settled ON instance(settled_at) WHERE settled_at IS NOT NULL;
@@ -186,9 +191,6 @@ def run_script(connection: sqlite3.Connection, script: str) -> None:
 def sop_key(uid: str) -> int:
     """64 bits that stand for a SOP Instance UID in ``instance_sop``.
 
-    The upper half comes from all components but the last, which a series mostly shares, so that
-    its instances lie on neighbouring pages; equal keys are told apart by the UID in the row.
+    Equal keys are told apart by the UID in the row.
     """
-    key = crc32(uid.rpartition(".")[0].encode(errors="replace")) << 32
-    key |= crc32(uid.encode(errors="replace"))
-    return key - (1 << 64) if key >= 1 << 63 else key
+    return int.from_bytes(blake2b(uid.encode(errors="replace"), digest_size=8).digest(), signed=True)
