@@ -27,7 +27,7 @@ from router.net.listener import Listeners
 from router.net.requestor import Target, connect
 from router.net.service import ServiceRegistry
 from router.net.settings import parse_address
-from router.observe.counters import UNKNOWN, Counters
+from router.observe.counters import Counters
 from router.observe.ratelimit import RateLimited
 from router.observe.stall import StallMeter
 from router.operate import Operations
@@ -63,36 +63,6 @@ class IndexThread:
         self._executor.shutdown()
 
 
-class Observer(Counters):
-    """Counts for all services, under the names that they use."""
-
-    def on_opened(self, direction: str, local_ae: str, peer: str) -> None:
-        """An association was accepted."""
-        self.associations.of(direction, local_ae, peer or UNKNOWN).opened()
-
-    def on_closed(self, direction: str, local_ae: str, peer: str) -> None:
-        """It ended."""
-        self.associations.of(direction, local_ae, peer or UNKNOWN).closed()
-
-    def on_received(self, local_ae: str, remote: str, count: int) -> None:
-        """An instance of `count` bytes is safe."""
-        received = self.received.of(local_ae, remote or UNKNOWN)
-        received.instances += 1
-        received.bytes += count
-
-    def on_attempt(self, destination: str) -> None:
-        """A C-STORE request is about to be sent."""
-        self.deliveries.of(destination, "attempted").value += 1
-
-    def on_failed(self, destination: str, outcome: str) -> None:
-        """A delivery was ``deferred``, or is ``dead``."""
-        self.deliveries.of(destination, outcome).value += 1
-
-    def on_availability(self, destination: str, up: bool) -> None:
-        """A destination went down or came back."""
-        self.deliveries.of(destination, "recovered" if up else "lost").value += 1
-
-
 class Gateway:
     """One running gateway.
 
@@ -101,7 +71,7 @@ class Gateway:
 
     def __init__(self, loaded: Loaded, read: Callable[[], Loaded]) -> None:
         self.loaded = loaded
-        self.counters = Observer()
+        self.counters = Counters()
         self.index_thread = IndexThread()
         self.started_at = time.time()
         self.configured_at = self.started_at

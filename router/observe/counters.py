@@ -191,6 +191,20 @@ class Counters:
         self.log_lines = Family(("level",), Count)
         self.scrape_errors = Count()
 
+    def on_opened(self, direction: str, local_ae: str, peer: str) -> None:
+        """An association was accepted; ``peer`` is a configured name or ""."""
+        self.associations.of(direction, local_ae, peer or UNKNOWN).opened()
+
+    def on_closed(self, direction: str, local_ae: str, peer: str) -> None:
+        """It ended, in whatever way."""
+        self.associations.of(direction, local_ae, peer or UNKNOWN).closed()
+
+    def on_received(self, local_ae: str, remote: str, count: int) -> None:
+        """An instance of ``count`` bytes is safe; ``remote`` as ``peer`` above."""
+        received = self.received.of(local_ae, remote or UNKNOWN)
+        received.instances += 1
+        received.bytes += count
+
     def on_rejected(self, reason: str) -> None:
         """We refused an association; ``reason`` is a fixed word such as ``calling_ae``."""
         self.association_rejects.of(reason).value += 1

@@ -75,8 +75,10 @@ class Adder:
         routes = [route for _, meta in fresh for route in routes_of(meta)]
         self._destinations.ensure({route.destination for route in routes})
         self._rules.ensure({route.rule for route in routes})
-        duplicate_of = self._duplicates(fresh, same_bytes) if suppress else {}
-        rows = self._rows(fresh, duplicate_of)
+        rows = _Batch()
+        contexts = self._find_contexts(fresh, rows)
+        duplicate_of = self._duplicates(fresh, contexts, same_bytes) if suppress else {}
+        self._fill(rows, fresh, contexts, duplicate_of)
         last_id = max([self.last_id, *(ref.id for ref, _ in unique)])
         if self.position is not None and position < self.position:
             position = self.position
@@ -106,27 +108,28 @@ class Adder:
         self._contexts.clear()
 
     def _duplicates(
-        self, entries: Sequence[Entry], same_bytes: SameBytes
+        self, entries: Sequence[Entry], contexts: Sequence[_Context], same_bytes: SameBytes
     ) -> dict[tuple[int, str], int]:
         """(instance id, destination) of what need not be sent, with the id of the earlier one.
 
-        Asks the index for the first instance with the same UID, length and CRC that went or
-        waits to go to that destination, then looks among the earlier ones of this batch.
+        Asks the index for the first instance of the same study with the same UID, length and
+        CRC that went or waits to go to that destination, then looks among the earlier ones of
+        this batch.
         """
         wanted = [
-            (ref, clean(meta.sop_instance_uid), route.destination)
-            for ref, meta in entries
+            (ref, study_order, clean(meta.sop_instance_uid), route.destination)
+            for (ref, meta), (_, study_order) in zip(entries, contexts, strict=True)
             for route in routes_of(meta)
         ]
         keys = [
-            [n, sop_key(uid), ref.crc, ref.length, uid, self._destinations.id(destination)]
-            for n, (ref, uid, destination) in enumerate(wanted)
+            (n, order, sop_key(uid), ref.crc, ref.length, uid, self._destinations.id(destination))
+            for n, (ref, order, uid, destination) in enumerate(wanted)
         ]
         indexed = {n: ref_of(place) for n, *place in self._db.json_rows(_CANDIDATES, keys)}
         found: dict[tuple[int, str], int] = {}
         in_batch: dict[tuple[str, str, int, int], Ref] = {}
         compared: dict[tuple[int, int], bool] = {}
-        for n, (ref, uid, destination) in enumerate(wanted):
+        for n, (ref, _, uid, destination) in enumerate(wanted):
             key = (destination, uid, ref.length, ref.crc)
             for earlier in (indexed.get(n), in_batch.get(key)):
                 if earlier is None:
@@ -141,9 +144,13 @@ class Adder:
                 in_batch.setdefault(key, ref)
         return found
 
-    def _rows(self, entries: Sequence[Entry], duplicate_of: dict[tuple[int, str], int]) -> _Batch:
-        rows = _Batch()
-        contexts = self._find_contexts(entries, rows)
+    def _fill(
+        self,
+        rows: _Batch,
+        entries: Sequence[Entry],
+        contexts: Sequence[_Context],
+        duplicate_of: dict[tuple[int, str], int],
+    ) -> None:
         for (ref, meta), (context, study_order) in zip(entries, contexts, strict=True):
             disposition = disposition_of(meta)
             received = microseconds(meta.received_at)
@@ -168,7 +175,6 @@ class Adder:
             count(rows.counts, Tally.RECEIVED, 0, 1, ref.length)
             in_segment = 0 if ref.large else ref.length
             count(rows.counts, Tally.GENERATION, ref.generation, 1, in_segment)
-        return rows
 
     def _delivery(
         self,
@@ -258,8 +264,8 @@ INSERT INTO context(
 """
 _ADD_INSTANCES = """
 INSERT INTO instance(
-    id, context_id, study_order, received_at, generation, offset, data_offset, length, crc, large, sop_key,
-    sop_instance_uid, disposition, unsettled, settled_at
+    id, context_id, study_order, received_at, generation, offset, data_offset, length, crc,
+    large, sop_key, sop_instance_uid, disposition, unsettled, settled_at
 ) VALUES {values}
 """
 _ADD_DELIVERIES = """
@@ -280,7 +286,7 @@ SELECT json_group_array(json_array(study, first)) FROM (
 ) WHERE first IS NOT NULL
 """
 _CANDIDATES = f"""
-WITH wanted(n, sop_key, crc, length, uid, destination) AS (VALUES {{values}})
+WITH wanted(n, study_order, sop_key, crc, length, uid, destination) AS (VALUES {{values}})
 SELECT json_group_array(json_array(
     n, i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large
 ))
@@ -288,8 +294,8 @@ FROM (
     SELECT n, (
         SELECT e.id
         FROM instance AS e INDEXED BY instance_sop CROSS JOIN delivery AS d
-        WHERE e.sop_key = wanted.sop_key AND e.crc = wanted.crc
-            AND e.length = wanted.length AND e.sop_instance_uid = wanted.uid
+        WHERE e.study_order = wanted.study_order AND e.sop_key = wanted.sop_key
+            AND e.crc = wanted.crc AND e.length = wanted.length AND e.sop_instance_uid = wanted.uid
             AND d.instance_id = e.id AND d.destination_id = wanted.destination
             AND d.state IN ({", ".join(str(int(state)) for state in _SUPPRESSING)})
         ORDER BY e.id LIMIT 1

@@ -262,15 +262,13 @@ INSERT INTO event(at, who, action, detail, count) VALUES (?, ?, ?, ?, 0) RETURNI
 _ADD_EVENT_INSTANCES = """
 INSERT OR IGNORE INTO event_instance(event_id, instance_id) SELECT ?, value FROM json_each(?)
 """
-# Without a study, an instance is one of its own in the order of arrival, as in `index_add`.
+# Without a study, one of its own in the order of arrival, as in `index_add`.
 _HELD_ROWS = """
 SELECT json_group_array(json_array(
     i.id, i.length, i.disposition,
-    CASE c.study_instance_uid WHEN '' THEN i.id ELSE c.study_order END
+    CASE i.study_order WHEN 0 THEN i.id ELSE i.study_order END
 ))
-FROM json_each(?) AS j
-CROSS JOIN instance AS i ON i.id = j.value
-CROSS JOIN context AS c ON c.id = i.context_id
+FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
 """
 _ROUTE = """
 INSERT INTO delivery(

@@ -193,4 +193,6 @@ def sop_key(uid: str) -> int:
 
     Equal keys are told apart by the UID in the row.
     """
-    return int.from_bytes(blake2b(uid.encode(errors="replace"), digest_size=8).digest(), signed=True)
+    return int.from_bytes(
+        blake2b(uid.encode(errors="replace"), digest_size=8).digest(), signed=True
+    )

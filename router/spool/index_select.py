@@ -157,13 +157,6 @@ def _candidates(which: Filter) -> tuple[str, list[object]]:
     if which.ids is not None:
         parts.append("SELECT value AS id FROM json_each(?)")
         bound.append(id_list(dict.fromkeys(which.ids)))
-    if which.sop_instance_uid is not None:
-        uid = clean(which.sop_instance_uid)
-        parts.append(
-            "SELECT id FROM instance INDEXED BY instance_sop "
-            "WHERE sop_key = ? AND sop_instance_uid = ?"
-        )
-        bound += [sop_key(uid), uid]
     if which.study is not None:
         parts.append(
             "SELECT s.id FROM context AS k INDEXED BY context_study "
@@ -171,6 +164,10 @@ def _candidates(which: Filter) -> tuple[str, list[object]]:
             "WHERE k.study_instance_uid = ? AND k.study_instance_uid <> ''"
         )
         bound.append(clean(which.study))
+    if which.sop_instance_uid is not None and not parts:
+        # Read through the index, which is by study first: a tenth of a second for a million.
+        parts.append("SELECT id FROM instance INDEXED BY instance_sop WHERE sop_key = ?")
+        bound.append(sop_key(clean(which.sop_instance_uid)))
     if not parts:
         return "", []
     return f"({' INTERSECT '.join(parts)}) AS candidate", bound
@@ -185,7 +182,7 @@ def _deliveries_of(candidates: str, otherwise: str = "") -> str:
 
 def _delivery_conditions(which: Filter) -> tuple[str, list[object]]:
     """Further conditions on delivery ``d`` of instance ``i``."""
-    sql, bound = _times(which)
+    sql, bound = _common_conditions(which)
     if which.reason is not None:
         sql += " AND coalesce(d.reason, '') GLOB ?"
         bound.append(clean(which.reason))
@@ -194,16 +191,20 @@ def _delivery_conditions(which: Filter) -> tuple[str, list[object]]:
 
 def _instance_conditions(which: Filter, by_queue: bool) -> tuple[str, list[object]]:
     """Further conditions on instance ``i`` of context ``c``."""
-    sql, bound = _times(which)
+    sql, bound = _common_conditions(which)
     if which.reason is not None and not by_queue:
         sql += " AND coalesce(i.reason, c.reason) GLOB ?"
         bound.append(clean(which.reason))
     return sql, bound
 
 
-def _times(which: Filter) -> tuple[str, list[object]]:
+def _common_conditions(which: Filter) -> tuple[str, list[object]]:
+    """Conditions on instance ``i``, whatever is asked for."""
     sql = ""
     bound: list[object] = []
+    if which.sop_instance_uid is not None:
+        sql += " AND i.sop_instance_uid = ?"
+        bound.append(clean(which.sop_instance_uid))
     if which.older_than is not None:
         sql += " AND i.received_at < ?"
         bound.append(microseconds(which.older_than))

@@ -16,12 +16,13 @@ CREATE TABLE context(
     reason TEXT NOT NULL, quarantined INTEGER NOT NULL, rules_version TEXT NOT NULL) STRICT;
 CREATE INDEX context_study ON context(study_instance_uid) WHERE study_instance_uid <> '';
 CREATE TABLE instance(
-    id INTEGER PRIMARY KEY, context_id INTEGER NOT NULL, received_at INTEGER NOT NULL,
-    generation INTEGER NOT NULL, offset INTEGER NOT NULL, data_offset INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY, context_id INTEGER NOT NULL, study_order INTEGER NOT NULL,
+    received_at INTEGER NOT NULL, generation INTEGER NOT NULL, offset INTEGER NOT NULL,
+    data_offset INTEGER NOT NULL,
     length INTEGER NOT NULL, crc INTEGER NOT NULL, large INTEGER NOT NULL,
     sop_key INTEGER NOT NULL, sop_instance_uid TEXT NOT NULL, disposition INTEGER NOT NULL,
     unsettled INTEGER NOT NULL, settled_at INTEGER, reason TEXT) STRICT;
-CREATE INDEX instance_sop ON instance(sop_key, crc);
+CREATE INDEX instance_sop ON instance(study_order, sop_key, crc);
 CREATE INDEX instance_context ON instance(context_id);
 CREATE INDEX instance_generation ON instance(generation);
 CREATE INDEX instance_settled ON instance(settled_at) WHERE settled_at IS NOT NULL;
@@ -56,12 +57,12 @@ INSERT INTO rule VALUES (1, 'everything');
 INSERT INTO context VALUES
     (1, 7, 'a1', 'CT1', 'ROUTER', '10.0.0.7', 'ct', '1.2.840.10008.5.1.4.1.1.2',
      '1.2.840.10008.1.2.1', '1.2.3', '1.2.3.1', 'CT', '', 0, 'r1'),
-    (2, 8, 'a1', 'CT1', 'ROUTER', '10.0.0.7', 'ct', '1.2.840.10008.5.1.4.1.1.2',
+    (2, 0, 'a1', 'CT1', 'ROUTER', '10.0.0.7', 'ct', '1.2.840.10008.5.1.4.1.1.2',
      '1.2.840.10008.1.2.1', '', '', '', 'no rule matched', 0, 'r1');
 INSERT INTO instance VALUES
-    (7, 1, 1700000000000000, 3, 4096, 4608, 100, 77, 0, -8523370284214529569, '1.2.3.7',
+    (7, 1, 7, 1700000000000000, 3, 4096, 4608, 100, 77, 0, -668177221713340001, '1.2.3.7',
      0, 1, NULL, NULL),
-    (8, 2, 1700000001000000, 3, 8192, 8704, 200, 88, 0, -8523370286081717170, '1.2.3.8',
+    (8, 2, 0, 1700000001000000, 3, 8192, 8704, 200, 88, 0, 2154012864446134766, '1.2.3.8',
      1, 0, NULL, NULL);
 INSERT INTO delivery VALUES
     (7, 1, 0, 0, 7, 1700000060000000, 2, 1700000002000000, 42752, 'A700: no space', 1, NULL),

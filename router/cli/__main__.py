@@ -1,0 +1,5 @@
+"""``python -m router.cli``, the same as `dcmrouter`."""
+
+from router.cli import main
+
+main()
