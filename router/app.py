@@ -253,10 +253,12 @@ class Gateway:
         while True:
             try:
                 upkeep = await self.index_thread.run(self.keeper.step, time.time())
-            except SpoolError as error:
-                if self.index_trouble != str(error):
-                    _log.error("upkeep of the spool failed", why=str(error))
-                self.index_trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - upkeep ends with the gateway, not before
+                trouble = str(error) or repr(error)
+                if self.index_trouble != trouble:
+                    unexpected = not isinstance(error, SpoolError)
+                    _log.error("upkeep of the spool failed", why=trouble, exc_info=unexpected)
+                self.index_trouble = trouble
                 await asyncio.sleep(KEEPER_INTERVAL)
                 continue
             self._tell_upkeep(upkeep)

@@ -64,7 +64,11 @@ _FILTERS = (
     click.option("--older-than", metavar="TIME", help="Received longer ago than 30m, 2h, 7d."),
     click.option("--newer-than", metavar="TIME", help="Received since then."),
     click.option(
-        "--id", "ids", type=click.IntRange(min=1), multiple=True, metavar="N",
+        "--id",
+        "ids",
+        type=click.IntRange(min=1),
+        multiple=True,
+        metavar="N",
         help="The instance of this number; may be repeated.",
     ),
 )

@@ -8,26 +8,11 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 _WIDE = 400
 """Columns when the output is not a terminal: nothing is cut for a file or a pipe."""
-
-
-@cache
-def console() -> "Console":
-    """Standard output."""
-    from rich.console import Console
-
-    if sys.stdout.isatty():
-        return Console(highlight=False, markup=False, emoji=False)
-    return Console(highlight=False, markup=False, emoji=False, width=_WIDE)
 
 
 def print_json(value: object) -> None:
@@ -43,30 +28,26 @@ def print_table(
     ``empty`` is printed instead when there are no rows.
     """
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for name in columns:
         right = name.startswith(">")
-        table.add_column(Text(name.removeprefix(">")), justify="right" if right else "left",
-                         overflow="fold", no_wrap=right)
+        table.add_column(
+            Text(name.removeprefix(">")),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right,
+        )
     for row in rows:
         table.add_row(*(Text(safe(value)) for value in row))
     if not table.row_count and empty:
         click.echo(empty)
         return
-    _flush_first()
-    Console = type(console())
-    target = Console(
-        file=sys.stdout, highlight=False, markup=False, emoji=False,
-        width=None if sys.stdout.isatty() else _WIDE,
-    )
-    target.print(table)
-
-
-def _flush_first() -> None:
-    sys.stdout.flush()
+    width = None if sys.stdout.isatty() else _WIDE
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def safe(value: object) -> str:

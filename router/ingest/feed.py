@@ -5,6 +5,7 @@ cannot be written: the instances themselves are safe all the while.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -36,8 +37,8 @@ class IndexFeed:
         self._entries: list[Entry] = []
         self._ends: list[Position] = []
         self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
         self.trouble = ""
 
     def start(self) -> None:
@@ -46,7 +47,7 @@ class IndexFeed:
 
     async def stop(self) -> None:
         """Write what is waiting, then end; what cannot be written is found again at start."""
-        self._stopping = True
+        self._stop.set()
         self._wake.set()
         if self._task is not None:
             await self._task
@@ -73,7 +74,7 @@ class IndexFeed:
         failures = 0
         while True:
             if not self._entries:
-                if self._stopping:
+                if self._stop.is_set():
                     return
                 self._wake.clear()
                 await self._wake.wait()
@@ -82,15 +83,25 @@ class IndexFeed:
             batch = self._entries[:count]
             try:
                 result = await self._add_entries(batch, self._ends[count - 1])
-            except SpoolError as error:
+            except Exception as error:  # noqa: BLE001 - a mistake of ours must not end the feed
                 failures += 1
-                self.trouble = str(error)
-                _log.error("the index cannot be written", why=str(error), waiting=self.waiting)
-                if self._stopping:
+                self.trouble = str(error) or repr(error)
+                _log.error(
+                    "the index cannot be written",
+                    why=self.trouble,
+                    waiting=self.waiting,
+                    exc_info=not isinstance(error, SpoolError),
+                )
+                if self._stop.is_set():
                     return
-                await asyncio.sleep(_RETRY[min(failures, len(_RETRY)) - 1])
+                await self._pause(_RETRY[min(failures, len(_RETRY)) - 1])
                 continue
             failures, self.trouble = 0, ""
             del self._entries[:count], self._ends[:count]
             for destination, added in result.deliveries.items():
                 self._notify(destination, added)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()

@@ -42,6 +42,7 @@ _SOP_INSTANCE = 0x00080018
 _MODALITY = 0x00080060
 _STUDY = 0x0020000D
 _SERIES = 0x0020000E
+_LONGEST = 256  # four times what a UID may have; the index is no place for what peers make up
 ALWAYS_WANTED = frozenset({_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES})
 """Attributes that the index holds, whatever the rules ask for."""
 
@@ -249,7 +250,7 @@ class _Refused(_Answering):
 class _Store(_Answering):
     """An instance on its way into the spool."""
 
-    __slots__ = ("_meta", "_scanner", "_writer")
+    __slots__ = ("_meta", "_scanner", "_settled", "_writer")
 
     def __init__(
         self,
@@ -262,6 +263,7 @@ class _Store(_Answering):
         self._writer = service.spool.begin(association.resume_reading)
         self._scanner = Scanner(context.transfer_syntax, service.wanted)
         self._meta: InstanceMeta | None = None
+        self._settled = False
         association.started()
 
     def data(self, piece: memoryview) -> None:
@@ -277,7 +279,8 @@ class _Store(_Answering):
 
     def abandon(self) -> None:
         """See `Operation`."""
-        self._writer.abandon()
+        if not self._settled:
+            self._writer.abandon()
 
     def end(self) -> None:
         """Decide, then commit; the answer follows the commit."""
@@ -300,7 +303,9 @@ class _Store(_Answering):
             self._refuse(DATA_SET_MISMATCH, f"data set says {sop_class}, the request {announced}")
             return
         self._meta = meta = self._describe(attributes, error)
-        self._writer.commit(meta.to_bytes(), self._committed)
+        description = meta.to_bytes()
+        self._settled = True
+        self._writer.commit(description, self._committed)
 
     def _describe(self, attributes: dict[int, tuple[str, ...]], error: str) -> InstanceMeta:
         association, command, service = self.association, self.command, self.service
@@ -335,6 +340,7 @@ class _Store(_Answering):
         )
 
     def _refuse(self, status: int, comment: str) -> None:
+        self._settled = True
         self._writer.abandon()
         self.answer(status, comment)
 
@@ -344,9 +350,9 @@ class _Store(_Answering):
             full = isinstance(error, SpoolFull)
             self.answer(OUT_OF_RESOURCES if full else PROCESSING_FAILURE, str(error))
             return
-        self.answer(SUCCESS)
         service, association = self.service, self.association
-        service.feed.add(ref, meta, end)
+        service.feed.add(ref, meta, end)  # before the answer: what is acked must be on its way
+        self.answer(SUCCESS)
         service.observer.on_received(association.called_ae, association.remote, ref.length)
         if meta.quarantined:
             _log.warning(
@@ -359,7 +365,7 @@ class _Store(_Answering):
 
 def _first(attributes: dict[int, tuple[str, ...]], tag: int) -> str:
     values = attributes.get(tag)
-    return values[0] if values else ""
+    return values[0][:_LONGEST] if values else ""
 
 
 def _hold(rules: Rules, reason: str) -> Decision:

@@ -19,8 +19,6 @@ from router.net.service import Operation, Service, ServiceRegistry
 from router.net.settings import LocalAE, NetworkSettings
 from router.ul import (
     AAssociateRQ,
-    AbortReason,
-    AbortSource,
     ArtimExpired,
     AssociateRefused,
     AssociateRequested,
@@ -31,15 +29,18 @@ from router.ul import (
     ProtocolFailed,
     ReleaseReplied,
     ReleaseRequested,
+    RemoteProtocolError,
+    State,
     TransportClosed,
     UserInformation,
     accept_request,
+    check_request,
     describe_abort,
     negotiate,
 )
 
 _UNRECOGNIZED_OPERATION = 0x0211
-_C_CANCEL = 0x0FFF
+_NOT_AUTHORIZED = 0x0124
 _WINDOW = 16
 
 
@@ -150,7 +151,12 @@ class AcceptedAssociation(Link):
             self._settle_release()
 
     def reply(self, context_id: int, request: Command, status: int, comment: str = "") -> None:
-        """Answer a request at once, with a status and nothing else."""
+        """Answer a request at once, with a status and nothing else.
+
+        A request without a Message ID, C-CANCEL above all, has no answer: nothing is written.
+        """
+        if request.message_id == ABSENT:
+            return
         response = encode_command(respond(request, status, error_comment=comment))
         self.write(encode_message(context_id, response, None, self.maximum_length))
 
@@ -175,9 +181,7 @@ class AcceptedAssociation(Link):
                 reason = f"result {rejection.result}, reason {rejection.reason}"
                 self._host.refused(self, "protocol_version", f"unsupported request ({reason})")
             case ReleaseRequested():
-                self._release_wanted = True
-                if not self._outstanding:
-                    self._settle_release()
+                self._release_requested()
             case ReleaseReplied():
                 self.log.debug("association released by us", peer=self.peer)
             case PeerAborted(source, reason):
@@ -190,8 +194,7 @@ class AcceptedAssociation(Link):
                     under_way=self.assembler.under_way,
                 )
             case ProtocolFailed(error):
-                self._host.observer.on_protocol_error(describe(error))
-                self._host.refused(self, "protocol", str(error))
+                self._protocol_failed(error)
             case TransportClosed():
                 if self.established:
                     self._host.observer.on_aborted("in", "peer")
@@ -201,8 +204,8 @@ class AcceptedAssociation(Link):
                         calling_ae=self.calling_ae,
                         under_way=self.assembler.under_way,
                     )
-            case ArtimExpired():
-                if not self.established and self.local is None:
+            case ArtimExpired(state):
+                if state is State.STA2_AWAITING_ASSOCIATE_RQ:
                     self._host.refused(
                         self, "artim", "connected, but asked for no association in time"
                     )
@@ -218,11 +221,14 @@ class AcceptedAssociation(Link):
             )
             self._operation = _Ignored() if command.has_data_set else None
             return
-        service = self._services[context_id]
         context = self.connection.contexts[context_id]
-        operation = service.begin(self, context, command) if command.known else None
+        operation = None
         if not command.known:
             self.reply(context_id, command, _UNRECOGNIZED_OPERATION)
+        elif not context.scp_role:
+            self.reply(context_id, command, _NOT_AUTHORIZED, "SCU role was not negotiated")
+        else:
+            operation = self._services[context_id].begin(self, context, command)
         if command.has_data_set:
             self._operation = operation if operation is not None else _Ignored()
 
@@ -233,9 +239,10 @@ class AcceptedAssociation(Link):
 
     def on_end(self) -> None:
         """See `Link`."""
-        operation, self._operation = self._operation, None
+        operation = self._operation
         assert operation is not None
         operation.end()
+        self._operation = None  # not before: an operation that failed is abandoned in `on_lost`
 
     def on_lost(self, error: Exception | None) -> None:
         """See `Link`."""
@@ -256,22 +263,32 @@ class AcceptedAssociation(Link):
 
     def on_silent(self, seconds: float, *, idle: bool) -> None:
         """See `Link`."""
-        if self._outstanding:
+        if idle and self._outstanding:
             return  # it is we who owe something
-        what = "idle" if idle else "silent in the middle of a message"
-        self.log.warning(
-            f"association aborted: the peer was {what} for {seconds:.0f} s",
-            peer=self.peer,
-            calling_ae=self.calling_ae,
-        )
-        self._host.observer.on_aborted("in", "local")
-        self.abort()
+        if idle:
+            what = "was idle"
+        elif self.assembler.under_way:
+            what = "was silent in the middle of a message"
+        else:
+            what = "took none of our answers"
+        self._cut("timeout", f"the peer {what} for {seconds:.0f} s")
 
     # -- the request ---------------------------------------------------------------------------
 
     def _requested(self, rq: AAssociateRQ) -> None:
         now = self._loop.time()
         self.calling_ae, self.called_ae = rq.calling_ae_title, rq.called_ae_title
+        if self.connection.state is not State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
+            return  # the peer did not wait: its abort, or its mistake, is the next event
+        rejection = check_request(rq)
+        if rejection is not None:
+            self.connection.reject(rejection, now)
+            self._host.refused(
+                self,
+                "application_context",
+                f"application context {rq.application_context!r} is not that of DICOM",
+            )
+            return
         verdict = self._host.admission.decide(
             self._listen, rq, self.peer_address, self._host.load()
         )
@@ -323,6 +340,28 @@ class AcceptedAssociation(Link):
             return ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, ""
         return service.choose(local, context)
 
+    def _protocol_failed(self, error: RemoteProtocolError) -> None:
+        self._host.observer.on_protocol_error(describe(error))
+        if self.established:
+            self._host.observer.on_aborted("in", "local")
+            self.warn_rarely("protocol", "association aborted by us", why=str(error))
+            return
+        self._host.refused(self, "protocol", str(error))
+        self.hang_up()  # a web client or a TLS client waits for more otherwise
+
+    def _release_requested(self) -> None:
+        if self.assembler.under_way:
+            self._cut("protocol", "the peer asked for the release in the middle of a message")
+            return
+        self._release_wanted = True
+        self._settle_release()
+
+    def _cut(self, kind: str, why: str) -> None:
+        """Abort an association that stands, and say why."""
+        self._host.observer.on_aborted("in", "local")
+        self.warn_rarely(kind, "association aborted by us", why=why)
+        self.abort()
+
     def _settle_release(self) -> None:
         if self._outstanding or self.lost:
             return
@@ -331,8 +370,9 @@ class AcceptedAssociation(Link):
                 self.connection.reply_release(self._loop.time())
                 self.flush()
         elif self._stopping and self._operation is None:
-            self._host.observer.on_aborted("in", "local")
-            self.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED)
+            if self.connection.can_abort:
+                self._host.observer.on_aborted("in", "local")
+            self.abort()
 
 
 class _Ignored:

@@ -15,6 +15,10 @@ from router.ul import AAssociateRJ, AAssociateRQ
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+LEAST_MAXIMUM_LENGTH = 8
+"""Bytes of a P-DATA-TF's variable field that a PDV with two bytes of a value takes (§D.1)."""
+
+_NO_REASON = AAssociateRJ(result=1, source=1, reason=1)
 _CALLING_AE = AAssociateRJ(result=1, source=1, reason=3)
 _CALLED_AE = AAssociateRJ(result=1, source=1, reason=7)
 _LIMIT = AAssociateRJ(result=2, source=3, reason=2)
@@ -118,6 +122,14 @@ class Admission:
                 "calling_ae",
                 f"{calling!r} at {source} is not in accept of {called}; add its remote's name, "
                 "its AE title or its network there if it may send",
+            )
+        length = rq.user_information.maximum_length
+        if 0 < length < LEAST_MAXIMUM_LENGTH:
+            return Refusal(
+                _NO_REASON,
+                "maximum_length",
+                f"{calling!r} announces a maximum length of {length} bytes, in which no answer "
+                f"fits; set it to {LEAST_MAXIMUM_LENGTH} or more at the peer, or to 0 for no limit",
             )
         remote = names[0] if names else ""
         over = self._over(gate.local, remote, load)

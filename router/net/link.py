@@ -78,6 +78,7 @@ class Link(asyncio.BufferedProtocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._heard = 0.0
+        self._hanging_up = False
         self._artim: asyncio.TimerHandle | None = None
         self._artim_at: float | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -157,6 +158,7 @@ class Link(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The peer closes; so do we."""
+        self._drop()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -201,8 +203,10 @@ class Link(asyncio.BufferedProtocol):
         data = self.connection.data_to_send()
         if data:
             transport.write(data)
+        if self._hanging_up and transport.can_write_eof():
+            transport.write_eof()
         if self.connection.want_close:
-            transport.close()
+            self._drop()
         deadline = self.connection.deadline
         if deadline != self._artim_at:
             self._artim_at = deadline
@@ -225,6 +229,22 @@ class Link(asyncio.BufferedProtocol):
             return
         self.resume_reading(every=True)
         self.flush()
+
+    def hang_up(self) -> None:
+        """With the next `flush`, let the peer read that nothing more comes after it."""
+        self._hanging_up = True
+
+    def stir(self) -> None:
+        """The peer was given something just now: its silence counts from here."""
+        self._heard = self._loop.time()
+
+    def _drop(self) -> None:
+        # A transport that is closed keeps what its peer does not read, and itself, for ever.
+        if self.transport is not None and not self.lost:
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()
+            else:
+                self.transport.close()
 
     def close(self) -> None:
         """Drop the connection without a word."""
@@ -265,8 +285,8 @@ class Link(asyncio.BufferedProtocol):
     def _look(self) -> None:
         self._start_watch()
         silent = self._loop.time() - self._heard
-        if self._pauses or not self.connection.contexts:
-            return
+        if self._pauses or not self.connection.can_abort:
+            return  # it is we who do not listen, or ARTIM that bounds the wait
         if self.under_way() or not self._writable.is_set():
             if silent >= self._dimse_timeout:
                 self.on_silent(silent, idle=False)

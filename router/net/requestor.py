@@ -11,8 +11,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from router.dimse.command import Command, encode_command, encode_store_request, respond
+from router.dimse.command import (
+    ABSENT,
+    Command,
+    encode_command,
+    encode_store_request,
+    respond,
+)
 from router.dimse.fragment import DataSetFramer, encode_command_pdu, encode_message
+from router.dimse.messages import RESPONSE
+from router.dimse.status import StatusClass, status_class
+from router.net.admission import LEAST_MAXIMUM_LENGTH
 from router.net.errors import (
     AssociationAborted,
     AssociationBroken,
@@ -23,13 +32,16 @@ from router.net.errors import (
 )
 from router.net.link import Link
 from router.net.pool import Proposal, Readable
-from router.net.settings import Remote
+from router.net.target import Target as Target
 from router.ul import (
     AAssociateRQ,
+    AbortReason,
+    AbortSource,
     ArtimExpired,
     AssociateAccepted,
     AssociateRejected,
     Event,
+    LocalProtocolError,
     PeerAborted,
     PresentationContextRQ,
     ProtocolFailed,
@@ -46,6 +58,7 @@ IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 _BUFFER_SIZE = 256 * 1024
 _OWN_MAXIMUM_LENGTH = 128 * 1024
 _UNRECOGNIZED_OPERATION = 0x0211
+_C_STORE_RQ = 0x0001
 _C_ECHO_RQ = 0x0030
 
 
@@ -66,51 +79,22 @@ class RequestorObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Whom to call, as whom, and with how much patience (seconds)."""
-
-    name: str
-    ae_title: str
-    host: str
-    port: int
-    calling_ae: str
-    max_pdu: int = 2**20
-    asynchronous_operations: int = 1
-    connect_timeout: float = 10.0
-    negotiation_timeout: float = 30.0
-    dimse_timeout: float = 60.0
-
-    @classmethod
-    def of(cls, name: str, remote: Remote, calling_ae: str) -> "Target":
-        """The target that a configured remote is; `calling_ae` where it names none of its own.
-
-        Raises ValueError when the remote has no host.
-        """
-        if remote.host is None:
-            raise ValueError(f"remote {name} has no host")
-        return cls(
-            name=name,
-            ae_title=remote.ae_title,
-            host=remote.host,
-            port=remote.port,
-            calling_ae=remote.calling_ae or calling_ae,
-            max_pdu=remote.max_pdu,
-            asynchronous_operations=remote.asynchronous_operations,
-            connect_timeout=remote.connect_timeout,
-            negotiation_timeout=remote.negotiation_timeout,
-            dimse_timeout=remote.dimse_timeout,
-        )
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
-
-
-@dataclass(frozen=True, slots=True)
 class StoreResult:
     """The answer to a C-STORE-RQ; `comment` is its Error Comment or ""."""
 
     status: int
     comment: str
+
+
+class _Request:
+    """One that awaits its answer; `sent` when its message is out to the last byte."""
+
+    __slots__ = ("answer", "field", "sent")
+
+    def __init__(self, field: int, answer: "asyncio.Future[Command]") -> None:
+        self.field = field
+        self.answer = answer
+        self.sent = False
 
 
 class Requestor(Link):
@@ -135,7 +119,7 @@ class Requestor(Link):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._error: AssociationError | None = None
-        self._waiting: dict[int, asyncio.Future[Command]] = {}
+        self._waiting: dict[int, _Request] = {}
         self._last_id = 0
         self._sending = asyncio.Lock()
         self._buffer = memoryview(b"")
@@ -158,20 +142,22 @@ class Requestor(Link):
         context_id = self.accepted.get((VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN))
         if context_id is None:
             raise AssociationBroken(f"{self.target} accepted no context for Verification")
-        message_id, answer = self._expect()
-        command = Command(_C_ECHO_RQ, affected_sop_class_uid=VERIFICATION, message_id=message_id)
         try:
             async with self._sending:
+                await self.drained()
                 self._check()
+                message_id, request = self._expect(_C_ECHO_RQ)
+                command = Command(
+                    _C_ECHO_RQ, affected_sop_class_uid=VERIFICATION, message_id=message_id
+                )
                 self.write(
                     encode_message(context_id, encode_command(command), None, self.maximum_length)
                 )
-            return (await self._answer(answer)).status
+                request.sent = True
+            return (await request.answer).status
         except BaseException:
             self._give_up()
             raise
-        finally:
-            self._waiting.pop(message_id, None)
 
     async def store(
         self,
@@ -186,22 +172,21 @@ class Requestor(Link):
 
         Raises AssociationError, or what the reader raises; the association is closed then.
         """
-        message_id, answer = self._expect()
         try:
             async with self._sending:
-                self._check()
                 await self.drained()
+                self._check()
+                message_id, request = self._expect(_C_STORE_RQ)
                 command = encode_store_request(
                     message_id, sop_class_uid, sop_instance_uid, priority
                 )
                 await self._send(context_id, command, reader)
-            response = await self._answer(answer)
+                request.sent = True
+            response = await request.answer
         except BaseException:
             # Where in the message we stopped is lost on the peer: nothing can follow it.
             self._give_up()
             raise
-        finally:
-            self._waiting.pop(message_id, None)
         return StoreResult(response.status, response.error_comment)
 
     async def _send(self, context_id: int, command: bytes, reader: Readable) -> None:
@@ -219,29 +204,35 @@ class Requestor(Link):
         while not framer.done:
             used, gaps = framer.fill(self._buffer[start:])
             if gaps and not reader.try_read(gaps):
-                await self._loop.run_in_executor(None, reader.read, gaps)
+                await self._read(reader, gaps)
                 self._check()
+            self.stir()
             self.write(self._buffer[: start + used])
             start = 0
             if not framer.done:
                 await self.drained()
                 self._check()
 
-    def _expect(self) -> tuple[int, asyncio.Future[Command]]:
+    async def _read(self, reader: Readable, gaps: list[memoryview]) -> None:
+        reading = self._loop.run_in_executor(None, reader.read, gaps)
+        try:
+            await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            # The caller closes the reader next, which must not happen under the thread's hands.
+            await asyncio.wait([reading])
+            raise
+
+    def _expect(self, field: int) -> tuple[int, _Request]:
+        """A Message ID for the message that is sent now: the peer cannot have answered it yet."""
         message_id = self._last_id
         while True:
             message_id = message_id % 0xFFFF + 1
             if message_id not in self._waiting:
                 break
         self._last_id = message_id
-        answer: asyncio.Future[Command] = self._loop.create_future()
-        self._waiting[message_id] = answer
-        return message_id, answer
-
-    async def _answer(self, answer: asyncio.Future[Command]) -> Command:
-        if self._error is not None and not answer.done():
-            raise self._error
-        return await answer
+        request = self._waiting[message_id] = _Request(field, self._loop.create_future())
+        self.stir()
+        return message_id, request
 
     def _check(self) -> None:
         if self._error is not None:
@@ -257,7 +248,10 @@ class Requestor(Link):
     # -- the end -------------------------------------------------------------------------------
 
     async def release(self) -> None:
-        """A-RELEASE; waits for the answer.  Raises AssociationTimeout without one."""
+        """A-RELEASE; waits for the answer.  Raises AssociationTimeout without one.
+
+        Whatever it ends with, even cancelled, the association is over.
+        """
         if self.lost or not self.connection.can_release:
             self.close()
             return
@@ -270,6 +264,18 @@ class Requestor(Link):
             self.abort()
             self.close()
             raise AssociationTimeout(f"{self.target} did not answer the release") from None
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(
+        self,
+        source: AbortSource = AbortSource.SERVICE_USER,
+        reason: AbortReason = AbortReason.NOT_SPECIFIED,
+    ) -> None:
+        """See `Link`; requests that wait for their answer end at once."""
+        self._fail(AssociationBroken(f"the association with {self.target} was aborted by us"))
+        super().abort(source, reason)
 
     # -- Link ----------------------------------------------------------------------------------
 
@@ -303,6 +309,17 @@ class Requestor(Link):
                 self.log.error("unexpected event on a requested association", event_=repr(event))
 
     def _established(self, window: tuple[int, int] | None) -> None:
+        theirs = self.connection.peer_maximum_length
+        if 0 < theirs < LEAST_MAXIMUM_LENGTH:
+            self._count_abort("local")
+            self._fail(
+                AssociationBroken(
+                    f"{self.target} announces a maximum length of {theirs} bytes, in which no "
+                    f"message fits: it must be set to {LEAST_MAXIMUM_LENGTH} or more there, or 0"
+                )
+            )
+            self.abort()
+            return
         for context in self.connection.contexts.values():
             self.accepted[context.abstract_syntax, context.transfer_syntax] = context.id
         proposed = self.target.asynchronous_operations
@@ -318,17 +335,26 @@ class Requestor(Link):
     def on_command(self, context_id: int, command: Command) -> None:
         """See `Link`."""
         if not command.is_response:
-            response = encode_command(respond(command, _UNRECOGNIZED_OPERATION))
-            self.write(encode_message(context_id, response, None, self.maximum_length))
+            if command.message_id != ABSENT:
+                response = encode_command(respond(command, _UNRECOGNIZED_OPERATION))
+                self.write(encode_message(context_id, response, None, self.maximum_length))
             return
-        answer = self._waiting.pop(command.message_id_being_responded_to, None)
-        if answer is None:
+        number = command.message_id_being_responded_to
+        request = self._waiting.pop(number, None)
+        if request is None or command.field != request.field | RESPONSE:
             raise RemoteProtocolError(
-                f"{command.name} for message {command.message_id_being_responded_to}, "
-                "which is not outstanding"
+                f"{command.name} for message {number}, which is not outstanding",
+                source=AbortSource.SERVICE_USER,
             )
-        if not answer.done():
-            answer.set_result(command)
+        if not request.sent and status_class(command.status) is not StatusClass.FAILURE:
+            # A refusal may come early; that all is well cannot be known before the end.
+            raise RemoteProtocolError(
+                f"{command.name} with status {command.status:04X} before the end of message "
+                f"{number}",
+                source=AbortSource.SERVICE_USER,
+            )
+        if not request.answer.done():
+            request.answer.set_result(command)
 
     def on_data(self, piece: memoryview) -> None:
         """A data set that no request of ours asks for is passed over."""
@@ -362,17 +388,28 @@ class Requestor(Link):
         """Every request that waits, and every later one, ends with the first error."""
         if self._error is None:
             self._error = error
-        if not self._ready.done():
-            self._ready.set_exception(self._error)
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(self._error)
-                answer.exception()  # its request may have been cancelled: then nobody looks
+        waiting: list[asyncio.Future[None] | asyncio.Future[Command]] = [self._ready]
+        waiting += [request.answer for request in self._waiting.values()]
+        self._waiting.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(self._error)
+                future.exception()  # its request may have been cancelled: then nobody looks
         self._writable.set()
 
     async def established(self) -> None:
         """Until the peer has accepted.  Raises AssociationError."""
         await self._ready
+
+    def associate(self, rq: AAssociateRQ) -> None:
+        """Ask for the association.  Raises AssociationError when the peer has left already."""
+        try:
+            self.connection.associate(rq, self._loop.time())
+        except LocalProtocolError as error:
+            if self._error is None:
+                raise
+            raise self._error from error
+        self.flush()
 
 
 async def connect(
@@ -400,7 +437,7 @@ async def connect(
         raise ConnectFailed(f"{target} could not be connected to: {error}") from error
     window = target.asynchronous_operations
     try:
-        requestor.connection.associate(
+        requestor.associate(
             AAssociateRQ(
                 called_ae_title=target.ae_title,
                 calling_ae_title=target.calling_ae,
@@ -414,10 +451,8 @@ async def connect(
                     implementation_version_name=IMPLEMENTATION_VERSION_NAME,
                     asynchronous_operations=(window, 1) if window > 1 else None,
                 ),
-            ),
-            loop.time(),
+            )
         )
-        requestor.flush()
         async with asyncio.timeout(target.negotiation_timeout):
             await requestor.established()
     except TimeoutError:

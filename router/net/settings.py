@@ -49,8 +49,10 @@ class LocalAE(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ae_title: AETitle
-    listen: Annotated[str, AfterValidator(_listen)]
+    ae_title: AETitle = Field(description="The AE title that peers call.")
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        description="Address and port, as in 0.0.0.0:11112 or [::]:11112; several AEs may share one."
+    )
     accept: tuple[str, ...] | Literal["any"] = Field(
         description="Who may call: names of remotes, globs over calling AE titles, networks "
         "in CIDR form; `any` opens it to all.",
@@ -85,11 +87,11 @@ class Remote(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ae_title: AETitle
+    ae_title: AETitle = Field(description="Its AE title, as caller and as called.")
     host: str | None = Field(
         default=None, description="Host name or address; needed to send to it."
     )
-    port: int = Field(default=104, ge=1, le=65535)
+    port: int = Field(default=104, ge=1, le=65535, description="Where it listens.")
     addresses: tuple[str, ...] = Field(
         default=(),
         description="Addresses or networks that it calls from; when given, the AE title alone "
@@ -109,16 +111,21 @@ class Remote(BaseModel):
         description="Largest P-DATA-TF sent to it, whatever it allows.",
     )
     asynchronous_operations: int = Field(
-        default=1,
+        default=8,
         ge=1,
         le=64,
-        description="Asynchronous operations window to propose; 1 leaves the item out.",
+        description="Asynchronous operations window to propose, used as far as the peer grants "
+        "it; 1 leaves the item out, for peers that drop the connection at the sight of it.",
     )
     linger: Seconds = Field(
         default=2.0, description="How long an idle association is kept for the next instance."
     )
-    connect_timeout: Seconds = Field(default=10.0, gt=0)
-    negotiation_timeout: Seconds = Field(default=30.0, gt=0)
+    connect_timeout: Seconds = Field(
+        default=10.0, gt=0, description="Time for the TCP connection, name look-up included."
+    )
+    negotiation_timeout: Seconds = Field(
+        default=30.0, gt=0, description="Time for the answer to an association or release request."
+    )
     dimse_timeout: Seconds = Field(
         default=60.0, gt=0, description="Longest silence of the peer while we wait for it."
     )

@@ -112,7 +112,8 @@ class Committer:
             for segment in touched:
                 with system.translated(f"syncing segment {segment.path.name}"):
                     system.sync_data(segment.fd)
-        except SpoolError as error:
+        except Exception as caught:  # noqa: BLE001 - a fault of ours must not end the thread
+            error = caught if isinstance(caught, SpoolError) else SpoolError(repr(caught))
             self._segments.seal()
             for job in group:
                 job.ref = None

@@ -26,9 +26,10 @@ from router.spool.record import Ref
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 
 _PAGE_CACHE_KIB = 16 * 1024
+_PAGE_SIZE = 8192
 # Pages are written back to the database, and synced, after so many pages of the log; pages that
 # were written several times in between count once.
-_CHECKPOINT_PAGES = 4096
+_CHECKPOINT_PAGES = 2048
 _BUSY_TIMEOUT = 10.0  # seconds
 _ROWS_AT_ONCE = 256
 
@@ -83,12 +84,13 @@ class Database:
 
     def _prepare(self, steps: tuple[Step, ...]) -> None:
         run = self._connection.execute
+        run(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a new file; an old one keeps its own
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         run(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
         run("PRAGMA temp_store = MEMORY")
         run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        run(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT_PAGES * 4096}")
+        run(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT_PAGES * _PAGE_SIZE}")
         migrate(self._connection, steps)
         # The first pages of each table, so that a wreck is found now rather than at night.
         names = run("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()

@@ -7,6 +7,8 @@ is found again.  Must not know DICOM: the values are kept and compared, never in
 import json
 from dataclasses import dataclass, field, fields
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -78,7 +80,7 @@ class InstanceMeta:
         """Compact JSON, as it lies in a record."""
         values = [getattr(self, name) for name in _PLAIN_FIELDS]
         routes = [[r.destination, r.rule, r.priority] for r in self.routes]
-        return json.dumps([values, routes], ensure_ascii=False, separators=(",", ":")).encode()
+        return _encode([values, routes]).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "InstanceMeta":

@@ -171,6 +171,56 @@ def test_a_destination_short_of_resources_is_left_alone() -> None:
     run(scenario())
 
 
+def test_while_a_probe_is_out_nobody_else_sends() -> None:
+    async def scenario() -> None:
+        house = House("pacs", associations=2)
+        house.peer.latency = lambda uid: 5.0 if uid in ("1.2.3.1", "1.2.3.5") else 0.001
+        house.peer.answer = lambda uid: Answer(0 if uid == "1.2.3.1" else 0xA700)
+        house.index.add("pacs", *(waiting(n, study=f"1.{n}") for n in range(1, 201)))
+        house.start()
+        await house.index.until(lambda: house.index.count("pacs", DELIVERED) == 1)
+        await asyncio.sleep(1)
+        assert house.peer.asked == ["1.2.3.1", "1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5"]
+        house.peer.answer = lambda uid: Answer(0)
+        await house.index.until_closed("pacs")
+        await house.stop()
+
+    run(scenario())
+
+
+def test_a_probe_that_is_overdue_waits_for_an_association_without_spinning() -> None:
+    async def scenario() -> None:
+        house = House("pacs", associations=1, asynchronous_operations=2)
+        house.peer.window = 2
+        house.peer.latency = lambda uid: 100.0 if uid == "1.2.3.1" else 0.001
+        house.peer.answer = lambda uid: Answer(0 if uid == "1.2.3.1" else 0xA700)
+        house.index.add("pacs", *(waiting(n) for n in range(1, 11)))
+        house.start()
+        await asyncio.sleep(50)
+        assert len(house.peer.asked) == 4
+        house.peer.answer = lambda uid: Answer(0)
+        await house.index.until_closed("pacs")
+        await house.stop()
+
+    run(scenario())
+
+
+def test_what_is_urgent_goes_first_when_a_destination_comes_back() -> None:
+    async def scenario() -> None:
+        house = House("pacs", associations=1)
+        house.peer.down()
+        house.index.add("pacs", *(waiting(n) for n in range(1, 601)))
+        house.start()
+        await asyncio.sleep(100)
+        house.arrive("pacs", waiting(1000, priority=1))
+        house.peer.connect_error = None
+        await house.index.until_closed("pacs")
+        assert house.peer.delivered[0] == "1.2.3.1000"
+        await house.stop()
+
+    run(scenario())
+
+
 def test_a_weekend_of_a_full_disk_kills_nothing() -> None:
     async def scenario() -> None:
         house = House("pacs")
@@ -368,6 +418,21 @@ def test_stopping_aborts_what_does_not_end_and_charges_it_nothing() -> None:
         assert loop.time() - begin < 4
         assert all(association.aborted for association in house.peer.associations)
         assert all(not row.history for row in house.index.rows["pacs"].values())
+
+    run(scenario())
+
+
+def test_stopping_does_not_wait_for_a_connection() -> None:
+    async def scenario() -> None:
+        house = House("pacs")
+        house.peer.connect_latency = 1000.0
+        house.index.add("pacs", waiting(1))
+        house.start()
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        await house.stop(grace=60.0)
+        assert loop.time() - begin < 0.1
 
     run(scenario())
 

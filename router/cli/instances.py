@@ -1,0 +1,231 @@
+"""``instances``: what is in the spool; looking at it and taking it out as Part 10 files."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from router.cli.desk import Desk, Json, open_desk
+from router.cli.failures import FAILED, Failure, Misuse, os_error
+from router.cli.options import (
+    conditions,
+    config_option,
+    instance_filter_options,
+    json_option,
+    socket_option,
+)
+from router.cli.output import age, plural, print_json, print_table, safe, size, until
+from router.cli.queue import all_option, limit_option, paged, pages, print_more
+
+
+@click.group()
+def instances() -> None:
+    """What is in the spool, delivered or not, until its retention is over.
+
+    The commands speak to the running gateway, and work on its directory at rest without one.
+    """
+
+
+@instances.command("list")
+@config_option
+@socket_option
+@instance_filter_options
+@limit_option
+@json_option
+def list_(
+    config_path: Path | None,
+    socket_path: Path | None,
+    limit: int,
+    as_json: bool,
+    **given: object,
+) -> None:
+    """Instances by their numbers, oldest first."""
+    with open_desk(config_path, socket_path) as desk:
+        entries, more = paged(desk, "instances", conditions(given), limit)
+    if as_json:
+        print_json({"entries": entries, "more": more})
+        return
+    print_table(
+        (
+            *(">instance", ">age", ">size", "from", "modality", "disposition"),
+            *("SOP instance", "study", "why"),
+        ),
+        [
+            (
+                e["id"],
+                age(e["received_at"]),
+                size(e["length"]),
+                e["calling_ae"],
+                e["modality"],
+                e["disposition"],
+                e["sop_instance_uid"],
+                e["study_instance_uid"],
+                e["reason"],
+            )
+            for e in entries
+        ],
+        empty="no such instances",
+    )
+    print_more(more)
+
+
+@instances.command()
+@config_option
+@socket_option
+@click.argument("number", type=click.IntRange(min=1))
+@json_option
+def show(config_path: Path | None, socket_path: Path | None, number: int, as_json: bool) -> None:
+    """One instance: what it is, where it goes, and what operators did to it."""
+    with open_desk(config_path, socket_path) as desk:
+        found = desk.instance(number)
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        if name in ("deliveries", "events", "routes"):
+            continue
+        if name.endswith("_at"):
+            value = f"{age(value)} ago" if value else ""
+        if value not in ("", None):
+            click.echo(f"{name.replace('_', ' '):20} {safe(value)}")
+    print_table(
+        ("destination", "state", ">tries", "next try", "status", "rule", "why"),
+        [
+            (
+                d["destination"],
+                d["state"],
+                d["attempts"],
+                until(d["due_at"]),
+                d["status"],
+                d["rule"],
+                _reason(d),
+            )
+            for d in found["deliveries"]
+        ],
+        empty="it goes nowhere",
+    )
+    if found["events"]:
+        print_table(
+            (">ago", "who", "action", "detail"),
+            [(age(e["at"]), e["who"], e["action"], e["detail"]) for e in found["events"]],
+        )
+
+
+def _reason(delivery: Json) -> str:
+    if delivery["duplicate_of"]:
+        return f"the same bytes as instance {delivery['duplicate_of']}"
+    return str(delivery["reason"])
+
+
+@instances.command()
+@config_option
+@socket_option
+@click.argument("numbers", type=click.IntRange(min=1), nargs=-1, metavar="[INSTANCE]...")
+@instance_filter_options
+@all_option
+@click.option(
+    "--to",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to; made if missing.",
+)
+@json_option
+def export(
+    config_path: Path | None,
+    socket_path: Path | None,
+    numbers: tuple[int, ...],
+    everything: bool,
+    directory: Path,
+    as_json: bool,
+    **given: object,
+) -> None:
+    """Write instances as DICOM files (Part 10), named by their numbers.
+
+    By number, or by conditions as `instances list` has them.  A file that exists is never
+    overwritten; the data set in it has the very bytes that were received.
+    """
+    which = conditions(given)
+    if bool(numbers) + bool(which) + everything != 1:
+        raise Misuse(
+            "it is not clear which instances are meant",
+            "give their numbers, or conditions such as --study, or --all",
+        )
+    written: list[Json] = []
+    failed: list[Json] = []
+    with open_desk(config_path, socket_path) as desk:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Failure(f"cannot make {directory}: {os_error(error)}") from None
+        for number in _meant(desk, numbers, which):
+            try:
+                path = _export(desk, number, directory)
+            except (Failure, OSError) as error:
+                text = os_error(error) if isinstance(error, OSError) else error.message
+                failed.append({"id": number, "error": text})
+                click.echo(f"dcmrouter: instance {number}: {safe(text)}", err=True)
+                continue
+            written.append({"id": number, "path": os.fspath(path), "bytes": path.stat().st_size})
+            if not as_json:
+                click.echo(safe(os.fspath(path)))
+    if as_json:
+        print_json({"written": written, "failed": failed})
+    else:
+        total = size(sum(entry["bytes"] for entry in written))
+        click.echo(f"{plural(len(written), 'file')} ({total}) in {directory}", err=True)
+    if failed:
+        raise SystemExit(FAILED)
+
+
+def _meant(desk: Desk, numbers: Iterable[int], which: Json) -> Iterator[int]:
+    numbers = tuple(dict.fromkeys(numbers))
+    if numbers:
+        yield from numbers
+        return
+    for entry in pages(desk, "instances", which):
+        yield int(entry["id"])
+
+
+def _export(desk: Desk, number: int, directory: Path) -> Path:
+    """Whole under its name, or not there at all.  Raises Failure or OSError."""
+    final = directory / f"{number}.dcm"
+    if final.exists():
+        raise Failure(f"{final} exists already and is left as it is")
+    with desk.file(number) as file:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{number}.", dir=directory)
+        try:
+            with open(descriptor, "wb") as target:  # noqa: PTH123 - a descriptor, not a path
+                count = sum(target.write(piece) for piece in file.pieces)
+                target.flush()
+                os.fsync(target.fileno())
+            if count != file.length:
+                raise Failure(
+                    f"broken off at byte {count} of {file.length}: it is damaged in the spool, "
+                    "or the gateway stopped"
+                )
+            _publish(Path(temporary), final)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                Path(temporary).unlink()
+    return final
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Give the file its name, which nothing else has."""
+    try:
+        final.hardlink_to(temporary)
+    except FileExistsError:
+        raise Failure(f"{final} exists already and is left as it is") from None
+    except OSError as error:
+        # Some network and memory-stick file systems know no links.
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if final.exists():
+            raise Failure(f"{final} exists already and is left as it is") from None
+        temporary.rename(final)

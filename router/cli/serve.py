@@ -1,0 +1,114 @@
+"""``serve``: the gateway in the foreground.
+
+Owns what belongs to the process rather than to the gateway: the log, the event loop, limits of
+the operating system, the garbage collector, and the exit code.
+"""
+
+import asyncio
+import gc
+import resource
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from router.cli.failures import FAILED, os_error
+from router.cli.options import config_option, load_config
+
+if TYPE_CHECKING:
+    from router.config import Loaded
+
+
+@click.command()
+@config_option
+def serve(config_path: Path | None) -> None:
+    """Run the gateway in the foreground, logging to standard error.
+
+    SIGTERM and SIGINT stop it: associations are finished or aborted within
+    network.stop_timeout, and nothing that was acknowledged is lost.  SIGHUP reloads the
+    configuration, all or nothing.
+    """
+    loaded = load_config(config_path)
+    assert config_path is not None
+    raise_file_limit()
+    import uvloop
+
+    code = uvloop.run(_run(loaded, config_path))
+    if code:
+        raise SystemExit(code)
+
+
+async def _run(loaded: "Loaded", path: Path) -> int:
+    import structlog
+
+    from router.app import Gateway
+    from router.config import load
+    from router.observe.log import configure
+    from router.spool.errors import SpoolError
+
+    gateway = Gateway(loaded, lambda: load(path))
+    settings = loaded.config.log
+    log = configure(
+        settings.level,
+        settings.format,
+        background=True,
+        patient_data=settings.patient_data,
+        counters=gateway.counters,
+    )
+    logger = structlog.get_logger("serve")
+    try:
+        with _stoppable():
+            await gateway.start()
+        tune_collector()
+        await gateway.serve()
+    except asyncio.CancelledError:
+        logger.info("stopped before it had started")
+    except (SpoolError, OSError) as error:
+        why = os_error(error) if isinstance(error, OSError) else str(error)
+        logger.error("the gateway cannot run", why=why)
+        return FAILED
+    except Exception:
+        logger.exception("the gateway failed; this is a fault in dcmrouter, please report it")
+        return FAILED
+    finally:
+        log.close()
+    return 0
+
+
+class _stoppable:  # noqa: N801 - reads as the context that it is
+    """Until the gateway runs, and takes the signals itself, they cancel what is under way."""
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        # The default would end the process; there is nothing to reload yet.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+
+    def __exit__(self, *_: object) -> None:
+        """The handlers stay until the gateway's own replace them."""
+
+
+def raise_file_limit() -> None:
+    """Let the process open as many files and sockets as the system's administrator allows.
+
+    The soft limit of most systems, 1,024, is for programs that use select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def tune_collector() -> None:
+    """Spare the garbage collector what was made at start and lives as long as the process.
+
+    A full collection then looks at what associations leave behind, not at every module and the
+    compiled rules; young generations are collected less often, since most of what a message
+    makes is freed by its reference count.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

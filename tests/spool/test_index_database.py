@@ -1,0 +1,279 @@
+"""The file of the index: its versions, its errors, what survives."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
+from router.spool.index import DeliveryState, Disposition, Filter, Index, move_aside
+from router.spool.index_database import Database
+from router.spool.index_schema import STEPS, migrate, run_script
+from router.spool.record import Position
+from tests.spool import index_version_1
+from tests.spool.index_samples import (
+    DELIVERED,
+    READY,
+    T0,
+    add,
+    audited,
+    fill,
+    leased,
+    meta,
+    outcome,
+    ref,
+)
+
+
+def _schema(path: Path) -> dict[str, str]:
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    found = {name: "".join(sql.split()) for name, sql in rows}
+    connection.close()
+    found.pop("sqlite_sequence")
+    return found
+
+
+def test_the_first_step_is_as_it_was_released(tmp_path: Path) -> None:
+    index_version_1.build(tmp_path / "old.db")
+    connection = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    migrate(connection, STEPS[:1])
+    connection.close()
+    assert _schema(tmp_path / "new.db") == _schema(tmp_path / "old.db")
+
+
+def test_an_index_of_version_1_is_opened_with_all_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index_version_1.build(path)
+    with audited(path) as index:
+        assert (index.last_id(), index.indexed_position()) == (8, Position(3, 65536))
+        assert index.next_due("pacs") == T0 + 60
+        (waiting,) = index.lease("pacs", 5, T0 + 60, [])
+        assert (waiting.ref.id, waiting.attempts, waiting.study_instance_uid) == (7, 2, "1.2.3")
+        assert [r.ref.id for r in index.instances(Filter(sop_instance_uid="1.2.3.8"), 5)] == [8]
+        assert [r.ref.id for r in index.instances(Filter(disposition=Disposition.HELD), 5)] == [8]
+        account = index.account()
+        assert (account.received, account.held) == (2, 1)
+        assert account.destinations["vna"].delivered == 1
+        add(index, (ref(9), meta(9, "pacs", study="1.2.3")), generation=3)
+        assert leased(index, "pacs") == [7, 9]
+
+
+def _add_column(connection: sqlite3.Connection) -> None:
+    run_script(
+        connection, "ALTER TABLE instance ADD COLUMN note TEXT;\nUPDATE instance SET note='x';"
+    )
+
+
+def _break(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM instance")
+    connection.execute("SELECT no_such_column FROM instance")
+
+
+def test_steps_are_taken_one_by_one_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index_version_1.build(path)
+    with pytest.raises(SpoolError, match="no_such_column"):
+        Database(path, steps=(STEPS[0], _add_column, _break))
+    database = Database(path, steps=(STEPS[0], _add_column))
+    assert database.value("PRAGMA user_version") == 2
+    assert database.value("SELECT count(*) FROM instance WHERE note = 'x'") == 2
+    database.close()
+
+
+def test_an_unfinished_statement_in_a_step_is_refused() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    with pytest.raises(ValueError, match="unfinished"):
+        run_script(connection, "CREATE TABLE a(b);\nCREATE TABLE c(")
+    connection.close()
+
+
+def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    Index.open(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
+    connection.close()
+    with pytest.raises(SpoolError, match="newer version of dcmrouter") as caught:
+        Index.open(path)
+    assert not isinstance(caught.value, IndexDamaged)
+
+
+@pytest.mark.parametrize("content", [b"not a database at all " * 500, b"SQLite format 3\0" * 100])
+def test_what_is_not_a_database_is_damage(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "index.db"
+    path.write_bytes(content)
+    with pytest.raises(IndexDamaged, match=r"index\.db"):
+        Index.open(path)
+
+
+def test_a_database_of_something_else_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE patients(name)")
+    connection.close()
+    with pytest.raises(IndexDamaged, match="something else"):
+        Index.open(path)
+
+
+def test_a_torn_index_is_moved_aside_and_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        fill(index, range(1, 2000), "pacs")
+    with path.open("r+b") as file:
+        for page in range(1, path.stat().st_size // 8192):
+            file.seek(page * 8192)
+            file.write(b"\xa5" * 8192)
+    with pytest.raises(IndexDamaged):
+        Index.open(path)
+    path.with_name("index.db-wal").write_bytes(b"what the old one had in its journal")
+    aside = move_aside(path, "damaged")
+    assert aside.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "index.db.damaged",
+        "index.db.damaged-wal",
+    ]
+    with audited(path) as index:
+        assert index.last_id() == 0
+
+
+def test_damage_met_later_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        fill(index, range(1, 3000), "pacs")
+        leaf = index._db.value(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'instance_generation'"
+        )
+    with path.open("r+b") as file:
+        file.seek((leaf - 1) * 8192)
+        file.write(b"\xa5" * 8192)
+    index = Index.open(path)
+    with pytest.raises(IndexDamaged, match="malformed"):
+        index.refs_in(1, 10)
+    index.close()
+
+
+def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match="unable to open"):
+        Index.open(tmp_path / "missing" / "index.db")
+
+
+# -- no space
+
+
+def _shrink(index: Index) -> None:
+    pages = index._db.value("PRAGMA page_count")
+    index._db.value(f"PRAGMA max_page_count = {pages}")
+
+
+def _grow(index: Index) -> None:
+    index._db.value("PRAGMA max_page_count = 1000000")
+
+
+def test_without_space_a_batch_is_rolled_back_whole(tmp_path: Path) -> None:
+    with audited(tmp_path / "index.db") as index:
+        fill(index, range(1, 11), "pacs")
+        before = (index.account(audit=True), index.indexed_position(), index.last_id())
+        _shrink(index)
+        with pytest.raises(SpoolFull, match="full"):
+            fill(index, range(11, 2000), "pacs", study="1.77")
+        assert (index.account(audit=True), index.indexed_position(), index.last_id()) == before
+        assert leased(index, "pacs") == list(range(1, 11))
+        done = index.settle([outcome(n, "pacs", DELIVERED) for n in range(1, 11)])
+        assert done.applied == 10, "what needs no space goes on"
+        _grow(index)
+        assert fill(index, range(11, 2000), "pacs", study="1.77").added == 1989
+        assert leased(index, "pacs", limit=2) == [11, 12]
+
+
+def test_without_space_an_action_is_rolled_back_whole(tmp_path: Path) -> None:
+    with audited(tmp_path / "index.db") as index:
+        fill(index, range(1, 1000), "pacs")
+        _shrink(index)
+        with pytest.raises(SpoolFull):
+            index.hold(Filter(), "a long reason " * 50, at=T0)
+        _grow(index)
+        line = index.account(audit=True).destinations["pacs"]
+        assert (line.waiting, line.held) == (999, 0)
+        assert index.events(5) == []
+
+
+def test_without_space_what_came_due_is_leased_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with audited(tmp_path / "index.db") as index:
+        fill(index, [1, 2, 3], "pacs")
+        index.settle([outcome(n, "pacs", READY, due_at=T0 + 10 * n) for n in (1, 2)])
+
+        def full(*_: object) -> int:
+            raise SpoolFull("no space")
+
+        monkeypatch.setattr(index._db, "run", full)
+        assert leased(index, "pacs", now=T0 + 15) == [1, 3]
+        monkeypatch.undo()
+        assert leased(index, "pacs", now=T0 + 15) == [1, 3]
+
+
+# -- crashes and threads
+
+
+def test_what_was_committed_is_there_after_a_crash(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index = Index.open(path)
+    fill(index, range(1, 50), "pacs")
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    index.barrier()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for part in tmp_path.glob("index.db*"):  # as a process that was killed leaves it
+        if not part.name.endswith("-shm"):
+            (copy / part.name).write_bytes(part.read_bytes())
+    index.close()
+    with audited(copy / "index.db") as index:
+        assert leased(index, "pacs", limit=100) == list(range(2, 50))
+
+
+def test_closing_waits_for_the_call_under_way_and_twice_is_harmless(tmp_path: Path) -> None:
+    index = Index.open(tmp_path / "index.db")
+    comparing, closing = threading.Event(), threading.Event()
+
+    def slow_work() -> None:
+        with index._db.transaction():
+            comparing.set()
+            closing.wait(10)
+            index._db.run("INSERT INTO rule(name) VALUES ('late')")
+
+    worker = threading.Thread(target=slow_work)
+    worker.start()
+    assert comparing.wait(10)
+    closer = threading.Thread(target=index.close)
+    closer.start()
+    closing.set()
+    worker.join(10)
+    closer.join(10)
+    index.close()
+    with pytest.raises(SpoolError, match="closed"):
+        index.account()
+    with audited(tmp_path / "index.db") as index:
+        assert index._db.value("SELECT name FROM rule") == "late"
+
+
+def test_an_index_may_be_used_from_another_thread(tmp_path: Path) -> None:
+    with audited(tmp_path / "index.db") as index:
+        thread = threading.Thread(target=fill, args=(index, [1], "pacs"))
+        thread.start()
+        thread.join(10)
+        assert leased(index, "pacs") == [1]
+
+
+def test_states_keep_their_numbers() -> None:
+    assert [(s.name, int(s)) for s in DeliveryState] == [
+        ("READY", 0),
+        ("HELD", 1),
+        ("DEAD", 2),
+        ("DELIVERED", 3),
+        ("DROPPED", 4),
+        ("DUPLICATE", 5),
+    ]
+    assert [int(d) for d in Disposition] == [0, 1, 2, 3]
