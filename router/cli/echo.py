@@ -80,7 +80,7 @@ async def _echo(target: "Target") -> Answer:
 def _tell(target: "Target", answer: Answer, as_json: bool) -> None:
     from router.dimse.status import SUCCESS, Service, describe_status
 
-    text = describe_status(answer.status, Service.VERIFICATION)
+    text = describe_status(answer.status, Service.GENERAL)
     if as_json:
         print_json(
             {

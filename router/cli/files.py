@@ -51,10 +51,13 @@ def find(paths: Iterable[Path]) -> Iterator[DicomFile | Skipped]:
         if not path.is_dir():
             yield look(path)
             continue
-        for directory, directories, names in os.walk(path, onerror=None):
+        closed: list[OSError] = []
+        for directory, directories, names in os.walk(path, onerror=closed.append):
             directories.sort()
             for name in sorted(names):
                 yield look(Path(directory, name))
+        for error in closed:
+            yield Skipped(Path(os.fsdecode(error.filename)), error.strerror or str(error))
 
 
 def look(path: Path) -> DicomFile | Skipped:

@@ -51,7 +51,7 @@ class LocalAE(BaseModel):
 
     ae_title: AETitle = Field(description="The AE title that peers call.")
     listen: Annotated[str, AfterValidator(_listen)] = Field(
-        description="Address and port, as in 0.0.0.0:11112 or [::]:11112; several AEs may share one."
+        description="Address and port: 0.0.0.0:11112, [::]:11112; several AEs may share one."
     )
     accept: tuple[str, ...] | Literal["any"] = Field(
         description="Who may call: names of remotes, globs over calling AE titles, networks "

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from router.spool import system
 from router.spool.errors import SpoolError
 from router.spool.layout import (
+    BLOCK,
     FLAG_LARGE,
+    FLAG_MOVED,
     RECORD_HEADER_SIZE,
     RecordHeader,
     crc32,
@@ -33,7 +35,7 @@ class Job:
 
     `crc` is given for a data set in its own file and computed for the others.  After the group,
     either `ref` and `end` (the position behind the record) or `error` is set, then `done(job)`
-    runs on the thread that `post` leads to.
+    runs on the thread that `post` leads to.  `origin` is for copies, see `RecordHeader`.
     """
 
     id: int
@@ -43,6 +45,7 @@ class Job:
     done: Callable[["Job"], None]
     flags: int = 0
     crc: int = 0
+    origin: int = 0
     ref: Ref | None = None
     end: Position | None = None
     error: SpoolError | None = None
@@ -103,35 +106,58 @@ class Committer:
             self._post(_Finished(group, time.perf_counter() - started, self._on_group))
 
     def _write_group(self, group: list[Job]) -> None:
-        touched: list[Segment] = []
+        touched: dict[int, Segment] = {}
+        jobs = [job for job in group if self._fits(job)]
         try:
-            for job in group:
-                segment = self._append(job)
-                if segment not in touched:
-                    touched.append(segment)
-            for segment in touched:
-                with system.translated(f"syncing segment {segment.path.name}"):
-                    system.sync_data(segment.fd)
-        except Exception as caught:  # noqa: BLE001 - a fault of ours must not end the thread
-            error = caught if isinstance(caught, SpoolError) else SpoolError(repr(caught))
+            self._write_and_sync(jobs, touched)
+        except Exception as error:  # noqa: BLE001 - the thread must outlive any fault
             self._segments.seal()
-            for job in group:
+            known = error if isinstance(error, SpoolError) else _internal(error)
+            for job in jobs:
                 job.ref = None
-                job.error = error
-            return
-        for job in group:
-            header = job.header
-            assert header is not None
-            job.ref = Ref(
-                id=job.id,
-                generation=header.generation,
-                offset=header.offset,
-                data_offset=header.data_offset,
-                length=header.length,
-                crc=header.crc,
-                large=header.large,
-            )
-            job.end = Position(header.generation, header.offset + header.size)
+                job.error = known
+        else:
+            for job in jobs:
+                self._note_place(job, touched)
+        finally:
+            for segment in touched.values():
+                self._segments.unpin(segment)
+
+    def _fits(self, job: Job) -> bool:
+        """One that fits no segment must not take the others of its group down."""
+        size = record_size(len(job.meta), 0 if job.flags & FLAG_LARGE else job.length)
+        if BLOCK + size > self._segments.size:
+            job.error = SpoolError(f"a record of {size} bytes does not fit a segment")
+        return job.error is None
+
+    def _write_and_sync(self, jobs: list[Job], touched: dict[int, Segment]) -> None:
+        for job in jobs:
+            segment = self._append(job)
+            if segment.generation not in touched:
+                # Sealed by a later job of the group, it must keep its descriptor and its life.
+                self._segments.pin(segment.generation)
+                touched[segment.generation] = segment
+        for segment in touched.values():
+            with system.translated(f"syncing segment {segment.path.name}"):
+                system.sync_data(segment.fd)
+
+    @staticmethod
+    def _note_place(job: Job, touched: dict[int, Segment]) -> None:
+        header = job.header
+        assert header is not None
+        end = header.offset + header.size
+        if not header.moved:
+            touched[header.generation].acked = end
+        job.ref = Ref(
+            id=job.id,
+            generation=header.generation,
+            offset=header.offset,
+            data_offset=header.data_offset,
+            length=header.length,
+            crc=header.crc,
+            large=header.large,
+        )
+        job.end = Position(header.generation, end)
 
     def _append(self, job: Job) -> Segment:
         large = bool(job.flags & FLAG_LARGE)
@@ -139,8 +165,6 @@ class Committer:
         segment = self._segments.active
         if segment is None or segment.used + size > segment.size:
             segment = self._segments.activate()
-            if segment.used + size > segment.size:
-                raise SpoolError(f"a record of {size} bytes does not fit a segment")
         crc = job.crc
         if not large:
             crc = 0
@@ -155,6 +179,7 @@ class Committer:
             crc=crc,
             meta_length=len(job.meta),
             meta_crc=crc32(job.meta),
+            origin=job.origin,
         )
         head = header.to_bytes() + job.meta
         assert len(head) == RECORD_HEADER_SIZE + header.meta_length
@@ -163,6 +188,10 @@ class Committer:
         segment.used += size
         job.header = header
         return segment
+
+
+def _internal(error: Exception) -> SpoolError:
+    return SpoolError(f"committing failed: {type(error).__name__}: {error}")
 
 
 class _Finished:
@@ -178,8 +207,11 @@ class _Finished:
         self._on_group = on_group
 
     def __call__(self) -> None:
-        self._on_group(len(self._group), self._seconds)
         failures = []
+        try:
+            self._on_group(len(self._group), self._seconds)
+        except Exception as error:  # noqa: BLE001 - nor must an observer
+            failures.append(error)
         for job in self._group:
             try:
                 job.done(job)

@@ -12,7 +12,8 @@ segment  size  field (little endian)
 0        8     magic ``DCMRSEG1``
 8        8     segment size
 16       8     generation: 0 = free, else rises with every life of any segment
-24       4     CRC-32 of bytes 0–23
+24       8     generation of the latest life that is over, 0 if there was none
+32       4     CRC-32 of bytes 0–31
 =======  ====  ===========================================================
 
 =======  ====  ===========================================================
@@ -28,13 +29,15 @@ record   size  field (little endian)
 40       4     CRC-32 of the data set
 44       4     length of the description
 48       4     CRC-32 of the description
-52       8     reserved, 0
+52       8     generation in which the instance was first committed, of a copy; else 0
 60       4     CRC-32 of bytes 0–59
 64             description, then the data set (unless in a file of its own)
 =======  ====  ===========================================================
 
 A record belongs to the log only if generation and offset are those of the place where it was
-found: what an earlier life of the segment left behind never matches.
+found: what an earlier life of the segment left behind never matches.  That rests on generations
+being used once, so a free segment still names its past one: with the index lost, nothing else
+would say which generations the bytes left behind may name.
 """
 
 import struct
@@ -51,8 +54,8 @@ FLAG_LARGE = 1
 FLAG_MOVED = 2
 META_LIMIT = 1 << 20  # a description of a thousand routes is some 60 KB
 
-_SEGMENT = struct.Struct("<8sQQ")
-_RECORD = struct.Struct("<4sHHQQQQIII8x")
+_SEGMENT = struct.Struct("<8sQQQ")
+_RECORD = struct.Struct("<4sHHQQQQIIIQ")
 _CRC = struct.Struct("<I")
 
 
@@ -69,14 +72,15 @@ def align(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """The life that a segment is in; `generation` 0 is none."""
+    """The life that a segment is in, 0 is none, and the latest that is over."""
 
     size: int
     generation: int
+    past: int = 0
 
     def to_bytes(self) -> bytes:
         """One block."""
-        head = _SEGMENT.pack(SEGMENT_MAGIC, self.size, self.generation)
+        head = _SEGMENT.pack(SEGMENT_MAGIC, self.size, self.generation, self.past)
         return (head + _CRC.pack(crc32(head))).ljust(BLOCK, b"\0")
 
     @classmethod
@@ -84,11 +88,11 @@ class SegmentHeader:
         """None when the bytes are no sound header."""
         if len(data) < _SEGMENT.size + 4:
             return None
-        magic, size, generation = _SEGMENT.unpack_from(data)
+        magic, size, generation, past = _SEGMENT.unpack_from(data)
         (crc,) = _CRC.unpack_from(data, _SEGMENT.size)
         if magic != SEGMENT_MAGIC or crc != crc32(data[: _SEGMENT.size]):
             return None
-        return cls(size, generation)
+        return cls(size, generation, past)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ class RecordHeader:
     crc: int
     meta_length: int
     meta_crc: int
+    origin: int = 0
+    """Generation in which a moved instance was first committed."""
 
     @property
     def large(self) -> bool:
@@ -137,6 +143,7 @@ class RecordHeader:
             self.crc,
             self.meta_length,
             self.meta_crc,
+            self.origin,
         )
         return head + _CRC.pack(crc32(head))
 
@@ -148,12 +155,14 @@ class RecordHeader:
         (crc,) = _CRC.unpack_from(data, _RECORD.size)
         if crc != crc32(data[: _RECORD.size]):
             return None
-        _, version, flags, generation, offset, id_, length, data_crc, meta_length, meta_crc = (
-            _RECORD.unpack_from(data)
-        )
+        fields = _RECORD.unpack_from(data)
+        _, version, flags, generation, offset, id_, length, data_crc, *rest = fields
+        meta_length, meta_crc, origin = rest
         if version != RECORD_VERSION or meta_length > META_LIMIT:
             return None
-        return cls(flags, generation, offset, id_, length, data_crc, meta_length, meta_crc)
+        return cls(
+            flags, generation, offset, id_, length, data_crc, meta_length, meta_crc, origin
+        )
 
 
 def record_size(meta_length: int, inline_length: int) -> int:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from router.spool import system
-from router.spool.errors import SpoolFull
+from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import BLOCK, SegmentHeader
+from router.spool.record import Position
 
 _ZEROS = bytes(1 << 20)
 _OPEN_LIMIT = 64
@@ -21,7 +22,7 @@ _OPEN_LIMIT = 64
 class Segment:
     """One segment file in one of its lives.  Guarded by the table's lock, but for `fd` I/O."""
 
-    __slots__ = ("fd", "generation", "number", "path", "pins", "size", "used")
+    __slots__ = ("acked", "fd", "generation", "number", "past", "path", "pins", "size", "used")
 
     def __init__(self, path: Path, number: int, size: int, generation: int) -> None:
         self.path = path
@@ -29,8 +30,20 @@ class Segment:
         self.size = size
         self.generation = generation
         self.fd = -1
+        self.past = 0
         self.pins = 0
         self.used = BLOCK
+        self.acked = 0
+
+    def indexed(self, position: Position | None) -> bool:
+        """Whether the index, at `position`, was told of all that was acknowledged here.
+
+        `acked` is the offset behind the last such record since the start; a segment of before
+        the start was read by recovery.  Copies do not count: the index learns of them by moves.
+        """
+        if not self.acked:
+            return True
+        return position is not None and not position < Position(self.generation, self.acked)
 
 
 class SegmentTable:
@@ -50,6 +63,11 @@ class SegmentTable:
         self._next_number = 1
         self._next_generation = 1
 
+    @property
+    def size(self) -> int:
+        """Bytes of a segment that is made from now on."""
+        return self._size
+
     # -- opening -------------------------------------------------------------------------------
 
     def load(self, find_generation: Callable[[Path], int]) -> list[str]:
@@ -59,10 +77,14 @@ class SegmentTable:
         odd, a line each.  Raises SpoolError when the directory cannot be read.
         """
         notes: list[str] = []
+        latest = 0
         with system.translated(f"reading the segments in {self._directory}"):
             self._directory.mkdir(parents=True, exist_ok=True)
             paths = sorted(self._directory.glob("*.seg"))
             for path in paths:
+                if not path.stem.isdecimal():
+                    notes.append(f"segments/{path.name} is not a file of this spool; left alone")
+                    continue
                 number = int(path.stem)
                 self._next_number = max(self._next_number, number + 1)
                 with path.open("rb") as file:
@@ -70,6 +92,7 @@ class SegmentTable:
                 size = path.stat().st_size
                 if header is None:
                     generation = find_generation(path)
+                    past = generation
                     if generation:
                         notes.append(
                             f"segment {path.name}: damaged header; its records say that it is "
@@ -79,18 +102,25 @@ class SegmentTable:
                         path.unlink()
                         continue
                 else:
-                    generation = header.generation
+                    generation, past = header.generation, header.past
+                latest = max(latest, generation, past)
                 if size < BLOCK or (generation == 0 and size != self._size):
                     path.unlink()
                     continue
+                if generation in self._lives:
+                    notes.append(
+                        f"segment {path.name}: is in generation {generation}, as "
+                        f"{self._lives[generation].path.name} is; left alone"
+                    )
+                    continue
                 segment = Segment(path, number, size, generation)
                 segment.used = size
+                segment.past = past
                 if generation:
                     self._lives[generation] = segment
                 else:
                     self._spares.append(segment)
-        if self._lives:
-            self._next_generation = max(self._lives) + 1
+        self._next_generation = latest + 1
         return notes
 
     def reserve_generations(self, last: int) -> None:
@@ -113,17 +143,23 @@ class SegmentTable:
         with self._lock:
             generation = self._next_generation
             self._next_generation += 1
+        header = SegmentHeader(segment.size, generation, segment.past)
         with system.translated(f"beginning segment {segment.path.name}"):
-            fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+            fd = -1
             try:
-                system.write_all(fd, [SegmentHeader(segment.size, generation).to_bytes()], 0)
+                fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+                system.write_all(fd, [header.to_bytes()], 0)
             except OSError:
-                os.close(fd)
+                if fd >= 0:
+                    os.close(fd)
+                # It is of no use, and must not take space that nobody accounts for.
+                segment.path.unlink(missing_ok=True)
                 raise
         with self._lock:
             segment.fd = fd
             segment.generation = generation
             segment.used = BLOCK
+            segment.acked = 0
             segment.pins = 1  # the committer's own
             self._lives[generation] = segment
             self._active = segment
@@ -162,7 +198,8 @@ class SegmentTable:
             extra = self._spares[target:]
             del self._spares[target:]
         for segment in extra:
-            segment.path.unlink(missing_ok=True)
+            with system.translated(f"removing segment {segment.path.name}"):
+                segment.path.unlink(missing_ok=True)
         return len(extra)
 
     def _make(self, *, zeroed: bool) -> Segment:
@@ -196,22 +233,32 @@ class SegmentTable:
                 os.close(fd)
         return Segment(path, number, self._size, 0)
 
-    def recycle(self, generation: int, *, wipe: bool) -> bool:
+    def recycle(self, generation: int, *, wipe: bool, indexed: Position | None) -> bool:
         """End the life of a sealed segment and make it a spare; False while it is in use.
 
-        The caller has made sure, durably, that nothing refers to it any more.
+        The caller has made sure, durably, that nothing in the index refers to it any more;
+        `indexed` is the index's position: a record that was acknowledged and is not in the index
+        yet keeps the segment.
         """
         with self._lock:
             segment = self._lives.get(generation)
             if segment is None or segment is self._active or segment.pins:
                 return False
+            if not segment.indexed(indexed):
+                return False
             del self._lives[generation]
             self._close(segment)
-        with system.translated(f"recycling segment {segment.path.name}"):
-            if segment.size != self._size:
-                segment.path.unlink()
-                return True
-            self._end_life(segment, wipe=wipe)
+        try:
+            with system.translated(f"recycling segment {segment.path.name}"):
+                if segment.size != self._size:
+                    segment.path.unlink()
+                    return True
+                self._end_life(segment, wipe=wipe)
+        except SpoolError:
+            with self._lock:
+                self._lives[generation] = segment
+            raise
+        segment.past = generation
         segment.generation = 0
         with self._lock:
             self._spares.insert(0, segment)
@@ -221,14 +268,15 @@ class SegmentTable:
     def _end_life(segment: Segment, *, wipe: bool) -> None:
         fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
         try:
+            if wipe:
+                # First, and synced: a free segment is one that needs no wiping any more.
+                for offset in range(BLOCK, segment.size, len(_ZEROS)):
+                    count = min(len(_ZEROS), segment.size - offset)
+                    system.write_all(fd, [memoryview(_ZEROS)[:count]], offset)
+                system.sync_data(fd)
             # Not synced: should it be lost, the index still says that the life is over.
-            system.write_all(fd, [SegmentHeader(segment.size, 0).to_bytes()], 0)
-            if not wipe:
-                return
-            for offset in range(BLOCK, segment.size, len(_ZEROS)):
-                count = min(len(_ZEROS), segment.size - offset)
-                system.write_all(fd, [memoryview(_ZEROS)[:count]], offset)
-            system.sync_data(fd)
+            header = SegmentHeader(segment.size, 0, segment.generation)
+            system.write_all(fd, [header.to_bytes()], 0)
         finally:
             os.close(fd)
 
@@ -298,6 +346,7 @@ class SegmentTable:
 
 
 def free_bytes(directory: Path) -> int:
-    """Free space for us on the file system of `directory`."""
-    stat = os.statvfs(directory)
+    """Free space for us on the file system of `directory`.  Raises SpoolError."""
+    with system.translated(f"asking for the free space of {directory}"):
+        stat = os.statvfs(directory)
     return stat.f_bavail * stat.f_frsize

@@ -13,15 +13,16 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import Verification
 
 from perf.processes import Child, accepts, free_port, wait_until
 from tests.interop.corpus import Sample, read_sample, rounds
@@ -32,6 +33,8 @@ _CONTEXTS = 128
 
 # Send the data set as it lies in the file, not what pydicom would write of it.
 _config.STORE_SEND_CHUNKED_DATASET = True
+# Take every storage class, retired and private ones too, in the first transfer syntax proposed.
+_config.UNRESTRICTED_STORAGE_SERVICE = True
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,8 +75,7 @@ class PynetdicomReceiver:
 
     name = "pynetdicom"
 
-    def __init__(self, accepted: Mapping[str, Iterable[str]], port: int = 0) -> None:
-        self._accepted = accepted
+    def __init__(self, port: int = 0) -> None:
         self._wanted_port = port
         self._changed = threading.Condition()
         self._arrivals: Counter[Arrival] = Counter()
@@ -81,8 +83,7 @@ class PynetdicomReceiver:
     def __enter__(self) -> Self:
         ae = AE("SINK")
         ae.maximum_associations = 50
-        for sop_class, syntaxes in self._accepted.items():
-            ae.add_supported_context(sop_class, list(syntaxes))
+        ae.add_supported_context(Verification)
         self._server = ae.start_server(
             ("127.0.0.1", self._wanted_port),
             block=False,
