@@ -17,7 +17,6 @@ from router.spool.errors import SpoolError
 from router.spool.layout import (
     BLOCK,
     FLAG_LARGE,
-    FLAG_MOVED,
     RECORD_HEADER_SIZE,
     RecordHeader,
     crc32,

@@ -209,7 +209,8 @@ class Index:
     def retry(
         self, which: Filter, *, at: float, who: str = "", limit: int | None = None
     ) -> Changed:
-        """DEAD ones and READY ones that wait for a time become due now, attempts forgotten."""
+        """DEAD ones, and READY ones that wait for a time to come, become due now, their attempts
+        forgotten."""
         return self._control.retry(which, at, who, limit)
 
     def drop(

@@ -73,8 +73,8 @@ class Adder:
         fresh = [entry for entry in unique if entry[0].id not in known]
         moved = [ref for ref, _ in unique if ref.id in known]
         routes = [route for _, meta in fresh for route in routes_of(meta)]
-        self._destinations.ensure({route.destination for route in routes})
-        self._rules.ensure({route.rule for route in routes})
+        self._destinations.ensure(dict.fromkeys(route.destination for route in routes))
+        self._rules.ensure(dict.fromkeys(route.rule for route in routes))
         rows = _Batch()
         contexts = self._find_contexts(fresh, rows)
         duplicate_of = self._duplicates(fresh, contexts, same_bytes) if suppress else {}

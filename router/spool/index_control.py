@@ -80,7 +80,7 @@ class Control:
             return self._select.deliveries(which, [DeliveryState.DEAD], n, after)
 
         def deferred(n: int, _: Key | None) -> list[Key]:
-            return self._select.deferred(which, n)
+            return self._select.deferred(which, action.at, n)
 
         if self._each(action, dead, apply, limit) or self._each(action, deferred, apply, limit):
             return Changed(action.count, action.bytes, more=True)

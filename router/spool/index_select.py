@@ -81,8 +81,8 @@ class Selector:
             keys += self._keys(sql, [*(list(bound) * len(some)), limit])
         return sorted(keys)[:limit]
 
-    def deferred(self, which: Filter, limit: int) -> list[Key]:
-        """Deliveries that wait for a time, in no order."""
+    def deferred(self, which: Filter, after: int, limit: int) -> list[Key]:
+        """Deliveries that wait for a time after ``after`` (microseconds), in no order."""
         numbers = self._numbers(which)
         if which.state not in (None, DeliveryState.READY) or not numbers:
             return []
@@ -93,10 +93,10 @@ class Selector:
             FROM {_deliveries_of(candidates, "INDEXED BY delivery_due")}
             CROSS JOIN instance AS i ON i.id = d.instance_id
             WHERE d.destination_id IN {_literal(numbers)} AND d.state = 0
-                AND d.due_at IS NOT NULL {rest}
+                AND d.due_at IS NOT NULL AND d.due_at > ? {rest}
             LIMIT ?
         """
-        return self._keys(sql, [*named, *bound, limit])
+        return self._keys(sql, [*named, after, *bound, limit])
 
     def instances(self, which: Filter, limit: int, after: int = 0) -> list[int]:
         """Ids of instances, rising, from behind ``after``."""

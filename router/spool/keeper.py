@@ -8,19 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.spool.errors import SpoolError, SpoolFull
+from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import Purged
-from router.spool.record import Ref
+from router.spool.record import Position, Ref
 from router.spool.segments import Segment
 from router.spool.spool import Spool
 
 _PURGE_STEP = 5000
 _MOVE_STEP = 256
 _SPARSE = 0.25
+_TROUBLES = 10
 
 
 class KeeperIndex(Protocol):
     """What the keeper needs of the index."""
+
+    def indexed_position(self) -> Position | None:
+        """The end of the last record that was added."""
 
     def purge(self, settled_before: float, limit: int, *, oldest_first: bool = True) -> Purged:
         """Delete instances that are settled since before `settled_before`."""
@@ -62,6 +66,7 @@ class Keeper:
         self._spool = spool
         self._index = index
         self._large_bytes = 0
+        self._unmovable: dict[int, str] = {}
 
     def step(self, now: float) -> Upkeep:
         """One bounded piece of upkeep at `now`, seconds since the epoch.  Blocking.
@@ -69,12 +74,15 @@ class Keeper:
         Raises SpoolError only from the index; trouble with files is reported in the result.
         """
         settings = self._spool.settings
-        self._large_bytes = sum(path.stat().st_size for _, path in self._spool.large_files())
+        self._large_bytes = self._spool.large_bytes()
         pressed = bool(self._pressure())
         before = now if pressed else now - settings.keep_settled
         purged = self._index.purge(before, _PURGE_STEP)
         in_use = self._index.generations_in_use()
-        ended = [s for s in self._spool.segments.sealed() if s.generation not in in_use]
+        # Of a record that is acknowledged the index may not know yet.
+        position = self._index.indexed_position()
+        sealed = self._spool.segments.sealed()
+        ended = [s for s in sealed if s.generation not in in_use and s.indexed(position)]
         recycled = moved = 0
         trouble = ""
         try:
@@ -83,11 +91,16 @@ class Keeper:
                 self._index.barrier()
             for ref in purged.large:
                 self._spool.remove_large(ref)
-            recycled = self._recycle(ended)
+                self._large_bytes -= ref.length
+            recycled = self._recycle(ended, position)
             moved = self._compact(in_use)
             self._supply()
         except SpoolError as error:
             trouble = str(error)
+        if self._unmovable:
+            known = self._index.known(list(self._unmovable))
+            self._unmovable = {i: why for i, why in self._unmovable.items() if i in known}
+        trouble = "; ".join(filter(None, [trouble, *self._unmovable.values()][:_TROUBLES]))
         refusal = self._pressure()
         return Upkeep(
             purged=purged.count,
@@ -103,19 +116,27 @@ class Keeper:
     def sweep(self) -> int:
         """Remove files of large instances that were never committed; returns how many.
 
-        At start only, after recovery: then nothing is arriving.
+        At start only, after recovery: then nothing is arriving.  Where recovery met records that
+        it could not read, a file may belong to one of them: then all are left, with a note.
         """
         files = dict(self._spool.large_files())
         orphans = files.keys() - self._index.known(list(files))
+        if orphans and self._spool.log_damaged:
+            self._spool.notes.append(
+                f"{len(orphans)} files under large/ belong to no known instance; they are left, "
+                "since records are damaged"
+            )
+            return 0
         for instance_id in orphans:
             files[instance_id].unlink(missing_ok=True)
         return len(orphans)
 
-    def _recycle(self, ended: list[Segment]) -> int:
+    def _recycle(self, ended: list[Segment], position: Position | None) -> int:
+        wipe = self._spool.settings.wipe
         count = 0
         for segment in ended:
             generation = segment.generation
-            if self._spool.segments.recycle(generation, wipe=self._spool.settings.wipe):
+            if self._spool.segments.recycle(generation, wipe=wipe, indexed=position):
                 self._spool.forget_moves(generation)
                 count += 1
         return count
@@ -128,13 +149,30 @@ class Keeper:
                 continue
             if self._spool.segments.spare_bytes < live + segment.size:
                 continue  # copying needs room of its own
-            refs = self._index.refs_in(segment.generation, _MOVE_STEP)
-            places = [self._spool.relocate(ref) for ref in refs]
+            refs = self._movable(segment.generation)
+            if refs:
+                return self._move(refs)
+        return 0
+
+    def _movable(self, generation: int) -> list[Ref]:
+        refs = self._index.refs_in(generation, _MOVE_STEP + len(self._unmovable))
+        return [ref for ref in refs if ref.id not in self._unmovable][:_MOVE_STEP]
+
+    def _move(self, refs: Sequence[Ref]) -> int:
+        """Copy records; one that is damaged stays where it is, and keeps its segment."""
+        places: list[Ref] = []
+        try:
+            for ref in refs:
+                try:
+                    places.append(self._spool.relocate(ref))
+                except SpoolDamaged as error:
+                    self._unmovable[ref.id] = str(error)
+        finally:
+            # Also when a copy could not be written: those before it are not made again.
             self._index.move(places)
             for ref in places:
                 self._spool.moved(ref)
-            return len(places)
-        return 0
+        return len(places)
 
     def _supply(self) -> None:
         """Keep spares ready; give space back when the disk runs low."""
@@ -142,11 +180,10 @@ class Keeper:
         if self._spool.free_bytes() < settings.low_disk:
             segments.trim(settings.spare_segments)
             return
-        if self._over_size(settings.segment_size):
-            return
         try:
-            while segments.refill(settings.spare_segments):
-                pass
+            more = True
+            while more and not self._over_size(settings.segment_size):
+                more = segments.refill(settings.spare_segments)
         except SpoolFull as error:
             raise SpoolFull(f"the pool of segments is short: {error}") from error
 

@@ -160,9 +160,7 @@ class RecordHeader:
         meta_length, meta_crc, origin = rest
         if version != RECORD_VERSION or meta_length > META_LIMIT:
             return None
-        return cls(
-            flags, generation, offset, id_, length, data_crc, meta_length, meta_crc, origin
-        )
+        return cls(flags, generation, offset, id_, length, data_crc, meta_length, meta_crc, origin)
 
 
 def record_size(meta_length: int, inline_length: int) -> int:

@@ -4,7 +4,6 @@ Owns the check that what is served is what was committed.  The caller provides t
 that bytes go from the page cache to where they are sent from, with nothing in between.
 """
 
-import errno
 import os
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from router.spool.errors import SpoolDamaged
 from router.spool.layout import crc32
 from router.spool.record import Ref
 from router.spool.segments import Segment, SegmentTable
-
-_WOULD_BLOCK = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINTR)
 
 
 class Reader:
@@ -40,7 +37,7 @@ class Reader:
     def try_read(self, buffers: list[memoryview]) -> bool:
         """Fill all of `buffers` if that needs no wait for the disk; else False, nothing is read.
 
-        Raises SpoolDamaged as `read` does.
+        Raises SpoolDamaged as `read` does; of an error of the disk `read` will tell.
         """
         if self._fd < 0:
             return False
@@ -49,10 +46,8 @@ class Reader:
             return False
         try:
             count = os.preadv(self._fd, buffers, self._offset, os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno in _WOULD_BLOCK:
-                return False
-            raise SpoolDamaged(f"reading instance {self._ref.id}: {error.strerror}") from error
+        except OSError:
+            return False
         if count != wanted:
             return False
         self._took(buffers, count)

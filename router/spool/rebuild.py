@@ -37,10 +37,7 @@ class RebuildIndex(Protocol):
         suppress_duplicates: bool,
         same_bytes: Callable[[Ref, Ref], bool],
     ) -> AddResult:
-        """More instances, and the position behind them."""
-
-    def move(self, refs: Sequence[Ref]) -> None:
-        """New places of instances."""
+        """More instances, new places of those that it has, and the position behind them."""
 
 
 @dataclass(slots=True)
@@ -56,8 +53,9 @@ class Report:
 def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> Report:
     """Read every record past the index's position into the index.
 
-    A record that was copied by compaction updates the place of its instance; of one that the
-    index does not know any more the copy is left out, unless the index is new and knows nothing.
+    A record that was copied by compaction updates the place of its instance.  A copy of one that
+    the index does not know is left out when the index was past its first place, since then it
+    was purged; an index that is older, or new, never knew it, and the copy may be all there is.
     A record whose data set is damaged is added, held, with the reason: it is never served, and
     never forgotten.  Raises SpoolError.
     """
@@ -67,7 +65,7 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
 
     def flush() -> None:
         if batch:
-            _add(spool, index, batch, report, position is None, suppress_duplicates)
+            _add(spool, index, batch, report, position, suppress_duplicates)
             batch.clear()
 
     for found in spool.recover(position):
@@ -91,28 +89,30 @@ def _add(
     index: RebuildIndex,
     batch: list[Recovered],
     report: Report,
-    index_is_new: bool,
+    began_at: Position | None,
     suppress_duplicates: bool,
 ) -> None:
     known = index.known([found.ref.id for found in batch])
     entries: dict[int, tuple[Ref, InstanceMeta]] = {}
-    moves: dict[int, Ref] = {}
+    moved = 0
     for found in batch:
         ref = found.ref
+        meta = _held(found) if found.damage else found.meta
         if found.moved and (ref.id in known or ref.id in entries):
             if not found.damage:
-                moves[ref.id] = ref
-        elif not found.moved or index_is_new:
-            entries[ref.id] = (ref, _held(found) if found.damage else found.meta)
+                entries[ref.id] = (ref, meta)
+                moved += 1
+        elif not found.moved or began_at is None or found.origin >= began_at.generation:
+            entries[ref.id] = (ref, meta)
+    # One transaction: were the position noted without the new places, they were lost for good.
     result = index.add(
         list(entries.values()),
         batch[-1].end,
         suppress_duplicates=suppress_duplicates,
         same_bytes=spool.same_bytes,
     )
-    index.move(list(moves.values()))
     report.added += result.added
-    report.moved += len(moves)
+    report.moved += moved
 
 
 def _held(found: Recovered) -> InstanceMeta:

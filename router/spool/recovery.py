@@ -4,13 +4,14 @@ Owns the reading of a log that may end in the middle of a record, have bits flip
 what an earlier life of the segment left behind.  Blocking; used before the gateway accepts.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from router.spool import system
-from router.spool.errors import SpoolError
+from router.spool.errors import SpoolDamaged
 from router.spool.layout import BLOCK, RECORD_HEADER_SIZE, RECORD_MAGIC, RecordHeader, align, crc32
 from router.spool.record import InstanceMeta, Position, Ref
 from router.spool.segments import Segment
@@ -28,6 +29,8 @@ class Recovered:
     end: Position
     moved: bool
     damage: str = ""
+    origin: int = 0
+    """Generation in which a moved one was first committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +47,33 @@ def scan(segment: Segment, start: int, large_directory: Path) -> Iterator[Recove
     """The records of a segment from offset `start` on, in order, and what lies damaged between.
 
     A damaged stretch at the end is the tail of a group that was never acknowledged and is not
-    reported: nothing behind it proves that there was more.  Raises SpoolError on I/O errors.
+    reported: nothing behind it proves that there was more.  What the disk cannot read is damage
+    wherever it lies.  Raises SpoolError when the segment cannot be opened or synced.
     """
     with system.translated(f"reading segment {segment.path.name}"):
         fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            # After a crash of the process alone, the page cache may show what is not on disk yet;
+            # what gets into the index from here must not be gone after the next power cut.
+            system.sync_data(fd)
             offset = max(align(start), BLOCK)
             while offset < segment.size:
-                header = _header_at(fd, segment, offset)
-                if header is None:
-                    found = _next_record(fd, segment, offset + BLOCK)
-                    if found is None:
-                        return
-                    yield Damage(segment.path.name, offset, found - offset, "no sound header")
-                    offset = found
+                what = "no sound header"
+                header = None
+                try:
+                    header = _header_at(fd, segment, offset)
+                except OSError as error:
+                    what = f"unreadable: {error.strerror}"
+                if header is not None:
+                    yield _record(fd, segment, header, large_directory)
+                    offset += header.size
                     continue
-                yield _record(fd, segment, header, large_directory)
-                offset += header.size
+                found = _next_record(fd, segment, offset + BLOCK)
+                if found is None and what == "no sound header":
+                    return
+                end = segment.size if found is None else found
+                yield Damage(segment.path.name, offset, end - offset, what)
+                offset = end
         finally:
             os.close(fd)
 
@@ -103,17 +116,34 @@ def _next_record(fd: int, segment: Segment, start: int) -> int | None:
 
 def _magic_offsets(fd: int, start: int, size: int) -> Iterator[int]:
     for base in range(start, size, _CHUNK):
-        chunk = os.pread(fd, min(_CHUNK, size - base), base)
+        count = min(_CHUNK, size - base)
+        try:
+            chunk = os.pread(fd, count, base)
+        except OSError:
+            yield from _magic_blocks(fd, base, base + count)
+            continue
         for at in range(0, len(chunk), BLOCK):
             if chunk.startswith(RECORD_MAGIC, at):
                 yield base + at
+
+
+def _magic_blocks(fd: int, start: int, end: int) -> Iterator[int]:
+    """Block by block, where a block cannot be read: the others may be sound."""
+    for offset in range(start, end, BLOCK):
+        with contextlib.suppress(OSError):
+            if os.pread(fd, len(RECORD_MAGIC), offset) == RECORD_MAGIC:
+                yield offset
 
 
 def _record(
     fd: int, segment: Segment, header: RecordHeader, large_directory: Path
 ) -> Recovered | Damage:
     name, offset = segment.path.name, header.offset
-    raw = os.pread(fd, header.meta_length, offset + RECORD_HEADER_SIZE)
+    try:
+        raw = os.pread(fd, header.meta_length, offset + RECORD_HEADER_SIZE)
+    except OSError as error:
+        what = f"instance {header.id}: unreadable description: {error.strerror}"
+        return Damage(name, offset, header.size, what)
     if len(raw) != header.meta_length or crc32(raw) != header.meta_crc:
         return Damage(name, offset, header.size, f"instance {header.id}: damaged description")
     try:
@@ -135,7 +165,7 @@ def _record(
         else _check(fd, ref)
     )
     end = Position(header.generation, offset + header.size)
-    return Recovered(ref, meta, end, header.moved, damage)
+    return Recovered(ref, meta, end, header.moved, damage, header.origin)
 
 
 def _check_large(path: Path, ref: Ref) -> str:
@@ -144,6 +174,7 @@ def _check_large(path: Path, ref: Ref) -> str:
     except FileNotFoundError:
         return f"its file {path.name} is missing"
     try:
+        system.sync_data(fd)
         return _check(fd, ref)
     finally:
         os.close(fd)
@@ -180,11 +211,16 @@ def verify(segment: Segment, ref: Ref, large_directory: Path) -> str:
 
 def read_meta(segment_fd: int, ref: Ref) -> bytes:
     """The stored description of an instance, as bytes.  Raises SpoolError."""
+    return read_header_and_meta(segment_fd, ref)[1]
+
+
+def read_header_and_meta(segment_fd: int, ref: Ref) -> tuple[RecordHeader, bytes]:
+    """The header of a record and its description, both checked.  Raises SpoolError."""
     with system.translated(f"reading instance {ref.id}"):
         header = RecordHeader.from_bytes(os.pread(segment_fd, RECORD_HEADER_SIZE, ref.offset))
         if header is None or header.id != ref.id:
-            raise SpoolError(f"instance {ref.id}: no sound record at its place")
+            raise SpoolDamaged(f"instance {ref.id}: no sound record at its place")
         raw = os.pread(segment_fd, header.meta_length, ref.offset + RECORD_HEADER_SIZE)
     if crc32(raw) != header.meta_crc:
-        raise SpoolError(f"instance {ref.id}: damaged description")
-    return raw
+        raise SpoolDamaged(f"instance {ref.id}: damaged description")
+    return header, raw

@@ -7,6 +7,7 @@ Directory: ``lock``, ``format``, ``segments/NNNNNNNN.seg``, ``large/ID.dat``.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import itertools
 import os
@@ -62,6 +63,8 @@ class Spool:
         self._ids = itertools.count(1)
         self._writers = 0
         self._quiet = asyncio.Event()
+        self.log_damaged = False
+        """Recovery met a stretch of a segment whose records are lost."""
         self._moved: dict[int, Ref] = {}
         self._refusal = ""
 
@@ -82,8 +85,12 @@ class Spool:
         try:
             _check_format(directory)
             spool = cls(directory, settings, lock_fd, post, on_group)
-            spool.large_directory.mkdir(exist_ok=True)
+            with system.translated(f"opening the spool in {directory}"):
+                spool.large_directory.mkdir(exist_ok=True)
             spool.notes = spool.segments.load(recovery.generation_of)
+            with system.translated(f"opening the spool in {directory}"):
+                system.sync_directory(spool.large_directory)
+                system.sync_directory(directory)
         except BaseException:
             os.close(lock_fd)
             raise
@@ -99,16 +106,23 @@ class Spool:
             start = 0
             if after is not None and segment.generation == after.generation:
                 start = after.offset
-            yield from recovery.scan(segment, start, self.large_directory)
+            for found in recovery.scan(segment, start, self.large_directory):
+                self.log_damaged |= isinstance(found, Damage)
+                yield found
 
     def start(self, last_id: int) -> None:
         """Begin to accept; instances are numbered from `last_id` + 1.
 
         Makes the first spare segment if there is none (blocking); the keeper makes the others.
+        Without space for it nothing is accepted, but what is kept can be forwarded.
         """
-        self._ids = itertools.count(last_id + 1)
+        files = [number for number, _ in self.large_files()]
+        self._ids = itertools.count(max([last_id, *files]) + 1)
         if self.segments.spare_bytes == 0:
-            self.segments.refill(1)
+            try:
+                self.segments.refill(1)
+            except SpoolError as error:
+                self._refusal = str(error)
         self._committer.start()
 
     def close(self) -> None:
@@ -202,33 +216,38 @@ class Spool:
     def relocate(self, ref: Ref) -> Ref:
         """Copy the record of a small instance to the active segment.  Blocking, off the loop.
 
-        The old place stays readable until its segment is recycled.  Raises SpoolError.
+        The old place stays readable until its segment is recycled.  Raises SpoolDamaged when it
+        cannot be read whole, another SpoolError when the copy cannot be written.
         """
         segment = self.segments.pin(ref.generation)
         if segment is None:
             raise SpoolDamaged(f"instance {ref.id}: segment generation {ref.generation} is gone")
         try:
-            meta = recovery.read_meta(self.segments.open(segment), ref)
+            header, meta = recovery.read_header_and_meta(self.segments.open(segment), ref)
+            data = bytearray() if ref.large else self._read_whole(ref)
+        except SpoolError as error:
+            raise SpoolDamaged(str(error)) from error
         finally:
             self.segments.unpin(segment)
-        data = b""
-        if not ref.large:
-            reader = self.open_reader(ref)
-            try:
-                buffer = bytearray(ref.length)
-                reader.read([memoryview(buffer)])
-                data = bytes(buffer)
-            finally:
-                reader.close()
         ended = threading.Event()
         flags = FLAG_MOVED | (FLAG_LARGE if ref.large else 0)
         buffers = [memoryview(data)] if data else []
         job = Job(ref.id, meta, buffers, ref.length, lambda _: ended.set(), flags, ref.crc)
+        job.origin = header.origin or ref.generation
         self._committer.submit(job)
         ended.wait()
         if job.ref is None:
             raise job.error or SpoolError(f"instance {ref.id} could not be moved")
         return job.ref
+
+    def _read_whole(self, ref: Ref) -> bytearray:
+        reader = self.open_reader(ref)
+        try:
+            data = bytearray(ref.length)
+            reader.read([memoryview(data)])
+            return data
+        finally:
+            reader.close()
 
     def moved(self, ref: Ref) -> None:
         """From now on readers of an older place of this instance are led to `ref`."""
@@ -249,7 +268,17 @@ class Spool:
             try:
                 yield int(path.stem, 16), path
             except ValueError:
-                self.notes.append(f"large/{path.name} is not a file of this spool; left alone")
+                note = f"large/{path.name} is not a file of this spool; left alone"
+                if note not in self.notes:
+                    self.notes.append(note)
+
+    def large_bytes(self) -> int:
+        """Bytes under ``large/``.  Blocking."""
+        total = 0
+        for _, path in self.large_files():
+            with contextlib.suppress(FileNotFoundError):  # an abandoned one goes at any time
+                total += path.stat().st_size
+        return total
 
     def remove_large(self, ref: Ref) -> None:
         """Delete the file of a large instance.  Blocking."""
@@ -263,7 +292,7 @@ def lock_directory(directory: Path) -> int:
     Raises SpoolLocked, naming the process that has it, or SpoolError.
     """
     with system.translated(f"opening the spool in {directory}"):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_durably(directory)
         fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -274,16 +303,30 @@ def lock_directory(directory: Path) -> int:
             f"the spool in {directory} is in use by process {owner}; "
             "stop that one, or give this one another data_dir"
         ) from error
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    # Only for the message above: a disk that is full must not keep the gateway from starting.
+    with contextlib.suppress(OSError):
+        os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
     return fd
+
+
+def _make_durably(directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        system.sync_directory(path.parent)
 
 
 def _check_format(directory: Path) -> None:
     path = directory / "format"
     with system.translated(f"reading {path}"):
         if not path.exists():
-            path.write_text(f"{FORMAT}\n")
+            # Whole or not at all: an empty file after a power cut would be of no known format.
+            new = path.with_name("format.new")
+            with new.open("w") as file:
+                file.write(f"{FORMAT}\n")
+                file.flush()
+                system.sync_data(file.fileno())
+            new.replace(path)
             system.sync_directory(directory)
             return
         text = path.read_text().strip()

@@ -61,6 +61,7 @@ class Writer:
         "_large",
         "_limit",
         "_on_drain",
+        "_over",
         "congested",
         "id",
         "length",
@@ -77,6 +78,7 @@ class Writer:
         self._current = host.blocks.take()
         self._blocks: list[memoryview] = [self._current]
         self._fill = 0
+        self._over = False
 
     def append(self, piece: memoryview) -> None:
         """Take the next bytes of the data set."""
@@ -120,6 +122,7 @@ class Writer:
         `done(ref, end, None)` after the sync; `done(None, None, error)` when nothing was kept.
         """
         blocks, self._blocks = self._blocks, []
+        self._over = True
         host = self._host
         tail = [*blocks[:-1], blocks[-1][: self._fill]]
 
@@ -144,6 +147,7 @@ class Writer:
             if error is None:
                 host.submit(Job(self.id, meta, (), self.length, committed_large, FLAG_LARGE, crc))
             else:
+                large.remove()
                 host.writer_ended(self)
                 done(None, None, error)
 
@@ -160,7 +164,10 @@ class Writer:
         large.finish(synced)
 
     def abandon(self) -> None:
-        """Forget the instance: its peer went away."""
+        """Forget the instance: its peer went away.  After `commit` it does nothing."""
+        if self._over:
+            return
+        self._over = True
         self._host.blocks.give_back(self._blocks)
         self._blocks = []
         self._remove_large()
@@ -298,6 +305,8 @@ class _LargeFile:
                     work()
             except SpoolError as caught:
                 error = caught
+            except Exception as caught:  # noqa: BLE001 - else its owner would wait for ever
+                error = SpoolError(f"writing {self._path.name}: {caught!r}")
             self._host.post(lambda: self._ended(error, then))
 
         self._host.executor.submit(run)
@@ -315,8 +324,10 @@ class _LargeFile:
             self._fd = -1
 
     def _unlink(self) -> None:
-        self._close()
-        self._path.unlink(missing_ok=True)
+        try:
+            self._close()
+        finally:
+            self._path.unlink(missing_ok=True)
 
 
 def large_path(directory: Path, instance_id: int) -> Path:

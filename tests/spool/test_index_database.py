@@ -1,5 +1,7 @@
 """The file of the index: its versions, its errors, what survives."""
 
+import errno
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -232,6 +234,25 @@ def test_what_was_committed_is_there_after_a_crash(tmp_path: Path) -> None:
     index.close()
     with audited(copy / "index.db") as index:
         assert leased(index, "pacs", limit=100) == list(range(2, 50))
+
+
+def test_the_barrier_syncs_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "index.db"
+    synced: list[int] = []
+    with audited(path) as index:
+        fill(index, range(1, 50), "pacs")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+            index.barrier()
+        assert synced == [path.with_name("index.db-wal").stat().st_ino]
+
+        def broken(_: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", broken)
+            with pytest.raises(SpoolError, match="cannot sync"):
+                index.barrier()
 
 
 def test_closing_waits_for_the_call_under_way_and_twice_is_harmless(tmp_path: Path) -> None:

@@ -177,7 +177,9 @@ class IndexMachine(RuleBasedStateMachine):
                 if destination not in (None, name):
                     continue
                 to = {
-                    "retry": READY if fate is DEAD or name in one.due else None,
+                    "retry": READY
+                    if fate is DEAD or one.due.get(name, self.now) > self.now
+                    else None,
                     "drop": DROPPED if fate in OPEN_STATES else None,
                     "hold": HELD if fate is READY else None,
                     "release": READY if fate is HELD else None,
@@ -252,4 +254,4 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 TestIndex = IndexMachine.TestCase
-TestIndex.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestIndex.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, database=None)

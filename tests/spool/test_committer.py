@@ -1,0 +1,431 @@
+"""Group commit: nothing is done before the sync, and after a failure nothing of the group is."""
+
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from router.spool import system
+from router.spool.committer import GROUP_LIMIT, Committer, Job
+from router.spool.errors import SpoolError, SpoolFull
+from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, crc32
+from router.spool.record import Position
+from router.spool.recovery import Recovered, generation_of, scan
+from router.spool.segments import SegmentTable
+from tests.spool.spool_samples import KIB, PATIENCE, Loop, meta, payload
+
+SIZE = 256 * KIB
+
+
+class Disk:
+    """Stands in for the calls that can fail; `fail_at` counts calls of one kind from 1."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.reached = threading.Event()
+        self.failing: dict[tuple[str, int], OSError] = {}
+        self.most_at_once = 1 << 30
+        self.synced: list[int] = []
+        monkeypatch.setattr(system.os, "fdatasync", self._wrap("sync", os.fdatasync))
+        monkeypatch.setattr(system.os, "pwritev", self._wrap("write", self._short(os.pwritev)))
+
+    def _wrap(self, kind: str, real: Callable[..., int]) -> Callable[..., int]:
+        def call(*arguments: object) -> int:
+            self.calls.append(kind)
+            error = self.failing.pop((kind, self.calls.count(kind)), None)
+            if error is not None:
+                raise error
+            if kind == "sync":
+                self.reached.set()
+                assert self.hold.wait(PATIENCE)
+            return real(*arguments)
+
+        return call
+
+    def _short(self, real: Callable[..., int]) -> Callable[..., int]:
+        def write(fd: int, buffers: list[memoryview], offset: int) -> int:
+            if self.most_at_once >= sum(map(len, buffers)):
+                return real(fd, buffers, offset)
+            return real(fd, [memoryview(buffers[0])[: self.most_at_once]], offset)
+
+        return write
+
+    def fail(self, kind: str, ahead: int, code: int) -> None:
+        """The call of that kind after `ahead` more."""
+        error = OSError(code, os.strerror(code))
+        self.failing[kind, self.calls.count(kind) + ahead + 1] = error
+
+
+class Bench:
+    """A committer, its segments, and what its owner was told."""
+
+    def __init__(self, directory: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop = loop
+        self.segments = SegmentTable(directory, SIZE, 0)
+        self.segments.load(generation_of)
+        for _ in range(3):
+            self.segments.refill(3)
+        self.disk = Disk(monkeypatch)
+        self.groups: list[int] = []
+        self.told: list[Job] = []
+        self.threads: set[str] = set()
+        self.committer = Committer(self.segments, loop.post, self._on_group)
+        self.ids = iter(range(1, 10_000))
+
+    def _on_group(self, count: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.groups.append(count)
+
+    def _done(self, job: Job) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.told.append(job)
+
+    def job(self, size: int = 1000, *, flags: int = 0, what: bytes | None = None) -> Job:
+        number = next(self.ids)
+        data = payload(number, size)
+        description = meta(number).to_bytes() if what is None else what
+        buffers = [] if flags & FLAG_LARGE else [memoryview(data)]
+        return Job(number, description, buffers, size, self._done, flags, crc32(data))
+
+    def submit(self, *jobs: Job) -> None:
+        for job in jobs:
+            self.committer.submit(job)
+
+    def wait(self, count: int) -> None:
+        self.loop.run_until(lambda: len(self.told) >= count)
+
+    def commit(self, *jobs: Job) -> None:
+        self.submit(*jobs)
+        self.wait(len(self.told) + len(jobs))
+
+    def found(self) -> dict[int, Recovered]:
+        """What recovery finds in all segments."""
+        self.segments.seal()
+        result = {}
+        for segment in self.segments.sealed():
+            for found in scan(segment, 0, Path("/nowhere")):
+                if isinstance(found, Recovered):
+                    result[found.ref.id] = found
+        return result
+
+
+@pytest.fixture
+def bench(tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    made = Bench(tmp_path, loop, monkeypatch)
+    made.committer.start()
+    yield made
+    made.disk.hold.set()
+    made.committer.stop()
+    made.segments.close()
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(("kind", "ahead"), [("write", 0), ("write", 1), ("write", 2), ("sync", 0)])
+def test_a_failing_call_fails_the_group_and_leaves_the_segment(
+    bench: Bench, kind: str, ahead: int, code: int
+) -> None:
+    first = bench.job()
+    bench.commit(first)
+    left = bench.segments.active
+    bench.disk.hold.clear()
+    bench.disk.reached.clear()
+    blocker = bench.job()
+    bench.submit(blocker)
+    assert bench.disk.reached.wait(PATIENCE)
+    group = [bench.job() for _ in range(3)]
+    bench.submit(*group)
+    bench.disk.fail(kind, ahead, code)
+    bench.disk.hold.set()
+    bench.wait(5)
+    assert bench.groups == [1, 1, 3]
+    for job in group:
+        assert (job.ref, job.end) == (None, None)
+        assert isinstance(job.error, SpoolFull) == (code != errno.EIO)
+        assert left is not None
+        assert left.path.name in str(job.error)
+    assert bench.segments.active is None
+    assert left.pins == 0
+    assert left.acked == blocker.end.offset, "the failed group counts as acknowledged"
+    after = bench.job()
+    bench.commit(after)
+    assert after.error is None
+    assert after.ref.generation > first.ref.generation
+    assert {first.id, blocker.id, after.id} <= bench.found().keys()
+
+
+def test_a_failure_after_a_change_of_segment_fails_both_parts(bench: Bench) -> None:
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    group = [bench.job(100 * KIB) for _ in range(4)]
+    bench.submit(*group)
+    bench.disk.fail("sync", 1, errno.EIO)  # of the second segment
+    bench.disk.hold.set()
+    bench.wait(5)
+    assert [job.ref for job in group] == [None] * 4
+    assert all(segment.pins == 0 for segment in bench.segments.sealed())
+
+
+def test_a_segment_left_by_its_group_keeps_its_descriptor_until_the_sync(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Unpinned once sealed, it could be closed by a reader's `open` and its number used again:
+    # then the sync would be that of another file.
+    pins: list[list[int]] = []
+    real = system.sync_data
+
+    def syncing(fd: int) -> None:
+        pins.append([s.pins for s in bench.segments.sealed() if s.fd >= 0])
+        bench_segments = bench.segments.sealed()
+        assert not any(
+            bench.segments.recycle(s.generation, wipe=False, indexed=Position(1 << 40, 0))
+            for s in bench_segments
+        )
+        real(fd)
+
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    bench.submit(*[bench.job(100 * KIB) for _ in range(4)])
+    monkeypatch.setattr(system, "sync_data", syncing)
+    bench.disk.hold.set()
+    bench.wait(5)
+    assert all(job.error is None for job in bench.told)
+    assert pins == [[1], [1]]
+
+
+@pytest.mark.parametrize("most", [1, 63, 4096])
+def test_short_writes_are_continued(bench: Bench, most: int) -> None:
+    bench.disk.most_at_once = most
+    job = bench.job(3000)
+    bench.commit(job)
+    bench.disk.most_at_once = 1 << 30
+    assert bench.found()[job.id].damage == ""
+
+
+def test_a_write_of_nothing_is_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(system.os, "pwritev", lambda *_: 0)
+        job = bench.job()
+        bench.commit(job)
+    assert type(job.error) is SpoolError
+    assert job.ref is None
+
+
+def test_a_record_that_fits_no_segment_fails_alone(bench: Bench) -> None:
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    good, huge, fine = bench.job(), bench.job(what=bytes(SIZE)), bench.job()
+    bench.submit(good, huge, fine)
+    bench.disk.hold.set()
+    bench.wait(4)
+    assert "does not fit" in str(huge.error)
+    assert huge.ref is None
+    assert good.error is None is fine.error
+    assert good.ref.generation == fine.ref.generation
+
+
+def test_the_largest_record_that_fits(bench: Bench) -> None:
+    what = meta(1).to_bytes()
+    room = SIZE - BLOCK - 64 - len(what)
+    fits, over = bench.job(room, what=what), bench.job(room + 1, what=what)
+    bench.commit(fits, over)
+    assert fits.error is None
+    assert over.error is not None
+    assert bench.found()[fits.id].damage == ""
+
+
+def test_without_space_for_a_segment_the_group_is_refused_until_there_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.segments.trim(0)
+    with monkeypatch.context() as patch:
+        patch.setattr("router.spool.segments.free_bytes", lambda _: 0)
+        job = bench.job()
+        bench.commit(job)
+        assert isinstance(job.error, SpoolFull)
+    bench.commit(after := bench.job())
+    assert after.error is None
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "statvfs"), MemoryError(), ValueError("x")])
+def test_the_thread_outlives_any_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def failing() -> None:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.segments, "activate", failing)
+        job = bench.job()
+        bench.commit(job)
+    assert type(job.error) is SpoolError
+    bench.commit(after := bench.job())
+    assert after.error is None
+
+
+def test_failing_groups_do_not_eat_the_disk(bench: Bench) -> None:
+    before = bench.segments.total_bytes
+    for _ in range(20):
+        bench.disk.fail("sync", 0, errno.EIO)
+        bench.commit(bench.job())
+        for segment in bench.segments.sealed():  # as the keeper does: nothing was acknowledged
+            assert bench.segments.recycle(segment.generation, wipe=False, indexed=None)
+    assert bench.segments.total_bytes == before
+
+
+# -- groups ----------------------------------------------------------------------------------------
+
+
+def test_jobs_that_come_during_a_sync_go_as_one_group(bench: Bench) -> None:
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    bench.submit(*[bench.job() for _ in range(50)])
+    bench.disk.hold.set()
+    bench.wait(51)
+    assert bench.groups == [1, 50]
+    assert bench.disk.calls.count("sync") == 2
+    assert [job.id for job in bench.told] == list(range(1, 52))
+    ends = [job.end for job in bench.told]
+    assert ends == sorted(ends, key=lambda p: (p.generation, p.offset))
+
+
+def test_groups_are_limited(bench: Bench) -> None:
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    bench.submit(*[bench.job(10) for _ in range(GROUP_LIMIT + 5)])
+    bench.disk.hold.set()
+    bench.wait(GROUP_LIMIT + 6)
+    assert bench.groups == [1, GROUP_LIMIT, 5]
+
+
+def test_nothing_is_done_before_the_sync_returned(bench: Bench) -> None:
+    bench.disk.hold.clear()
+    job = bench.job()
+    bench.submit(job)
+    assert bench.disk.reached.wait(PATIENCE)
+    assert bench.loop.calls.empty()
+    assert (job.ref, job.end, job.error, bench.told) == (None, None, None, [])
+    bench.disk.hold.set()
+    bench.wait(1)
+    assert job.ref is not None
+
+
+def test_every_touched_segment_is_synced(bench: Bench) -> None:
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    bench.submit(*[bench.job(100 * KIB) for _ in range(5)])
+    bench.disk.hold.set()
+    bench.wait(6)
+    generations = {job.ref.generation for job in bench.told[1:]}
+    assert len(generations) == 3
+    assert bench.disk.calls.count("sync") == 1 + 3
+    assert len(bench.found()) == 6
+
+
+def test_owners_are_told_on_their_thread(bench: Bench) -> None:
+    bench.commit(bench.job())
+    assert bench.threads == {threading.current_thread().name}
+
+
+def test_an_owner_that_raises_does_not_silence_the_others(bench: Bench) -> None:
+    def raising(_: Job) -> None:
+        raise ValueError("the association is gone")
+
+    jobs = [bench.job() for _ in range(3)]
+    jobs[1].done = raising
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    bench.submit(*jobs)
+    bench.disk.hold.set()
+    with pytest.raises(ExceptionGroup) as caught:
+        bench.wait(4)
+    assert [str(e) for e in caught.value.exceptions] == ["the association is gone"]
+    assert [job.id for job in bench.told] == [4, 1, 3]
+
+
+def test_an_observer_that_raises_silences_nobody(bench: Bench) -> None:
+    def raising(_: int, __: float) -> None:
+        raise ValueError("no such metric")
+
+    bench.committer._on_group = raising
+    bench.submit(bench.job())
+    with pytest.raises(ExceptionGroup):
+        bench.wait(1)
+    assert len(bench.told) == 1
+
+
+def test_stopping_finishes_what_was_submitted(bench: Bench) -> None:
+    bench.disk.hold.clear()
+    bench.submit(bench.job())
+    assert bench.disk.reached.wait(PATIENCE)
+    bench.submit(*[bench.job() for _ in range(5)])
+    stopping = threading.Thread(target=bench.committer.stop)
+    stopping.start()
+    bench.disk.hold.set()
+    stopping.join(PATIENCE)
+    bench.loop.run_ready()
+    assert [job.error for job in bench.told] == [None] * 6
+
+
+def test_stopping_what_never_started(tmp_path: Path, loop: Loop) -> None:
+    Committer(SegmentTable(tmp_path, SIZE, 0), loop.post, lambda *_: None).stop()
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+def test_records_are_as_their_jobs_said(bench: Bench) -> None:
+    plain, empty, large = bench.job(5000), bench.job(0), bench.job(10**9 // 1000, flags=FLAG_LARGE)
+    copy = bench.job(100, flags=FLAG_MOVED)
+    copy.origin = 1
+    bench.commit(plain, empty, large, copy)
+    found = bench.found()
+    for job in (plain, empty, large, copy):
+        record = found[job.id]
+        assert (record.ref, record.end) == (job.ref, job.end)
+        assert record.meta == meta(job.id)
+    assert (found[copy.id].moved, found[copy.id].origin) == (True, 1)
+    assert found[plain.id].ref.crc == crc32(payload(plain.id, 5000))
+    assert "missing" in found[large.id].damage
+    assert large.ref.large
+
+
+def test_copies_do_not_count_as_acknowledged(bench: Bench) -> None:
+    bench.commit(plain := bench.job())
+    bench.commit(bench.job(flags=FLAG_MOVED))
+    active = bench.segments.active
+    assert active.acked == plain.end.offset < active.used
+
+
+def test_a_block_of_an_acknowledged_record_is_not_written_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[tuple[int, int]] = []
+    real = system.write_all
+
+    def writing(fd: int, buffers: list[bytes], offset: int) -> int:
+        count = real(fd, buffers, offset)
+        places.append((offset, offset + count))
+        return count
+
+    monkeypatch.setattr(system, "write_all", writing)
+    for size in (1, 4000, 4096, 10_000, 0):
+        bench.commit(bench.job(size))
+    places.sort()
+    assert all(offset % BLOCK == 0 for offset, _ in places)
+    assert all(end <= after for (_, end), (after, _) in itertools.pairwise(places))
