@@ -116,7 +116,10 @@ class Gateway:
         await self._recover(config)
         self.keeper = Keeper(self.spool, self.index)
         await self.index_thread.run(self.keeper.sweep)
+        for note in self.spool.notes:
+            _log.warning("spool", note=note)
         self._tasks.append(loop.create_task(self._keep(), name="keeper"))
+        self._tasks.append(loop.create_task(self._supply(), name="supply"))
         self._exit.push_async_callback(self._cancel_tasks)
         self.forwarder = Forwarder(
             index=_QueueGateway(self.index, self.index_thread),
@@ -169,8 +172,6 @@ class Gateway:
             _log.warning("configuration", warning=str(warning))
 
     async def _recover(self, config: Config) -> None:
-        for note in self.spool.notes:
-            _log.warning("spool", note=note)
         report = await self.index_thread.run(
             rebuild,
             self.spool,
@@ -266,6 +267,20 @@ class Gateway:
                 _log.warning("held back", kind=key, lines=count)
             if not upkeep.again:
                 await asyncio.sleep(KEEPER_INTERVAL)
+
+    async def _supply(self) -> None:
+        """Spare segments, ahead of what comes in."""
+        trouble = ""
+        while True:
+            before, trouble = trouble, ""
+            try:
+                await asyncio.to_thread(self.keeper.supply)
+            except Exception as error:  # noqa: BLE001 - as above
+                trouble = str(error) or repr(error)
+                if trouble != before:
+                    unexpected = not isinstance(error, SpoolError)
+                    _log.error("no spare segments", why=trouble, exc_info=unexpected)
+            await asyncio.sleep(KEEPER_INTERVAL)
 
     def _tell_upkeep(self, upkeep: Upkeep) -> None:
         before, self.upkeep = self.upkeep, upkeep

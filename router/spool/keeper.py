@@ -94,7 +94,6 @@ class Keeper:
                 self._large_bytes -= ref.length
             recycled = self._recycle(ended, position)
             moved = self._compact(in_use)
-            self._supply()
         except SpoolError as error:
             trouble = str(error)
         if self._unmovable:
@@ -174,8 +173,12 @@ class Keeper:
                 self._spool.moved(ref)
         return len(places)
 
-    def _supply(self) -> None:
-        """Keep spares ready; give space back when the disk runs low."""
+    def supply(self) -> None:
+        """Keep spares ready; give space back when the disk runs low.
+
+        Zeroing takes its time, so this runs on a thread other than the index's.  Raises
+        SpoolError.
+        """
         segments, settings = self._spool.segments, self._spool.settings
         if self._spool.free_bytes() < settings.low_disk:
             segments.trim(settings.spare_segments)

@@ -1,5 +1,6 @@
 """A spool without an event loop: its calls are run by the test, one after the other."""
 
+import contextlib
 import queue
 import random
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from router.spool import recovery
-from router.spool.errors import SpoolError
+from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index import Index
 from router.spool.keeper import Keeper
 from router.spool.rebuild import Report, rebuild
@@ -186,7 +187,10 @@ class Rig:
             )
 
     def step(self, now: float = 2e9):
-        return self.loop.in_thread(self.keeper.step, now)
+        upkeep = self.loop.in_thread(self.keeper.step, now)
+        with contextlib.suppress(SpoolFull):  # a test of its own looks at that
+            self.loop.in_thread(self.keeper.supply)
+        return upkeep
 
     def read(self, ref: Ref, *, piece: int = 48 * KIB) -> bytes:
         return read(self.spool, ref, piece=piece)

@@ -7,7 +7,7 @@ import pytest
 
 from router.spool import segments as segments_module
 from router.spool import system
-from router.spool.errors import SpoolDamaged, SpoolError
+from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import DeliveryState, Filter, Outcome
 from router.spool.record import Ref
 from router.spool.segments import Segment
@@ -220,9 +220,8 @@ def test_max_size_is_not_filled_with_spares(open_rig: OpenRig) -> None:
 def test_a_short_pool_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.spool.segments.trim(0)
     monkeypatch.setattr(segments_module, "free_bytes", lambda _: 0)
-    upkeep = rig.step()
-    assert "the pool of segments is short" in upkeep.trouble
-    assert upkeep.free > 0
+    with pytest.raises(SpoolFull, match="the pool of segments is short"):
+        rig.keeper.supply()
 
 
 # -- order -----------------------------------------------------------------------------------------
