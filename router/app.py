@@ -21,7 +21,9 @@ from router import __version__
 from router.config import Config, Loaded, Problem, Problems, diff, restart_problems
 from router.forward.forwarder import Forwarder
 from router.forward.ports import DestinationConfig
-from router.ingest import IndexFeed, StorageService, VerificationService
+from router.ingest.feed import IndexFeed
+from router.ingest.storage import StorageService
+from router.ingest.verification import VerificationService
 from router.net.admission import Admission
 from router.net.listener import Listeners
 from router.net.requestor import Target, connect
@@ -67,9 +69,15 @@ class Gateway:
     """One running gateway.
 
     `read` loads the configuration file anew, for `reload`; blocking, may raise Problems.
+    `applied` is told the new configuration after a reload, for what belongs to the process.
     """
 
-    def __init__(self, loaded: Loaded, read: Callable[[], Loaded]) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        read: Callable[[], Loaded],
+        applied: Callable[[Config], None] = lambda config: None,
+    ) -> None:
         self.loaded = loaded
         self.counters = Counters()
         self.index_thread = IndexThread()
@@ -79,6 +87,7 @@ class Gateway:
         self.upkeep: Upkeep | None = None
         self.index_trouble = ""
         self._read = read
+        self._applied = applied
         self._stalls = StallMeter(self.counters.event_loop_stall_seconds)
         self._lines = RateLimited()
         self._reloading = asyncio.Lock()
@@ -237,7 +246,6 @@ class Gateway:
         loop.add_signal_handler(signal.SIGHUP, hangup)
         await self._stop.wait()
         _log.info("stopping")
-        # A second signal ends the waiting for others, never the commits that are under way.
         await self.stop()
 
     async def stop(self) -> None:
@@ -337,6 +345,7 @@ class Gateway:
         self.listeners.shut(set(self.listeners.listening) - wanted)
         self.forwarder.configure(self._destinations(config))
         self.spool.apply(config.spool)
+        self._applied(config)
         for warning in loaded.warnings:
             _log.warning("configuration", warning=str(warning))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from router.cli.failures import FAILED, MISUSED, Failure, Misuse, os_error
+from router.cli.failures import Failure, Misuse, os_error
 from router.cli.options import load_config
 
 Json = dict[str, Any]
@@ -264,7 +264,7 @@ def open_desk(
 
 def refused(error: str, fix: str, status: int) -> Failure:
     """A refusal of the control API, as a command ends with it."""
-    return Failure(error, fix, code=MISUSED if status == 400 else FAILED)
+    return (Misuse if status == 400 else Failure)(error, fix)
 
 
 def _refusal(status: int, answer: Json) -> Failure:

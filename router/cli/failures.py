@@ -4,23 +4,25 @@ Owns the forms.  A message says what happened and why; ``fix`` what to do about 
 """
 
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from rules import Problem
+if TYPE_CHECKING:
+    from rules import Problem
 
 FAILED = 1
 MISUSED = 2
 
 
 class Failure(click.ClickException):
-    """The job failed; exit code 1 unless another is given."""
+    """The job failed; exit code 1."""
 
-    def __init__(self, message: str, fix: str = "", *, code: int = FAILED) -> None:
+    exit_code = FAILED
+
+    def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
         self.fix = fix
-        self.exit_code = code
 
     def show(self, file: IO[Any] | None = None) -> None:
         """To standard error."""
@@ -31,8 +33,7 @@ class Failure(click.ClickException):
 class Misuse(Failure):
     """Bad usage; exit code 2."""
 
-    def __init__(self, message: str, fix: str = "") -> None:
-        super().__init__(message, fix, code=MISUSED)
+    exit_code = MISUSED
 
 
 class ConfigurationRefused(click.ClickException):
@@ -40,7 +41,7 @@ class ConfigurationRefused(click.ClickException):
 
     exit_code = MISUSED
 
-    def __init__(self, problems: Sequence[Problem | str]) -> None:
+    def __init__(self, problems: "Sequence[Problem | str]") -> None:
         super().__init__(f"{len(problems)} problems in the configuration")
         self.problems = problems
 

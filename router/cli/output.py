@@ -47,7 +47,10 @@ def print_table(
         click.echo(empty)
         return
     width = None if sys.stdout.isatty() else _WIDE
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    with console.capture() as capture:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()))
 
 
 def safe(value: object) -> str:

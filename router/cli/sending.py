@@ -69,13 +69,21 @@ class Sender:
         self._on_outcome = on_outcome
         self._again: set[DicomFile] = set()
         self._working = 0
+        self._tried = asyncio.Event()
+        self._connected = False
 
     async def run(self) -> None:
         """Until every file has its outcome."""
-        self._working = self._associations
+        self._working = 1
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._associations):
-                group.create_task(self._work())
+            group.create_task(self._work())
+            # The others follow the first: a peer that grants one association may refuse all of
+            # several that come at once, and one that is not there need not be asked again.
+            await self._tried.wait()
+            if self._connected:
+                self._working += self._associations - 1
+                for _ in range(self._associations - 1):
+                    group.create_task(self._work())
 
     async def _work(self) -> None:
         fruitless = 0
@@ -86,12 +94,15 @@ class Sender:
                 except AssociationError as error:
                     self._give_up(error)
                     return
+                self._connected = True
+                self._tried.set()
                 answers, failure = await self._use(association, batch)
                 fruitless = 0 if answers or failure is None else fruitless + 1
                 if fruitless >= _FRUITLESS and failure is not None:
                     self._give_up(failure)
                     return
         finally:
+            self._tried.set()
             self._working -= 1
 
     def _next_batch(self) -> _Batch | None:

@@ -17,7 +17,7 @@ from router.cli.failures import FAILED, os_error
 from router.cli.options import config_option, load_config
 
 if TYPE_CHECKING:
-    from router.config import Loaded
+    from router.config import Config, Loaded
 
 
 @click.command()
@@ -47,7 +47,10 @@ async def _run(loaded: "Loaded", path: Path) -> int:
     from router.observe.log import configure
     from router.spool.errors import SpoolError
 
-    gateway = Gateway(loaded, lambda: load(path))
+    def applied(config: "Config") -> None:
+        log.set_level(config.log.level)
+
+    gateway = Gateway(loaded, lambda: load(path), applied)
     settings = loaded.config.log
     log = configure(
         settings.level,
@@ -58,8 +61,8 @@ async def _run(loaded: "Loaded", path: Path) -> int:
     )
     logger = structlog.get_logger("serve")
     try:
-        with _stoppable():
-            await gateway.start()
+        _cancel_on_signals()
+        await gateway.start()
         tune_collector()
         await gateway.serve()
     except asyncio.CancelledError:
@@ -76,20 +79,15 @@ async def _run(loaded: "Loaded", path: Path) -> int:
     return 0
 
 
-class _stoppable:  # noqa: N801 - reads as the context that it is
-    """Until the gateway runs, and takes the signals itself, they cancel what is under way."""
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-        # The default would end the process; there is nothing to reload yet.
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
-
-    def __exit__(self, *_: object) -> None:
-        """The handlers stay until the gateway's own replace them."""
+def _cancel_on_signals() -> None:
+    """Until the gateway runs, and takes the signals itself, they cancel its start."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    # The default would end the process; there is nothing to reload yet.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
 def raise_file_limit() -> None:

@@ -17,6 +17,8 @@ from rules import Problem
 NEEDS_RESTART = (
     "data_dir",
     "http.listen",
+    "log.format",
+    "log.patient_data",
     "spool.large_instance",
     "spool.receive_memory",
     "spool.segment_size",

@@ -212,6 +212,16 @@ class AcceptedAssociation(Link):
             case _:
                 self.log.error("unexpected event on an accepted association", event_=repr(event))
 
+    def pause_writing(self) -> None:
+        """Who does not read our answers is not heard until it does: answers have no other bound."""
+        super().pause_writing()
+        self.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+        super().resume_writing()
+        self.resume_reading()
+
     def on_command(self, context_id: int, command: Command) -> None:
         """See `Link`."""
         self.messages += 1
@@ -267,10 +277,10 @@ class AcceptedAssociation(Link):
             return  # it is we who owe something
         if idle:
             what = "was idle"
-        elif self.assembler.under_way:
-            what = "was silent in the middle of a message"
-        else:
+        elif not self._writable.is_set():
             what = "took none of our answers"
+        else:
+            what = "was silent in the middle of a message"
         self._cut("timeout", f"the peer {what} for {seconds:.0f} s")
 
     # -- the request ---------------------------------------------------------------------------

@@ -285,8 +285,8 @@ class Link(asyncio.BufferedProtocol):
     def _look(self) -> None:
         self._start_watch()
         silent = self._loop.time() - self._heard
-        if self._pauses or not self.connection.can_abort:
-            return  # it is we who do not listen, or ARTIM that bounds the wait
+        if not self.connection.can_abort or (self._pauses and self._writable.is_set()):
+            return  # ARTIM bounds the wait, or it is we who do not listen
         if self.under_way() or not self._writable.is_set():
             if silent >= self._dimse_timeout:
                 self.on_silent(silent, idle=False)

@@ -340,7 +340,7 @@ class Requestor(Link):
                 self.write(encode_message(context_id, response, None, self.maximum_length))
             return
         number = command.message_id_being_responded_to
-        request = self._waiting.pop(number, None)
+        request = self._waiting.get(number)
         if request is None or command.field != request.field | RESPONSE:
             raise RemoteProtocolError(
                 f"{command.name} for message {number}, which is not outstanding",
@@ -353,6 +353,7 @@ class Requestor(Link):
                 f"{number}",
                 source=AbortSource.SERVICE_USER,
             )
+        del self._waiting[number]
         if not request.answer.done():
             request.answer.set_result(command)
 
@@ -434,7 +435,8 @@ async def connect(
             f"{target} could not be connected to within {target.connect_timeout:g} s"
         ) from None
     except (OSError, UnicodeError) as error:
-        raise ConnectFailed(f"{target} could not be connected to: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConnectFailed(f"{target} could not be connected to: {why}") from error
     window = target.asynchronous_operations
     try:
         requestor.associate(

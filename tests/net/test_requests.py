@@ -1,0 +1,371 @@
+"""Requests that we make, and every answer that they can have but the right one."""
+
+import asyncio
+
+import pytest
+
+from router.dimse.command import Command, encode_command
+from router.dimse.fragment import encode_message
+from router.net.errors import (
+    AssociationBroken,
+    AssociationError,
+    AssociationTimeout,
+)
+from router.net.requestor import StoreResult
+from router.ul import (
+    PDV,
+    AAbort,
+    AAssociateAC,
+    AAssociateRQ,
+    AReleaseRP,
+    AReleaseRQ,
+    PDataTF,
+    PresentationContextAC,
+    UserInformation,
+    encode_pdu,
+)
+from tests.net.acceptors import accept_any, echo_rsp, message, scripted, store_rsp, to_the_end
+from tests.net.support import (
+    CT,
+    CT_PAIR,
+    ECHO_PAIR,
+    Data,
+    Recorder,
+    Runner,
+    Wire,
+    call,
+    store,
+)
+
+# -- requests ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "text"),
+    [
+        (store_rsp(7), "message 7, which is not outstanding"),
+        (echo_rsp(1), "C-ECHO-RSP for message 1"),
+        (store_rsp(1, context_id=9), "context 9"),
+        (b"\x99" * 20, "unknown"),
+        (encode_pdu(AAbort(2, 6)), "aborted"),
+        (encode_pdu(AReleaseRQ()), "released"),
+        (b"", "closed the connection"),
+        (store_rsp(1)[:-1], "closed the connection"),
+        (encode_pdu(PDataTF((PDV(3, 3, b"garbage"),))), "protocol"),
+        (encode_pdu(PDataTF((PDV(3, 2, b"data"),))), "protocol"),
+    ],
+)
+def test_answers_to_a_store_that_are_none(run: Runner, answers: bytes, text: str) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        assert await message(wire) == b"abcd"
+        await wire.send(answers)
+
+    async def scenario() -> None:
+        observer = Recorder()
+        async with scripted(handler) as port:
+            requestor = await call(port, observer)
+            with pytest.raises(AssociationError, match=text):
+                await store(requestor, b"abcd")
+            assert requestor.closed
+            with pytest.raises(AssociationError, match=text):
+                await store(requestor, b"never sent")
+        await observer.all_closed()
+
+    run(scenario)
+
+
+def test_an_answer_that_comes_twice_ends_the_association(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await message(wire)
+        await wire.send(store_rsp(1) + store_rsp(1))
+        await wire.aborted()
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            assert await store(requestor, b"abc") == 0
+            with pytest.raises(AssociationBroken, match="message 1, which is not outstanding"):
+                await store(requestor, b"abc")
+
+    run(scenario)
+
+
+def test_an_answer_to_what_was_not_sent_yet_delivers_nothing(run: Runner) -> None:
+    """The second request waits behind the first: its number is not given away before."""
+
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire, asynchronous_operations=(2, 1))
+        await wire.pdu()
+        await wire.send(store_rsp(2))
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port, asynchronous_operations=2)
+            results = await asyncio.gather(
+                store(requestor, bytes(8_000_000)),
+                store(requestor, b"abc"),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [AssociationBroken] * 2
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xFF00])
+def test_success_before_the_end_of_the_message_is_none(run: Runner, status: int) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await wire.pdu()
+        await wire.send(store_rsp(1, status))
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            with pytest.raises(AssociationBroken, match="before the end of message 1"):
+                await store(requestor, bytes(16_000_000))
+
+    run(scenario)
+
+
+def test_a_refusal_may_come_before_the_end_of_the_message(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await wire.pdu()
+        await wire.send(store_rsp(1, 0xA700, error_comment="the disk is full"))
+        await message(wire)
+        await message(wire)
+        await wire.send(store_rsp(2))
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            data = Data(bytes(4_000_000))
+            context_id = requestor.accepted[CT_PAIR]
+            result = await requestor.store(context_id, CT, "1.2.3", data)
+            assert result == StoreResult(0xA700, "the disk is full")
+            assert data.remaining == 0
+            assert await store(requestor, b"abc") == 0
+            await requestor.release()
+
+    run(scenario)
+
+
+def test_a_peer_that_never_reads(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await given_up.wait()
+
+    async def scenario() -> None:
+        nonlocal given_up
+        given_up = asyncio.Event()
+        async with scripted(handler) as port:
+            requestor = await call(port, dimse_timeout=0.2, negotiation_timeout=0.1)
+            storing = asyncio.ensure_future(store(requestor, bytes(64_000_000)))
+            await asyncio.wait([storing])
+            assert isinstance(storing.exception(), AssociationTimeout)
+            assert requestor.transport is not None
+            assert requestor.transport.get_write_buffer_size() < 300_000
+            await requestor._ended.wait()  # though nothing of the A-ABORT can be written
+            given_up.set()
+
+    given_up: asyncio.Event
+    run(scenario)
+
+
+@pytest.mark.parametrize("request_", ["echo", "store"])
+def test_a_peer_that_never_answers(run: Runner, request_: str) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await wire.aborted()
+
+    async def scenario() -> None:
+        observer = Recorder()
+        async with scripted(handler) as port:
+            requestor = await call(port, observer, dimse_timeout=0.1)
+            with pytest.raises(AssociationTimeout, match="was silent for"):
+                await (requestor.echo() if request_ == "echo" else store(requestor, b"abc"))
+            assert requestor.closed
+        await observer.all_closed()
+        assert observer.aborted == {("out", "local"): 1}
+
+    run(scenario)
+
+
+def test_a_peer_that_never_answers_the_release(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await wire.aborted()
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port, negotiation_timeout=0.1)
+            with pytest.raises(AssociationTimeout, match="did not answer the release"):
+                await requestor.release()
+            assert requestor.closed
+
+    run(scenario)
+
+
+def test_a_release_that_meets_the_peers_own(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        assert isinstance(await wire.pdu(), AReleaseRQ)
+        await wire.send(AReleaseRQ())
+        assert isinstance(await wire.pdu(), AReleaseRP)
+        await wire.send(AReleaseRP())
+        await wire.ended()
+
+    async def scenario() -> None:
+        observer = Recorder()
+        async with scripted(handler) as port:
+            requestor = await call(port, observer)
+            await requestor.release()
+            assert requestor.closed
+        await observer.all_closed()
+        assert not observer.aborted
+
+    run(scenario)
+
+
+def test_a_peer_that_releases_an_idle_association(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await wire.send(AReleaseRQ())
+        assert isinstance(await wire.pdu(), AReleaseRP)
+
+    async def scenario() -> None:
+        observer = Recorder()
+        async with scripted(handler) as port:
+            requestor = await call(port, observer)
+            await observer.all_closed()
+            assert requestor.closed
+            with pytest.raises(AssociationBroken, match="released"):
+                await requestor.echo()
+            await requestor.release()
+
+    run(scenario)
+
+
+def test_requests_of_the_peer_are_answered_that_nobody_serves_them(run: Runner) -> None:
+    event = Command(
+        0x0100, True, affected_sop_class_uid=CT, message_id=9, affected_sop_instance_uid="1.2",
+        event_type_id=1,
+    )  # fmt: skip
+    cancel = Command(0x0FFF, message_id_being_responded_to=1)
+
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await wire.send(encode_message(3, encode_command(cancel), None, 0))
+        await wire.send(encode_message(3, encode_command(event), b"report", 0))
+        answer = await wire.answer()
+        assert (answer.status, answer.message_id_being_responded_to) == (0x0211, 9)
+        told.set()
+        await message(wire)
+        await wire.send(echo_rsp(1))
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        nonlocal told
+        told = asyncio.Event()
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            await told.wait()
+            assert await requestor.echo() == 0
+            await requestor.release()
+
+    told: asyncio.Event
+    run(scenario)
+
+
+def test_message_ids_go_round_and_pass_over_those_in_use(run: Runner) -> None:
+    async def scenario() -> None:
+        async with scripted(server) as port:
+            requestor = await call(port, asynchronous_operations=2)
+            requestor._last_id = 0xFFFD
+            assert await asyncio.gather(*(requestor.echo() for _ in range(4))) == [0] * 4
+            assert seen == [0xFFFE, 0xFFFF, 1, 2]
+            number, _ = requestor._expect(0x0030)
+            assert number == 3
+            requestor._last_id = 2
+            assert requestor._expect(0x0030)[0] == 4
+            requestor._waiting.clear()
+            await requestor.release()
+
+    seen: list[int] = []
+
+    async def server(wire: Wire) -> None:
+        await accept_any(wire, asynchronous_operations=(2, 1))
+        for _ in range(4):
+            request = await wire.answer()
+            seen.append(request.message_id)
+            await wire.send(echo_rsp(request.message_id))
+        await to_the_end(wire)
+
+    run(scenario)
+
+
+# -- cuts ----------------------------------------------------------------------------------------
+
+
+def answers() -> list[bytes]:
+    """What the peer says in answer to the request, a C-ECHO, a C-STORE and the release."""
+    rq = AAssociateRQ("ROUTER", "CT1", (), UserInformation())
+    contexts = (
+        PresentationContextAC(1, 0, ECHO_PAIR[1]),
+        PresentationContextAC(3, 0, CT_PAIR[1]),
+    )
+    ac = AAssociateAC(rq.called_ae_title, rq.calling_ae_title, contexts, UserInformation(16384))
+    return [encode_pdu(ac), echo_rsp(1), store_rsp(2), encode_pdu(AReleaseRP())]
+
+
+async def use(port: int, observer: Recorder) -> int:
+    """Connect, echo, store: how many of the three succeeded."""
+    succeeded = 0
+    try:
+        requestor = await call(port, observer, negotiation_timeout=5.0)
+        succeeded += 1
+        assert await requestor.echo() == 0
+        succeeded += 1
+        assert await store(requestor, b"abc") == 0
+        succeeded += 1
+        await requestor.release()
+    except AssociationError as error:
+        if not (error.temporary and str(error).startswith("pacs (ROUTER at 127.0.0.1:")):
+            raise
+    return succeeded
+
+
+def test_a_peer_that_closes_at_every_byte_of_its_answers(run: Runner) -> None:
+    """Nothing succeeds before its answer is whole, and nothing waits for more."""
+    said = answers()
+    limit = 0
+
+    async def handler(wire: Wire) -> None:
+        left = limit
+        for part in said:
+            if part is said[1] or part is said[2]:
+                await message(wire)
+            elif await wire.pdu() is None:
+                return
+            await wire.send(part[:left])
+            left -= len(part)
+            if left <= 0:
+                return
+        await wire.ended()
+
+    async def scenario() -> None:
+        nonlocal limit
+        observer = Recorder()
+        async with scripted(handler) as port:
+            for limit in range(1, sum(map(len, said)) + 1):
+                whole = sum(limit >= sum(map(len, said[: n + 1])) for n in range(3))
+                assert await use(port, observer) == whole, limit
+        await observer.all_closed()
+
+    run(scenario)
