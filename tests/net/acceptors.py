@@ -38,10 +38,14 @@ async def scripted(handler: Callable[[Wire], Awaitable[None]]) -> AsyncIterator[
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
+    except BaseException:
+        for task in tasks:  # what failed may be what they wait for
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
     finally:
         server.close()
-        if tasks:
-            await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks)
 
 
 async def accept_any(wire: Wire, **information: Any) -> AAssociateRQ:

@@ -178,6 +178,32 @@ def test_a_peer_that_never_reads(run: Runner) -> None:
     run(scenario)
 
 
+def test_a_peer_that_closes_its_side_and_never_reads(run: Runner) -> None:
+    """What it did not take is dropped: a transport that waits for it would wait for ever."""
+
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await full.wait()
+        wire.writer.write_eof()
+        await given_up.wait()
+
+    async def scenario() -> None:
+        nonlocal full, given_up
+        full, given_up = asyncio.Event(), asyncio.Event()
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            paused = requestor.pause_writing
+            requestor.pause_writing = lambda: (paused(), full.set())[0]  # type: ignore[method-assign]
+            with pytest.raises(AssociationBroken, match="closed the connection"):
+                await store(requestor, bytes(64_000_000))
+            given_up.set()
+
+    full: asyncio.Event
+    given_up: asyncio.Event
+    run(scenario)
+
+
 @pytest.mark.parametrize("request_", ["echo", "store"])
 def test_a_peer_that_never_answers(run: Runner, request_: str) -> None:
     async def handler(wire: Wire) -> None:
