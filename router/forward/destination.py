@@ -92,6 +92,7 @@ class Destination:
         self._opening: asyncio.Task[None] | None = None
         self._yielding = False
         self._stopping = False
+        self._admitted = False
         self.name = config.name
 
     # -- from outside ------------------------------------------------------------------------
@@ -215,7 +216,8 @@ class Destination:
         elif not self._stopping:
             # A destination that is down is leased for only when its probe is due: until then
             # its queue may grow without costing anybody a call to the index.
-            if self._breaker.admits(self._loop.time()):
+            self._admitted = self._breaker.admits(self._loop.time())
+            if self._admitted:
                 await self._ledger.lease()
                 self._bury_refused()
             if self._board.waiting:
@@ -228,8 +230,10 @@ class Destination:
     def _set_timer(self) -> asyncio.TimerHandle | None:
         times = [self._ledger.next_wake(), self._pool.next_expiry]
         probe = self._breaker.next_probe
-        # One that is overdue waits for something that will wake us, not for the time.
-        if probe is not None and probe > self._loop.time() and self._wants_probe:
+        # One that this turn found due waits for something that will wake us, not for the time.
+        # By this turn's own finding: since then the clock went on, and the probe may be due now.
+        overdue = self._admitted and probe is not None and probe <= self._loop.time()
+        if self._wants_probe and not overdue:
             times.append(probe)
         due = [when for when in times if when is not None]
         return self._loop.call_at(min(due), self._wake.set) if due else None

@@ -3,12 +3,14 @@
 import asyncio
 from itertools import pairwise
 
+import pytest
+
 from router.forward import NOT_CONFIGURED
 from router.net.errors import AssociationBroken, AssociationRejected
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index_types import DeliveryState
 from tests.forward.fakes import Answer, House, timed_out, waiting
-from tests.forward.virtual import VirtualLoop, run
+from tests.forward.virtual import CreepingLoop, VirtualLoop, run, wall
 
 DELIVERED, DEAD, READY = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.READY
 
@@ -59,6 +61,28 @@ def test_a_dead_destination_costs_no_wake_ups_between_probes() -> None:
         await house.stop()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("early", range(40))
+def test_a_probe_that_falls_due_while_we_look_at_the_clock_is_made(early: int) -> None:
+    async def scenario() -> None:
+        house = House("pacs")
+        house.peer.down()
+        house.index.add("pacs", waiting(1))
+        house.start()
+        await asyncio.sleep(0.5)
+        probe = house.forwarder.snapshot()["pacs"].next_probe
+        assert probe is not None
+        house.peer.connect_error = None
+        # The turn that this causes begins before the probe is due and ends after: the last
+        # thing to happen, so that nothing but the timer could mend it.
+        await asyncio.sleep(probe - wall() - early * CreepingLoop.CREEP / 2)
+        house.arrive("pacs", waiting(2))
+        await house.index.until_closed("pacs")  # raises Stalled when no timer was set
+        assert house.index.count("pacs", DELIVERED) == 2
+        await house.stop()
+
+    run(scenario(), CreepingLoop)
 
 
 def test_arrivals_for_a_dead_destination_do_not_hasten_the_probe() -> None:

@@ -36,12 +36,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.selector.now
 
 
+class CreepingLoop(VirtualLoop):
+    """As on a real machine, no two looks at the clock tell the same time."""
+
+    CREEP = 0.001
+
+    def time(self) -> float:
+        self.selector.now += self.CREEP
+        return self.selector.now
+
+
 def wall() -> float:
     """Seconds since the epoch, as far as anything in the test is concerned."""
     return 1_700_000_000.0 + asyncio.get_running_loop().time()
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], loop: type[VirtualLoop] = VirtualLoop) -> T:
     """Runs a test to its end in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=loop) as runner:
         return runner.run(main)
