@@ -109,8 +109,7 @@ class Destination:
     def refresh(self) -> None:
         """The queue was changed by an operator: look at it anew, and try now.
 
-        What waits on the board is leased again; refused pairs are proposed again; a
-        destination that is down is probed once.
+        What waits is leased again, refused pairs are proposed again, and a probe is due now.
         """
         self._board.clear()
         self._pool.forget_refusals()
@@ -230,8 +229,7 @@ class Destination:
     def _set_timer(self) -> asyncio.TimerHandle | None:
         times = [self._ledger.next_wake(), self._pool.next_expiry]
         probe = self._breaker.next_probe
-        # One that this turn found due waits for something that will wake us, not for the time.
-        # By this turn's own finding: since then the clock went on, and the probe may be due now.
+        # What this turn found due waits for something to wake us; what fell due since does not.
         overdue = self._admitted and probe is not None and probe <= self._loop.time()
         if self._wants_probe and not overdue:
             times.append(probe)
@@ -284,8 +282,7 @@ class Destination:
             if checkout is not None:
                 await self._employ(pool, checkout, token, probing=probing)
         finally:
-            # Of no effect unless this was the probe and it told nothing.
-            self._breaker.abandon(token)
+            self._breaker.abandon(token)  # of no effect unless this was a probe that told nothing
 
     async def _acquire(self, pool: Pool, token: int) -> Checkout | None:
         pairs = self._board.pairs()

@@ -8,6 +8,7 @@ One receive buffer serves all connections of a process: the loop fills it and ha
 one step, and what must be kept is copied by whoever keeps it.
 """
 
+import abc
 import asyncio
 import itertools
 import socket
@@ -41,7 +42,7 @@ def new_association_id() -> str:
     return f"{_started}-{next(_numbers)}"
 
 
-class Link(asyncio.BufferedProtocol):
+class Link(asyncio.BufferedProtocol, abc.ABC):
     """Base of `AcceptedAssociation` and `Requestor`.
 
     Subclasses implement `on_event`, `on_command`, `on_data`, `on_end` and `on_lost`.  Exceptions
@@ -85,33 +86,33 @@ class Link(asyncio.BufferedProtocol):
 
     # -- what subclasses say -------------------------------------------------------------------
 
+    @abc.abstractmethod
     def on_event(self, event: Event) -> None:
         """An event of the upper layer."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_command(self, context_id: int, command: Command) -> None:
         """A command set is complete."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_data(self, piece: memoryview) -> None:
         """The next bytes of a data set, valid until this returns."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_end(self) -> None:
         """The data set is complete."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_lost(self, error: Exception | None) -> None:
         """The transport is gone."""
-        raise NotImplementedError
 
     def under_way(self) -> bool:
         """Whether the peer owes us something, so that its silence is bounded."""
         return self.assembler.under_way
 
+    @abc.abstractmethod
     def on_silent(self, seconds: float, *, idle: bool) -> None:
         """The peer was silent for `seconds`, while something was under way or not (`idle`)."""
-        raise NotImplementedError
 
     # -- asyncio.BufferedProtocol --------------------------------------------------------------
 
