@@ -86,6 +86,7 @@ class Gateway:
         self.reload_error = ""
         self.upkeep: Upkeep | None = None
         self.index_trouble = ""
+        self.received_before = 0
         self._read = read
         self._applied = applied
         self._stalls = StallMeter(self.counters.event_loop_stall_seconds)
@@ -123,6 +124,8 @@ class Gateway:
         self.index = await self.index_thread.run(_open_index, config.data_dir / "index.sqlite")
         self._exit.push_async_callback(self.index_thread.run, self.index.close)
         await self._recover(config)
+        account = await self.index_thread.run(self.index.account)
+        self.received_before = account.received
         self.keeper = Keeper(self.spool, self.index)
         await self.index_thread.run(self.keeper.sweep)
         for note in self.spool.notes:
@@ -155,7 +158,7 @@ class Gateway:
             Admission(config.local, config.remotes, config.network),
             config.network,
             self.counters,
-            lambda key: self._lines.admit(key, time.monotonic()),
+            self._admit_line,
         )
         self.forwarder.start(self._destinations(config))
         self._exit.push_async_callback(self.forwarder.stop, config.network.stop_timeout)
@@ -228,6 +231,13 @@ class Gateway:
             suppress_duplicates=self.storage.settings.duplicates == "suppress",
             same_bytes=self.spool.same_bytes,
         )
+
+    def _admit_line(self, key: str) -> int | None:
+        """Whether a line that a peer can provoke may be logged; how many were held back."""
+        held_back = self._lines.admit(key, time.monotonic())
+        if held_back is None:
+            self.counters.on_log_line("suppressed")
+        return held_back
 
     # -- running -------------------------------------------------------------------------------
 

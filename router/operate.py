@@ -84,8 +84,14 @@ class Operations:
         def look() -> tuple[list[QueueLine], Account]:
             return index.queue_summary(), index.account()
 
+        unindexed = gateway.feed.waiting
+        indexed = sum(r.instances for r in gateway.counters.received.children.values()) - unindexed
         queues, account = await gateway.index_thread.run(look)
         upkeep = gateway.upkeep
+        differences = dict(account.differences)
+        # Counted apart from the index: what was acknowledged and does not wait must be there.
+        if (missing := indexed - (account.received - gateway.received_before)) > 0:
+            differences["index"] = missing
         return Snapshot(
             now=time.time(),
             queues=tuple(queues),
@@ -104,7 +110,8 @@ class Operations:
             disk=DiskState(upkeep.used, upkeep.free, bool(upkeep.refusal)) if upkeep else None,
             held_instances=account.held + account.quarantined,
             dead_instances=sum(d.dead for d in account.destinations.values()),
-            account_differences=account.differences,
+            unindexed_instances=unindexed,
+            account_differences=differences,
         )
 
     async def metrics(self) -> bytes:
@@ -122,7 +129,9 @@ class Operations:
         ]
         if gateway.spool.refusal:
             reasons.append(gateway.spool.refusal)
-        if gateway.feed.trouble or gateway.index_trouble:
+        if gateway.feed.refusal:
+            reasons.append(gateway.feed.refusal)
+        elif gateway.feed.trouble or gateway.index_trouble:
             reasons.append(f"index: {gateway.feed.trouble or gateway.index_trouble}")
         return Readiness(tuple(reasons))
 
@@ -261,11 +270,19 @@ class Operations:
 
 
 async def _pieces(meta: bytes, reader: Reader) -> AsyncIterator[bytes]:
+    """The head together with the first bytes, so that damage shows before anything is promised."""
     try:
-        yield meta
-        while reader.remaining:
+        head = meta
+        while head or reader.remaining:
             piece = bytearray(min(_PIECE, reader.remaining))
-            await asyncio.to_thread(reader.read, [memoryview(piece)])
-            yield bytes(piece)
+            if piece:
+                reading = asyncio.ensure_future(asyncio.to_thread(reader.read, [memoryview(piece)]))
+                try:
+                    await asyncio.shield(reading)
+                finally:
+                    # Cancelled or not, the reader is not closed under the thread that uses it.
+                    await asyncio.wait([reading])
+            yield head + piece
+            head = b""
     finally:
         reader.close()

@@ -17,7 +17,6 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from router.observe.counters import Counters
-from router.observe.ratelimit import RateLimited
 from router.observe.sink import BackgroundSink, DirectSink, Sink
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -221,44 +220,3 @@ def _counting(counters: Counters) -> Processor:
         return event
 
     return count
-
-
-class LimitedLog:
-    """A logger that repeats itself only so often.
-
-    ``clock`` gives seconds, monotonic.  A line that follows on suppressed ones carries
-    ``suppressed`` with their number; `flush` says so for keys that fell silent, and is to be
-    called now and then (`next_due`).
-    """
-
-    def __init__(
-        self,
-        logger: structlog.typing.FilteringBoundLogger,
-        clock: Callable[[], float],
-        limiter: RateLimited | None = None,
-        counters: Counters | None = None,
-    ) -> None:
-        self._logger = logger
-        self._clock = clock
-        self._limiter = limiter or RateLimited()
-        self._counters = counters
-
-    def warning(self, key: str, event: str, **values: object) -> None:
-        """``event`` with ``values``, unless ``key`` had its lines for now."""
-        before = self._limiter.admit(key, self._clock())
-        if before is None:
-            if self._counters is not None:
-                self._counters.on_log_line("suppressed")
-            return
-        if before:
-            values["suppressed"] = before
-        self._logger.warning(event, **values)
-
-    def flush(self) -> None:
-        """One line, "… and N more like this", for each key whose time is over."""
-        for key, count in self._limiter.drain(self._clock()):
-            self._logger.warning(f"… and {count} more like this", key=key, suppressed=count)
-
-    def next_due(self) -> float | None:
-        """When `flush` may have something to say, on the clock given; None for not yet."""
-        return self._limiter.next_due()

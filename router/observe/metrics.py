@@ -307,6 +307,14 @@ METRICS: tuple[MetricInfo, ...] = (
         _snapshot(lambda s: [((), 1 if s.disk.low else 0)] if s.disk else ()),
     ),
     MetricInfo(
+        "dcmrouter_unindexed_instances",
+        "gauge",
+        (),
+        "Instances that are safe in the spool but not in the index yet, and so in no queue. A few "
+        "while instances stream in; more, and lasting, means that the index cannot be written.",
+        _snapshot(lambda s: [((), s.unindexed_instances)]),
+    ),
+    MetricInfo(
         "dcmrouter_account_difference",
         "gauge",
         ("scope",),

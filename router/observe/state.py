@@ -38,7 +38,8 @@ class Snapshot:
     """One moment of the gateway.
 
     ``account_differences`` is what was received less what is accounted for, by scope: empty
-    when nothing vanished.
+    when nothing vanished.  ``unindexed_instances`` are safe in the spool but not in the index yet,
+    and so in no queue, list or account.
     """
 
     now: float
@@ -47,6 +48,7 @@ class Snapshot:
     disk: DiskState | None = None
     held_instances: int = 0
     dead_instances: int = 0
+    unindexed_instances: int = 0
     account_differences: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -44,6 +44,7 @@ def status(value: Status) -> Json:
         "queues": [queue_line(item) for item in snapshot.queues],
         "associations": [asdict(item) for item in value.associations],
         "disk": asdict(snapshot.disk) if snapshot.disk else None,
+        "unindexed_instances": snapshot.unindexed_instances,
         "held_instances": snapshot.held_instances,
         "dead_instances": snapshot.dead_instances,
         "account_differences": dict(snapshot.account_differences),

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from router.observe import log
 from router.observe.counters import Counters
-from router.observe.ratelimit import RateLimited
 from router.observe.sink import BackgroundSink
 
 
@@ -153,25 +152,6 @@ def test_escaped_text_is_one_printable_line(text):
 
 def test_long_values_are_cut():
     assert len(log.escape("x" * 100_000)) < log.LONGEST_VALUE + 50
-
-
-def test_repeated_refusals_are_summed_up(configured, stream):
-    configured(form="json")
-    counters, now = Counters(), [0.0]
-    limited = log.LimitedLog(
-        structlog.get_logger(), lambda: now[0], RateLimited(limit=2, interval=60), counters
-    )
-    for _ in range(10):
-        limited.warning("10.0.0.9", "association refused", reason="calling AE")
-    assert len(lines(stream)) == 2
-    assert counters.log_lines.of("suppressed").value == 8
-    assert limited.next_due() == 60.0
-    now[0] = 60.0
-    limited.flush()
-    assert lines(stream)[-1]["event"] == "… and 8 more like this"
-    now[0] = 200.0
-    limited.warning("10.0.0.9", "association refused")
-    assert "suppressed" not in lines(stream)[-1]
 
 
 class StuckStream:
