@@ -5,8 +5,8 @@ Owns which of them count, and variants of them with other SOP Instance UIDs.
 
 import hashlib
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +20,19 @@ _ROOTS = (
     Path(pydicom.data.__file__).parent / "test_files",
     Path(pydicom.data.__file__).parent / "charset_files",
     Path(data_store.__file__).parent / "data",
+)
+
+
+# Cut short, or of a shape that DCMTK cannot write again: dcmsend does not send these.
+_NOT_BY_DCMSEND = frozenset(
+    {
+        "MR_truncated",
+        "SC_rgb_jpeg",
+        "emri_small_jpeg_2k_lossless_too_short",
+        "explicit_VR-UN",
+        "rtdose_rle",
+        "rtdose_rle_1frame",
+    }
 )
 
 
@@ -82,30 +95,42 @@ def read_sample(path: Path) -> Sample | None:
     offset = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
     if offset >= path.stat().st_size:
         return None
-    return Sample(path, *(str(meta[name].value) for name in names), offset)
+    sop_class, uid, syntax = (str(meta[name].value) for name in names)
+    return Sample(path, sop_class, uid, syntax, offset)
 
 
 def variants(directory: Path, count: int, largest: int) -> list[Path]:
     """`count` files of at most `largest` bytes, of many classes and transfer syntaxes, distinct.
 
-    The SOP Instance UID is overwritten in place by one of the same length, wherever it stands,
-    and nothing else is changed.
+    All of them are such that dcmsend sends them.
     """
-    plain = [s for s in samples() if s.path.stat().st_size <= largest and _uid_in_data_set(s)]
-    paths = []
-    for number, sample in zip(range(count), itertools.cycle(plain), strict=False):
-        path = directory / f"{number:05d}.dcm"
-        uid = f"2.25.1{number:0{len(sample.sop_instance_uid) - 6}d}"
-        path.write_bytes(
-            sample.path.read_bytes().replace(sample.sop_instance_uid.encode(), uid.encode())
-        )
-        paths.append(path)
-    return paths
+    small = [
+        sample
+        for sample in samples()
+        if sample.path.stat().st_size <= largest and sample.path.stem not in _NOT_BY_DCMSEND
+    ]
+    return [s.path for s in copies(directory, itertools.cycle(small), count)]
 
 
-def _uid_in_data_set(sample: Sample) -> bool:
-    uid = sample.sop_instance_uid
-    return len(uid) > 16 and uid.encode() in sample.data_set()
+def copies(directory: Path, chosen: Iterable[Sample], count: int | None = None) -> list[Sample]:
+    """Copies with other SOP Instance UIDs, each of its own; `count` of them if it is given.
+
+    The UID is overwritten in place by one of the same length, wherever it stands, and nothing
+    else is changed.  Left out are files whose data set shows no UID that is long enough.
+    """
+    made: list[Sample] = []
+    directory.mkdir(exist_ok=True)
+    for sample in chosen:
+        if len(made) == count:
+            break
+        old = sample.sop_instance_uid.encode()
+        if len(old) <= 16 or old not in sample.data_set():
+            continue
+        uid = f"2.25.1{len(made):0{len(old) - 6}d}"
+        path = directory / f"{len(made):05d}.dcm"
+        path.write_bytes(sample.path.read_bytes().replace(old, uid.encode()))
+        made.append(replace(sample, path=path, sop_instance_uid=uid))
+    return made
 
 
 def rounds(items: tuple[Sample, ...]) -> Iterator[list[Sample]]:
