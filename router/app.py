@@ -34,7 +34,7 @@ from router.observe.ratelimit import RateLimited
 from router.observe.stall import StallMeter
 from router.operate import Operations
 from router.spool.errors import IndexDamaged, SpoolError
-from router.spool.index import Index
+from router.spool.index import Index, move_aside
 from router.spool.index_types import AddResult, Outcome, Settled, Waiting
 from router.spool.keeper import Keeper, Upkeep
 from router.spool.rebuild import rebuild
@@ -47,6 +47,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KEEPER_INTERVAL = 1.0
+_LAST_COMMITS = 1.0
+"""Seconds for the commits of instances whose associations were cut off at stop."""
+_LAST_PAGES = 5.0
+"""Seconds for answers of the web pages that are under way at stop."""
 
 
 class IndexThread:
@@ -93,6 +97,7 @@ class Gateway:
         self._lines = RateLimited()
         self._reloading = asyncio.Lock()
         self._stop = asyncio.Event()
+        self._stop_by: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._exit = contextlib.AsyncExitStack()
 
@@ -161,16 +166,16 @@ class Gateway:
             self._admit_line,
         )
         self.forwarder.start(self._destinations(config))
-        self._exit.push_async_callback(self.forwarder.stop, config.network.stop_timeout)
+        self._exit.push_async_callback(self._stop_forwarding)
         operations = Operations(self)
         self._exit.push_async_callback(operations.close)
         self.web = WebServer(operations.status_app(), parse_address(config.http.listen))
         self.control = WebServer(operations.control_app(), config.data_dir / "control.sock")
         for server in (self.web, self.control):
             await server.start()
-            self._exit.push_async_callback(server.stop)
+            self._exit.push_async_callback(self._stop_server, server)
         await self.listeners.open(ae.listen for ae in config.local)
-        self._exit.push_async_callback(self._stop_listening)
+        self._exit.push_async_callback(self._stop_traffic)
         self._stalls.start()
         self._exit.callback(self._stalls.stop)
         _log.info(
@@ -184,12 +189,16 @@ class Gateway:
             _log.warning("configuration", warning=str(warning))
 
     async def _recover(self, config: Config) -> None:
-        report = await self.index_thread.run(
-            rebuild,
-            self.spool,
-            self.index,
-            suppress_duplicates=config.storage.duplicates == "suppress",
-        )
+        suppress = config.storage.duplicates == "suppress"
+        run = self.index_thread.run
+        try:
+            report = await run(rebuild, self.spool, self.index, suppress_duplicates=suppress)
+        except IndexDamaged as error:
+            with contextlib.suppress(SpoolError):
+                await run(self.index.close)
+            self.index = await run(_new_index, config.data_dir / "index.sqlite", error)
+            self._exit.push_async_callback(run, self.index.close)
+            report = await run(rebuild, self.spool, self.index, suppress_duplicates=suppress)
         for line in report.damage[:100]:
             _log.error("damage in the spool", where=line)
         if report.added or report.damage:
@@ -259,13 +268,39 @@ class Gateway:
         await self.stop()
 
     async def stop(self) -> None:
-        """Nothing new in, what is under way finished within its time, everything closed."""
+        """Nothing new in, what is under way finished within its time, everything closed.
+
+        ``network.stop_timeout`` is for all of it together; what is cut off by it takes a few
+        seconds more at the most.
+        """
+        self._stop.set()
+        self._time_left()
         await self._exit.aclose()
         _log.info("gateway stopped")
 
+    def _time_left(self) -> float:
+        """Seconds until what is still under way is cut off; counted from the first call on."""
+        now = asyncio.get_running_loop().time()
+        if self._stop_by is None:
+            self._stop_by = now + self.loaded.config.network.stop_timeout
+        return max(0.0, self._stop_by - now)
+
+    async def _stop_traffic(self) -> None:
+        await asyncio.gather(self._stop_listening(), self._stop_forwarding())
+
     async def _stop_listening(self) -> None:
-        await self.listeners.stop(self.loaded.config.network.stop_timeout)
-        await self.spool.quiet()
+        await self.listeners.stop(self._time_left())
+        try:
+            async with asyncio.timeout(max(_LAST_COMMITS, self._time_left())):
+                await self.spool.quiet()
+        except TimeoutError:
+            _log.warning("instances were still being written at stop: they are not acknowledged")
+
+    async def _stop_forwarding(self) -> None:
+        await self.forwarder.stop(self._time_left())
+
+    async def _stop_server(self, server: WebServer) -> None:
+        await server.stop(min(_LAST_PAGES, self._time_left()))
 
     async def _keep(self) -> None:
         """Upkeep of the spool, and the refusal of new instances while it has no room."""
@@ -325,6 +360,8 @@ class Gateway:
         async with self._reloading:
             try:
                 loaded = await asyncio.to_thread(self._read)
+                if self._stop.is_set():
+                    raise Problems([Problem(loaded.file, 0, 0, "the gateway is being stopped")])
                 changes = diff(self.loaded.config, loaded.config)
                 if problems := restart_problems(changes, loaded):
                     raise Problems(problems)
@@ -387,18 +424,19 @@ def _open_index(path: Path) -> Index:
     try:
         return Index.open(path)
     except IndexDamaged as error:
-        aside = path.with_suffix(f".damaged-{int(time.time())}")
-        for suffix in ("", "-wal", "-shm"):
-            part = Path(f"{path}{suffix}")
-            if part.exists():
-                part.rename(f"{aside}{suffix}")
-        _log.error(
-            "the index is damaged: it is moved aside and rebuilt; what was delivered before "
-            "may be sent again",
-            why=str(error),
-            moved_to=str(aside),
-        )
-        return Index.open(path)
+        return _new_index(path, error)
+
+
+def _new_index(path: Path, damage: IndexDamaged) -> Index:
+    """An empty index in place of the damaged one, which is moved aside."""
+    aside = move_aside(path, f"damaged-{int(time.time())}")
+    _log.error(
+        "the index is damaged: it is moved aside and rebuilt from the spool; no instance is lost, "
+        "what was delivered before may be sent again",
+        why=str(damage),
+        moved_to=str(aside),
+    )
+    return Index.open(path)
 
 
 def _names(changes: object) -> tuple[str, ...]:

@@ -194,34 +194,26 @@ class Operations:
             if name not in remotes or remotes[name].host is None:
                 known = ", ".join(n for n, r in remotes.items() if r.host is not None) or "none"
                 raise ControlError(f"{name} is not a destination", f"there are: {known}")
-        gateway = self._gateway
-        changed = await gateway.index_thread.run(
-            gateway.index.route_held,
-            which,
-            destinations,
-            "by an operator",
-            at=time.time(),
-            who=_OPERATOR,
-        )
-        _log.info("operator", action="route_held", which=str(which), count=changed.count)
-        gateway.forwarder.refresh()
-        return changed
+        return await self._act("route_held", which, destinations, "by an operator")
 
     async def _act(self, action: str, which: Filter, *more: object) -> Changed:
         gateway = self._gateway
         method = getattr(gateway.index, action)
         count = size = 0
-        while True:
-            # In steps, so that the index's thread stays free for the queues in between.
-            changed: Changed = await gateway.index_thread.run(
-                method, which, *more, at=time.time(), who=_OPERATOR, limit=_STEP
-            )
-            count += changed.count
-            size += changed.bytes
-            if not changed.more:
-                break
-        _log.info("operator", action=action, which=str(which), count=count)
-        gateway.forwarder.refresh(which.destination)
+        again = True
+        try:
+            while again:
+                # In steps, so that the index's thread stays free for the queues in between.
+                changed: Changed = await gateway.index_thread.run(
+                    method, which, *more, at=time.time(), who=_OPERATOR, limit=_STEP
+                )
+                count += changed.count
+                size += changed.bytes
+                again = changed.more
+        finally:
+            # Also when it was broken off: the steps before stand.
+            _log.info("operator", action=action, which=str(which), count=count, ended=not again)
+            gateway.forwarder.refresh()
         return Changed(count, size)
 
     async def queue(

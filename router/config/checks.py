@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from router.config.explain import dotted
 from router.config.model import Config
+from router.net.admission import parse_network
 from router.net.settings import LocalAE, parse_address
 from rules import RuleSet
 from rules.load import warnings as rule_warnings
@@ -40,10 +41,11 @@ def problems(config: Config, root: Node) -> Iterator[Problem]:
     yield from _accepts(config, root)
     yield from _listeners(config, root)
     yield from _remotes(config, root)
-    if config.spool.large_instance > config.spool.segment_size:
+    if config.spool.large_instance > config.spool.segment_size // 4:
         yield at(root, "spool", "large_instance").problem(
-            "spool.large_instance is more than spool.segment_size",
-            "an instance below it must fit into a segment",
+            "spool.large_instance is more than a quarter of spool.segment_size",
+            f"set it to at most {config.spool.segment_size // 4} bytes: "
+            "the instances below it lie together in segments",
         )
 
 
@@ -192,8 +194,9 @@ def _ambiguous_callers(config: Config, root: Node) -> Iterator[Problem]:
 
 
 def _told_apart(config: Config, one: str, other: str) -> bool:
-    hosts = {config.remotes[one].host, config.remotes[other].host}
-    return None not in hosts and len(hosts) == 2
+    """Whether each calls from a host that is known to us: names are not looked up."""
+    hosts = [config.remotes[name].host for name in (one, other)]
+    return len({parse_network(host) for host in hosts if host} - {None}) == 2
 
 
 def _is_network(text: str) -> bool:

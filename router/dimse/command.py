@@ -138,7 +138,8 @@ def _read_ae(value: bytes, name: str) -> str:
 
 
 def _read_comment(value: bytes, name: str) -> str:
-    return _printable(value.decode("ascii", "replace").rstrip("\0 "))
+    # Some send kilobytes; it goes into logs and into the reason of every delivery.
+    return _printable(value[:_ERROR_COMMENT_LENGTH].decode("ascii", "replace").rstrip("\0 "))
 
 
 def _read_us(value: bytes, name: str) -> int | None:

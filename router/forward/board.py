@@ -12,6 +12,9 @@ from collections.abc import Container, Iterable, KeysView
 from router.net.pool import Proposal
 from router.spool.index_types import Waiting
 
+_ACTIVE = 256
+_ACTIVE_CEILING = 4096
+
 
 def proposal(item: Waiting) -> Proposal:
     """The (abstract syntax, transfer syntax) pair that an instance is sent with."""
@@ -51,6 +54,11 @@ class Board:
         self._groups: dict[tuple[int, str, Proposal], _Group] = {}
         self._order: list[_Group] = []
         self._workers: dict[str, int] = {}
+
+    def fit(self, at_once: int) -> None:
+        """Sizes it for a destination that can have ``at_once`` messages under way."""
+        self.minimum = 2 * at_once
+        self.limit = min(_ACTIVE_CEILING, max(_ACTIVE, 4 * at_once))
 
     @property
     def ids(self) -> KeysView[int]:

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Callable
 from random import Random
 
-from pydicom.uid import UID
 from structlog.typing import FilteringBoundLogger
 
 from router.dimse.status import describe_status
@@ -29,14 +28,13 @@ from router.forward.ports import (
     Observer,
     OpenReader,
 )
-from router.forward.verdict import Fate, judge
+from router.forward.suspects import CONTROL, Suspects, may_be_of_a_proposal
+from router.forward.verdict import Fate, describe_pair, judge, no_context
 from router.net.errors import AssociationError
-from router.net.pool import Checkout, Pool, StoreResult
+from router.net.pool import Checkout, Pool, Proposal, StoreResult
 from router.spool.errors import SpoolDamaged
 from router.spool.index_types import Waiting
 
-_ACTIVE = 256
-_ACTIVE_CEILING = 4096
 _ACTIVE_BYTES = 256 * 2**20
 _ABORT_GRACE = 1.0
 _SETTLE_GRACE = 5.0
@@ -63,9 +61,8 @@ class Destination:
         self._logger = log
         self._wake = asyncio.Event()
         self._config: DestinationConfig | None = config
+        self._board = Board(limit=1, minimum=1, byte_limit=_ACTIVE_BYTES)
         self._pool = self._new_pool(config)
-        self._board = Board(limit=_ACTIVE, minimum=1, byte_limit=_ACTIVE_BYTES)
-        self._size_board(config)
         self._breaker = Breaker(config.retry, random)
         self._ledger = Ledger(
             config.name,
@@ -113,6 +110,7 @@ class Destination:
         """
         self._board.clear()
         self._pool.forget_refusals()
+        self._suspects.forget()
         self._breaker.hasten(self._loop.time())
         self.notify()
 
@@ -132,7 +130,6 @@ class Destination:
         else:
             self._fates.retry = config.retry
             self._pool = self._new_pool(config)
-            self._size_board(config)
             if not self._breaker.up:
                 self._observer.on_availability(self.name, True)
             self._breaker.reset(config.retry)
@@ -184,8 +181,7 @@ class Destination:
                 instances=self._ledger.unsettled,
                 reason=self._ledger.trouble,
             )
-        for pool in (*self._retired, self._pool):
-            await pool.aclose()
+        await asyncio.gather(*(pool.aclose() for pool in (*self._retired, self._pool)))
 
     # -- the one task ------------------------------------------------------------------------
 
@@ -231,14 +227,11 @@ class Destination:
         probe = self._breaker.next_probe
         # What this turn found due waits for something to wake us; what fell due since does not.
         overdue = self._admitted and probe is not None and probe <= self._loop.time()
-        if self._wants_probe and not overdue:
+        wanted = self._config is not None and (self._board.waiting or self._ledger.more)
+        if wanted and not overdue:
             times.append(probe)
         due = [when for when in times if when is not None]
         return self._loop.call_at(min(due), self._wake.set) if due else None
-
-    @property
-    def _wants_probe(self) -> bool:
-        return self._config is not None and bool(self._board.waiting or self._ledger.more)
 
     # -- couriers ----------------------------------------------------------------------------
 
@@ -275,7 +268,7 @@ class Destination:
         pool = self._pool
         try:
             try:
-                checkout = await self._acquire(pool, token)
+                checkout = await self._acquire(pool, token, probing=probing)
             finally:
                 self._opening = None
                 self._yielding = False
@@ -284,24 +277,41 @@ class Destination:
         finally:
             self._breaker.abandon(token)  # of no effect unless this was a probe that told nothing
 
-    async def _acquire(self, pool: Pool, token: int) -> Checkout | None:
+    async def _acquire(self, pool: Pool, token: int, *, probing: bool) -> Checkout | None:
         pairs = self._board.pairs()
         if not pairs:
             return None
+        now = self._loop.time()
+        wanted, alone = self._suspects.choose(
+            pairs, now, probing=probing, control=not pool.refused(CONTROL)
+        )
         try:
-            checkout = await pool.acquire(pairs)
-        except AssociationError as error:
-            self._fallen(self._breaker.failed(token, str(error), self._loop.time()))
-            return None
+            checkout = await pool.acquire(
+                wanted, lambda pair: not alone and self._suspects.together(pair, now)
+            )
         except Exception as error:
-            self._logger.exception("no association", destination=self.name)
-            reason = f"internal error: {type(error).__name__}"
-            self._fallen(self._breaker.failed(token, reason, self._loop.time()))
+            if not isinstance(error, AssociationError):
+                self._logger.exception("no association", destination=self.name)
+            self._not_opened(token, error, wanted[0] if alone and not probing else None)
             return None
         self._bury_refused()
-        if checkout is None:
+        if checkout is None or wanted == [CONTROL]:
             self._answering(token)
         return checkout
+
+    def _not_opened(self, token: int, error: Exception, alone: Proposal | None) -> None:
+        now, reason = self._loop.time(), f"internal error: {type(error).__name__}"
+        if isinstance(error, AssociationError):
+            self._observer.on_association_failed(self.name, error.kind)
+            reason = str(error)
+        if not (alone and may_be_of_a_proposal(error) and self._suspects.to_blame(alone, now)):
+            self._fallen(self._breaker.failed(token, reason, now))
+            return
+        items = self._board.withdraw(alone)
+        what = f"an association for {describe_pair(alone)} alone failed: {reason}"
+        self._logger.warning(what, destination=self.name, instances=len(items))
+        for item in items:
+            self._fates.defer(item, what)
 
     async def _employ(self, pool: Pool, checkout: Checkout, token: int, *, probing: bool) -> None:
         courier = Courier(
@@ -374,7 +384,8 @@ class Destination:
 
     def answered(self, courier: Courier, item: Waiting, result: StoreResult) -> None:
         """See `Desk`."""
-        verdict = judge(result.status, result.comment)
+        self._suspects.answered(self._loop.time())
+        verdict = judge(result.status, result.comment, attempts=item.attempts)
         if verdict.strained:
             opened = self._breaker.struck(courier.token, verdict.reason, self._loop.time())
             self._fallen(opened)
@@ -414,6 +425,7 @@ class Destination:
         if not courier.fallen:
             # One fall is one failure, however many messages were outstanding.
             courier.fallen = True
+            self._observer.on_association_failed(self.name, error.kind)
             self._fallen(self._breaker.struck(courier.token, str(error), self._loop.time()))
         if begun:
             self._fates.defer(item, str(error))
@@ -444,10 +456,7 @@ class Destination:
         for pair in self._board.pairs():
             if not self._pool.refused(pair):
                 continue
-            reason = (
-                f"no presentation context accepted: {_name(pair[0])} as {_name(pair[1])}; "
-                "let the destination accept it, or transcode"
-            )
+            reason = no_context(pair)
             items = self._board.withdraw(pair)
             self._logger.warning(
                 "refused by the destination",
@@ -481,20 +490,11 @@ class Destination:
     # -- pool --------------------------------------------------------------------------------
 
     def _new_pool(self, config: DestinationConfig) -> Pool:
+        self._board.fit(config.associations * config.asynchronous_operations)
+        self._suspects = Suspects()
         return Pool(
-            config.connect,
+            self._suspects.watched(config.connect, self._loop.time),
             limit=config.associations,
             linger=config.linger,
             clock=self._loop.time,
         )
-
-    def _size_board(self, config: DestinationConfig) -> None:
-        at_once = config.associations * config.asynchronous_operations
-        self._board.minimum = 2 * at_once
-        self._board.limit = min(_ACTIVE_CEILING, max(_ACTIVE, 4 * at_once))
-
-
-def _name(uid: str) -> str:
-    """``CT Image Storage (1.2.840…)``, or the UID alone when it has no name."""
-    name = UID(uid).name
-    return uid if name == uid else f"{name} ({uid})"

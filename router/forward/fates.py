@@ -39,6 +39,7 @@ class Fates:
     def delivered(self, item: Waiting, reason: str, status: int) -> None:
         """The destination has it; ``reason`` is its warning, or ""."""
         seconds = self._clock() - item.received_at
+        self._observer.on_sent(self._destination, item.ref.length)
         self._observer.on_delivered(
             self._destination, "warning" if reason else "delivered", seconds
         )

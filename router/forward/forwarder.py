@@ -100,7 +100,12 @@ class Forwarder:
         return {name: found.status() for name, found in self._destinations.items()}
 
     async def stop(self, grace: float) -> None:
-        """Finishes what is in flight within ``grace`` seconds, aborts the rest, settles."""
+        """Finishes what is in flight within ``grace`` seconds, aborts the rest, settles.
+
+        Does nothing when it is not running.
+        """
+        if not self._running:
+            return
         self._running = False
         results = await asyncio.gather(
             *(found.stop(grace) for found in self._destinations.values()), return_exceptions=True

@@ -56,6 +56,7 @@ class Ledger:
         self._outcomes: list[Outcome] = []
         self._first_at = 0.0
         self._due: float | None = None
+        self._leased_at = monotonic()
         self._failures = 0
         self._retry_at = 0.0
         self.more = True
@@ -76,7 +77,10 @@ class Ledger:
 
     def advance(self) -> None:
         """Notes what has fallen due by now."""
-        if self._due is not None and self._due <= self._clock():
+        if self._due is not None and (
+            self._due <= self._clock() or self._monotonic() >= self._leased_at + _LONGEST_WAIT
+        ):
+            # The second: should the clock have been set back, the index knows what that means.
             self._due = None
             self.more = True
         if self.trouble and not self._outcomes and not self._blocked():
@@ -123,6 +127,8 @@ class Ledger:
         for outcome in batch:
             if outcome.state is DeliveryState.READY:
                 self._plan(outcome.due_at if outcome.due_at is not None else outcome.at)
+        if settled.revived:
+            self.more = True
         if settled.repeated or settled.unknown:
             # An operator was quicker, or retention: the index keeps what it had.
             self._logger.info(
@@ -137,6 +143,7 @@ class Ledger:
         if not self.more or not self._board.hungry or self._blocked():
             return
         self.more = False
+        self._leased_at = self._monotonic()
         room = self._board.limit - len(self._board.ids)
         try:
             items = await self._index.lease(

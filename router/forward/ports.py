@@ -53,6 +53,14 @@ class Observer(Protocol):
         """``outcome`` is ``deferred`` or ``dead``."""
         ...
 
+    def on_sent(self, destination: str, count: int) -> None:
+        """``count`` bytes of a data set were delivered."""
+        ...
+
+    def on_association_failed(self, destination: str, reason: str) -> None:
+        """An association could not be had or broke; ``reason`` is `AssociationError.kind`."""
+        ...
+
     def on_availability(self, destination: str, up: bool) -> None:
         """A destination went down or came back."""
         ...

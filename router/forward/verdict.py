@@ -7,7 +7,11 @@ PS3.7 Annex C; that something is temporary or not is our judgement, not the stan
 from dataclasses import dataclass
 from enum import Enum
 
+from pydicom.config import IGNORE
+from pydicom.uid import UID
+
 from router.dimse.status import DELIVERED, SUCCESS, describe_status
+from router.net.pool import Proposal
 
 
 class Fate(Enum):
@@ -39,9 +43,10 @@ class _Row:
     strained: bool = False
 
 
+_DUPLICATE = 0x0111
 _ROWS = (
     _Row(0x0110, 0x0110, Fate.TEMPORARY),  # processing failure: a database that restarts, say
-    _Row(0x0111, 0x0111, Fate.PERMANENT),  # duplicate SOP instance: the second try is one too
+    _Row(_DUPLICATE, _DUPLICATE, Fate.PERMANENT),  # of the first attempt; see `judge`
     _Row(0x0117, 0x0117, Fate.PERMANENT),  # invalid SOP instance
     _Row(0x0122, 0x0122, Fate.PERMANENT),  # SOP class not supported
     _Row(0x0124, 0x0124, Fate.PERMANENT),  # not authorised
@@ -54,18 +59,40 @@ _ROWS = (
 )
 
 
-def judge(status: int, comment: str = "") -> Verdict:
+def judge(status: int, comment: str = "", *, attempts: int = 0) -> Verdict:
     """The verdict on an instance that was answered ``status`` and Error Comment ``comment``.
 
-    A status of no row is temporary: what is not understood is tried again, within the attempts
-    that the destination allows, and never taken for a success.
+    ``attempts`` were made before, all without success.  After one of them a duplicate SOP
+    instance (0111) is delivered: it arrived then, and its answer was lost.  A status of no row
+    is temporary: what is not understood is tried again, within the attempts that the
+    destination allows, and never taken for a success.
     """
     reason = "" if status == SUCCESS else describe_status(status)
     if reason and comment:
         reason = f"{reason} ({comment})"
     if status in DELIVERED:
         return Verdict(Fate.DELIVERED, reason)
+    if status == _DUPLICATE and attempts:
+        return Verdict(Fate.DELIVERED, f"{reason}; it arrived with an earlier attempt")
     for row in _ROWS:
         if row.first <= status <= row.last:
             return Verdict(row.fate, reason, row.strained)
     return Verdict(Fate.TEMPORARY, reason)
+
+
+def describe_pair(pair: Proposal) -> str:
+    """``CT Image Storage (1.2.840…) as Explicit VR Little Endian (1.2.840…)``."""
+    return " as ".join(_name(uid) for uid in pair)
+
+
+def no_context(pair: Proposal) -> str:
+    """Why an instance is not sent for whose pair the peer accepted no presentation context."""
+    return (
+        f"no presentation context accepted: {describe_pair(pair)}; "
+        "let the destination accept it, or transcode"
+    )
+
+
+def _name(uid: str) -> str:
+    name = UID(uid, IGNORE).name  # one that breaks the rules is described too
+    return uid if name == uid else f"{name} ({uid})"

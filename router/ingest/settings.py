@@ -49,6 +49,7 @@ class StorageSettings(BaseModel):
     )
     duplicates: Literal["suppress", "send"] = Field(
         default="suppress",
-        description="The same SOP Instance UID with the same bytes again: keep and acknowledge "
-        "it without sending it to where it went before, or send it again.",
+        description="The same SOP Instance UID with the same bytes, class and transfer syntax "
+        "again: keep and acknowledge it without sending it to where it went before, or send it "
+        "again. Above 64 MiB it is always sent again, since comparing would hold up the queues.",
     )

@@ -24,6 +24,7 @@ from router.dimse.status import (
 )
 from router.ingest.settings import StorageSettings
 from router.net.acceptor import AcceptedAssociation
+from router.net.admission import is_plausible_uid
 from router.net.service import Operation
 from router.net.settings import LocalAE
 from router.spool.errors import SpoolError, SpoolFull
@@ -163,8 +164,13 @@ class StorageService:
             return CANNOT_UNDERSTAND, command.data_set_fault
         if not uid or len(uid) > 64:
             return INVALID_SOP_INSTANCE, f"SOP Instance UID has {len(uid)} characters, not 1 to 64"
-        if not self.takes(command.affected_sop_class_uid):
-            return SOP_CLASS_NOT_SUPPORTED, f"{command.affected_sop_class_uid} is not accepted here"
+        sop_class = command.affected_sop_class_uid
+        if not is_plausible_uid(sop_class):
+            # Taken, it would be proposed to destinations, and their acceptors drop for it the
+            # whole association request, with all that waits beside it.
+            return SOP_CLASS_NOT_SUPPORTED, f"not a SOP Class UID: {sop_class[:40]!r}"
+        if not self.takes(sop_class):
+            return SOP_CLASS_NOT_SUPPORTED, f"{sop_class} is not accepted here"
         why = self.spool.refusal or self.feed.refusal
         if why:
             return OUT_OF_RESOURCES, why
@@ -210,7 +216,7 @@ class _Answering:
             association.warn_rarely(
                 f"status {status:04X}",
                 "instance refused",
-                sop_instance_uid=command.affected_sop_instance_uid,
+                sop_instance_uid=command.affected_sop_instance_uid[:_LONGEST],
                 message_id=command.message_id,
                 status=f"{status:04X}",
                 why=comment,
@@ -250,7 +256,7 @@ class _Refused(_Answering):
 class _Store(_Answering):
     """An instance on its way into the spool."""
 
-    __slots__ = ("_meta", "_scanner", "_settled", "_writer")
+    __slots__ = ("_meta", "_rules", "_scanner", "_settings", "_settled", "_writer")
 
     def __init__(
         self,
@@ -261,6 +267,9 @@ class _Store(_Answering):
     ) -> None:
         super().__init__(service, association, context, command)
         self._writer = service.spool.begin(association.resume_reading)
+        # What is scanned for and what decides belong together, whatever is reloaded meanwhile.
+        self._rules = service.rules
+        self._settings = service.settings
         self._scanner = Scanner(context.transfer_syntax, service.wanted)
         self._meta: InstanceMeta | None = None
         self._settled = False
@@ -287,7 +296,7 @@ class _Store(_Answering):
         scanner = self._scanner
         if not scanner.done:
             scanner.finish()
-        settings = self.service.settings
+        settings = self._settings
         error = scanner.error
         if not error and self._writer.length == 0:
             error = "the data set is empty"
@@ -318,7 +327,7 @@ class _Store(_Answering):
             transfer_syntax_uid=self.context.transfer_syntax,
             attributes=attributes,
         )
-        decision = _hold(service.rules, error) if error else _decide(service.rules, facts)
+        decision = _hold(self._rules, error) if error else _decide(self._rules, facts)
         return InstanceMeta(
             received_at=service.clock(),
             association=association.id,

@@ -5,6 +5,8 @@ release and abort, and the log lines about them.  Must not know what the service
 PS3.7 §7, PS3.8 §7.
 """
 
+import asyncio
+import dataclasses
 import functools
 import time
 from typing import Protocol
@@ -13,7 +15,7 @@ from router.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_N
 from router.dimse.command import ABSENT, Command, encode_command, respond
 from router.dimse.fragment import encode_message
 from router.dimse.responder import StoreResponder
-from router.net.admission import Admission, Load, Refusal
+from router.net.admission import Admission, Load, Refusal, is_plausible_uid
 from router.net.link import Link, describe
 from router.net.service import Operation, Service, ServiceRegistry
 from router.net.settings import LocalAE, NetworkSettings
@@ -42,6 +44,9 @@ from router.ul import (
 _UNRECOGNIZED_OPERATION = 0x0211
 _NOT_AUTHORIZED = 0x0124
 _WINDOW = 16
+_LAST_WORDS = 0.5
+"""Seconds for an A-ABORT of ours to arrive when we stop: not all peers close after it."""
+_LONGEST_RAW = 80
 
 
 class NetObserver(Protocol):
@@ -129,8 +134,13 @@ class AcceptedAssociation(Link):
         self._operation: Operation | None = None
         self._services: dict[int, Service] = {}
         self._outstanding = 0
+        self._owed_in_part = False
+        self._full = False
         self._release_wanted = False
         self._stopping = False
+        self._ending = False
+        self._cut_off: asyncio.TimerHandle | None = None
+        self.raw_titles: dict[str, str | int] = {}
 
     # -- for services --------------------------------------------------------------------------
 
@@ -140,15 +150,24 @@ class AcceptedAssociation(Link):
         return self.connection.peer_maximum_length
 
     def started(self) -> None:
-        """A service owes an answer."""
+        """A service owes an answer.
+
+        Who has more requests under way than the largest window that we grant is not heard until
+        it has answers: each of them may hold blocks of memory.
+        """
         self._outstanding += 1
+        if self._outstanding > _WINDOW and not self._full:
+            self._full = True
+            self.pause_reading()
 
     def answer(self, pdus: bytes) -> None:
         """Write the PDUs of an answer that a service owed."""
         self._outstanding -= 1
         self.write(pdus)
-        if not self._outstanding and (self._release_wanted or self._stopping):
-            self._settle_release()
+        if self._full and self._outstanding <= _WINDOW:
+            self._full = False
+            self.resume_reading()
+        self._settle()
 
     def reply(self, context_id: int, request: Command, status: int, comment: str = "") -> None:
         """Answer a request at once, with a status and nothing else.
@@ -167,7 +186,7 @@ class AcceptedAssociation(Link):
     def stop(self) -> None:
         """Ask for the end: abort when nothing is under way, else when it is done."""
         self._stopping = True
-        self._settle_release()
+        self._settle()
 
     # -- Link ----------------------------------------------------------------------------------
 
@@ -230,15 +249,18 @@ class AcceptedAssociation(Link):
                 "a message that nobody waits for", peer=self.peer, message=command.name
             )
             self._operation = _Ignored() if command.has_data_set else None
+            self._owed_in_part = False
             return
         context = self.connection.contexts[context_id]
         operation = None
+        before = self._outstanding
         if not command.known:
             self.reply(context_id, command, _UNRECOGNIZED_OPERATION)
         elif not context.scp_role:
             self.reply(context_id, command, _NOT_AUTHORIZED, "SCU role was not negotiated")
         else:
             operation = self._services[context_id].begin(self, context, command)
+        self._owed_in_part = self._outstanding > before
         if command.has_data_set:
             self._operation = operation if operation is not None else _Ignored()
 
@@ -253,12 +275,26 @@ class AcceptedAssociation(Link):
         assert operation is not None
         operation.end()
         self._operation = None  # not before: an operation that failed is abandoned in `on_lost`
+        self._settle()
+
+    def owes(self) -> bool:
+        """See `Link`; a message that was cut off by the peer's end gets no answer."""
+        if self._operation is not None:
+            self._abandon()
+            self._outstanding -= self._owed_in_part
+        return self._outstanding > 0 and self.connection.can_send_data
+
+    def finish(self) -> None:
+        """See `Link`; what was written is to arrive, for as long as the peer has to take it."""
+        if self.transport is not None and not self.lost:
+            self.transport.close()
 
     def on_lost(self, error: Exception | None) -> None:
         """See `Link`."""
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         if self._operation is not None:
-            self._operation.abandon()
-            self._operation = None
+            self._abandon()
         if self.established:
             self.established = False
             self._host.observer.on_closed("in", self.called_ae, self.remote)
@@ -288,6 +324,7 @@ class AcceptedAssociation(Link):
     def _requested(self, rq: AAssociateRQ) -> None:
         now = self._loop.time()
         self.calling_ae, self.called_ae = rq.calling_ae_title, rq.called_ae_title
+        self.raw_titles = _raw_titles(rq)
         if self.connection.state is not State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
             return  # the peer did not wait: its abort, or its mistake, is the next event
         rejection = check_request(rq)
@@ -345,10 +382,15 @@ class AcceptedAssociation(Link):
         )
 
     def _choose(self, local: LocalAE, context: PresentationContextRQ) -> tuple[int, str]:
-        service = self._host.services.find(context.abstract_syntax)
+        service = None
+        if is_plausible_uid(context.abstract_syntax):
+            service = self._host.services.find(context.abstract_syntax)
         if service is None:
             return ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, ""
-        return service.choose(local, context)
+        plausible = tuple(filter(is_plausible_uid, context.transfer_syntaxes))
+        if not plausible:
+            return ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED, ""
+        return service.choose(local, dataclasses.replace(context, transfer_syntaxes=plausible))
 
     def _protocol_failed(self, error: RemoteProtocolError) -> None:
         self._host.observer.on_protocol_error(describe(error))
@@ -364,7 +406,7 @@ class AcceptedAssociation(Link):
             self._cut("protocol", "the peer asked for the release in the middle of a message")
             return
         self._release_wanted = True
-        self._settle_release()
+        self._settle()
 
     def _cut(self, kind: str, why: str) -> None:
         """Abort an association that stands, and say why."""
@@ -372,17 +414,40 @@ class AcceptedAssociation(Link):
         self.warn_rarely(kind, "association aborted by us", why=why)
         self.abort()
 
-    def _settle_release(self) -> None:
+    def _abandon(self) -> None:
+        operation, self._operation = self._operation, None
+        assert operation is not None
+        operation.abandon()
+
+    def _settle(self) -> None:
+        """What may only be done when no answer is outstanding any more."""
         if self._outstanding or self.lost:
             return
-        if self._release_wanted:
-            if self.connection.can_reply_release:
-                self.connection.reply_release(self._loop.time())
-                self.flush()
-        elif self._stopping and self._operation is None:
-            if self.connection.can_abort:
-                self._host.observer.on_aborted("in", "local")
-            self.abort()
+        if self._release_wanted and self.connection.can_reply_release:
+            self.connection.reply_release(self._loop.time())
+            self.flush()
+        if self.half_closed:
+            self.finish()
+        if self._stopping and self._operation is None and not self._ending:
+            self._ending = True
+            if not self._release_wanted:
+                if self.connection.can_abort:
+                    self._host.observer.on_aborted("in", "local")
+                self.abort()
+            self._cut_off = self._loop.call_later(_LAST_WORDS, self.close)
+
+
+def _raw_titles(rq: AAssociateRQ) -> dict[str, str | int]:
+    """The AE titles as they were sent, where they are not simply padded with spaces."""
+    titles = {
+        "raw_called": (rq.raw_called_ae_title, rq.called_ae_title),
+        "raw_calling": (rq.raw_calling_ae_title, rq.calling_ae_title),
+    }
+    return {
+        name: repr(raw)[:_LONGEST_RAW]
+        for name, (raw, title) in titles.items()
+        if raw.rstrip(b" ") != title.encode("latin-1", "replace")
+    }
 
 
 class _Ignored:

@@ -18,6 +18,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LEAST_MAXIMUM_LENGTH = 8
 """Bytes of a P-DATA-TF's variable field that a PDV with two bytes of a value takes (§D.1)."""
 
+_LONGEST_UID = 64
+
 _NO_REASON = AAssociateRJ(result=1, source=1, reason=1)
 _CALLING_AE = AAssociateRJ(result=1, source=1, reason=3)
 _CALLED_AE = AAssociateRJ(result=1, source=1, reason=7)
@@ -75,6 +77,15 @@ class _Gate:
         return _within(source, self._networks)
 
 
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """A remote as it may call us; `host` is empty when it is a name, or `networks` are given."""
+
+    name: str
+    networks: list[Network]
+    host: list[Network]
+
+
 class Admission:
     """Made anew from the configuration at each reload; associations that stand keep theirs."""
 
@@ -89,19 +100,30 @@ class Admission:
         for ae in locals_:
             self._titles.setdefault(ae.listen, []).append(ae.ae_title)
         self._remotes = remotes
-        self._by_title: dict[str, list[tuple[str, list[Network]]]] = {}
+        self._by_title: dict[str, list[_Caller]] = {}
         for name, remote in remotes.items():
             networks = [n for a in remote.addresses if (n := parse_network(a)) is not None]
-            self._by_title.setdefault(remote.ae_title, []).append((name, networks))
+            host = parse_network(remote.host) if remote.host and not networks else None
+            caller = _Caller(name, networks, [host] if host is not None else [])
+            self._by_title.setdefault(remote.ae_title, []).append(caller)
         self._settings = settings
 
     def identify(self, calling_ae: str, source: str) -> list[str]:
-        """Names of the remotes that this caller can be, those known by address first."""
+        """Names of the remotes that this caller can be, the likeliest first.
+
+        A remote with ``addresses`` calls from those alone.  Of the others, one whose ``host`` is
+        the very address comes before those with the AE title alone, and rules out any whose host
+        is another address.
+        """
         candidates = self._by_title.get(calling_ae, [])
-        by_address = [
-            name for name, networks in candidates if networks and _within(source, networks)
-        ]
-        return by_address + [name for name, networks in candidates if not networks]
+        known = [c.name for c in candidates if _within(source, c.networks)]
+        by_host = [c.name for c in candidates if _within(source, c.host)]
+        by_title = [c for c in candidates if not c.networks and c.name not in by_host]
+        if by_host:
+            by_title = [c for c in by_title if not c.host]
+        # A host that is an address and not this one makes it less likely than none.
+        by_title.sort(key=lambda c: bool(c.host))
+        return known + by_host + [c.name for c in by_title]
 
     def decide(self, listen: str, rq: AAssociateRQ, source: str, load: Load) -> Admitted | Refusal:
         """Whether a request that came to the address `listen` from `source` is admitted."""
@@ -149,6 +171,15 @@ class Admission:
         if cap is not None and load.by_remote.get(remote, 0) >= cap:
             return f"{cap} associations of {remote} are open, its max_associations allows no more"
         return ""
+
+
+def is_plausible_uid(text: str) -> bool:
+    """Whether a peer may use this as a UID: 1 to 64 printable ASCII characters.
+
+    More than PS3.5 §9.1 allows, since systems are about that put letters into theirs.  What is
+    beyond is no use to anybody: acceptors drop a whole association request for one such UID.
+    """
+    return 0 < len(text) <= _LONGEST_UID and all("!" <= c <= "~" for c in text)
 
 
 def parse_network(text: str) -> Network | None:

@@ -30,6 +30,8 @@ from router.ul import (
 from router.ul.negotiation import Role
 
 RECEIVE_BUFFER_SIZE = 512 * 1024
+_HEADERS = 12
+"""Bytes of a PDU's header and of a PDV's (PS3.8 §9.3.5)."""
 
 _log = structlog.get_logger("net")
 _shared = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
@@ -65,7 +67,9 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         self.assembler = Assembler(self.on_command, self.on_data, self.on_end)
         self.connection = Connection(
             role,
-            maximum_length=maximum_length,
+            # Peers are about that take the announced length for that of the whole PDU's value
+            # and add the headers of the PDU and its PDV to it.
+            maximum_length=maximum_length + _HEADERS if maximum_length else 0,
             on_fragment=self.assembler.fragment,
             artim=artim_timeout,
         )
@@ -73,6 +77,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         self.peer = ""
         self.peer_address = ""
         self.lost = False
+        self.half_closed = False
         self._dimse_timeout = dimse_timeout
         self._idle_timeout = idle_timeout
         self._pauses = 0
@@ -83,6 +88,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         self._artim: asyncio.TimerHandle | None = None
         self._artim_at: float | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._finishing: asyncio.TimerHandle | None = None
 
     # -- what subclasses say -------------------------------------------------------------------
 
@@ -109,6 +115,13 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
     def under_way(self) -> bool:
         """Whether the peer owes us something, so that its silence is bounded."""
         return self.assembler.under_way
+
+    def owes(self) -> bool:
+        """Whether answers are under way to a peer that says nothing more itself.
+
+        Once it has none, whoever says so calls `finish`.
+        """
+        return False
 
     @abc.abstractmethod
     def on_silent(self, seconds: float, *, idle: bool) -> None:
@@ -158,17 +171,23 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
             self.flush()
 
     def eof_received(self) -> bool:
-        """The peer closes; so do we."""
-        self._drop()
+        """The peer says nothing more; what it is owed is written, within its time, before we
+        close too."""
+        self.half_closed = True
+        if self._finishing is None:
+            self._finishing = self._loop.call_later(self._dimse_timeout, self.close)
+        if self.owes():
+            return True
+        self.finish()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone."""
         self.lost = True
-        for timer in (self._artim, self._watch):
+        for timer in (self._artim, self._watch, self._finishing):
             if timer is not None:
                 timer.cancel()
-        self._artim = self._watch = None
+        self._artim = self._watch = self._finishing = None
         self._writable.set()
         try:
             for event in self.connection.transport_closed(self._loop.time()):
@@ -247,15 +266,23 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
             else:
                 self.transport.close()
 
+    def finish(self) -> None:
+        """After the peer's end, when it is owed nothing: close."""
+        self._drop()
+
     def close(self) -> None:
         """Drop the connection without a word."""
         if self.transport is not None and not self.lost:
             self.transport.abort()
 
+    @property
+    def _deaf(self) -> bool:
+        return self.lost or self.half_closed
+
     def pause_reading(self) -> None:
         """Read no more from the peer until as many calls of `resume_reading`."""
         self._pauses += 1
-        if self._pauses == 1 and self.transport is not None and not self.lost:
+        if self._pauses == 1 and self.transport is not None and not self._deaf:
             self.transport.pause_reading()
 
     def resume_reading(self, *, every: bool = False) -> None:
@@ -263,7 +290,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         if not self._pauses:
             return
         self._pauses = 0 if every else self._pauses - 1
-        if not self._pauses and self.transport is not None and not self.lost:
+        if not self._pauses and self.transport is not None and not self._deaf:
             self._heard = self._loop.time()
             if not self.transport.is_closing():
                 self.transport.resume_reading()

@@ -4,6 +4,7 @@ Owns the listening sockets, the count of connections, and the log of refusals.  
 """
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import cast
@@ -22,7 +23,7 @@ _SPARE_CONNECTIONS = 256
 
 
 class Listeners:
-    """Listens on every address of the local AEs; `apply` follows a new configuration.
+    """Listens on every address of the local AEs; `open` and `shut` follow a new configuration.
 
     `admit_line(key)` says whether a refusal may be logged now: None to hold it back, else how
     many were held back before it.
@@ -46,6 +47,7 @@ class Listeners:
         self._by_local: Counter[str] = Counter()
         self._by_remote: Counter[str] = Counter()
         self._total = 0
+        self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -54,13 +56,15 @@ class Listeners:
     async def open(self, listens: Iterable[str]) -> None:
         """Listen on more addresses, all of them or none.
 
-        Raises OSError naming the address that could not be had.
+        Raises OSError naming the address that could not be had, or when it is being stopped.
         """
         opened: dict[str, asyncio.Server] = {}
         try:
             for listen in dict.fromkeys(listens):
                 if listen not in self._servers:
                     opened[listen] = await self._open(listen)
+            if self._stopping:
+                raise OSError(errno.ECANCELED, "the gateway is being stopped")
         except OSError:
             for server in opened.values():
                 server.close()
@@ -81,9 +85,18 @@ class Listeners:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"cannot listen on {listen}: {error.strerror or error}; "
-                "is another process, or another gateway, using the port?",
+                f"cannot listen on {listen}: {error.strerror or error}; {self._holder(port)}",
             ) from error
+
+    def _holder(self, port: int) -> str:
+        """Who has a port, as far as we can tell, and what to do about it."""
+        for listen in self._servers:
+            if port and parse_address(listen)[1] == port:
+                return (
+                    f"this gateway itself listens on {listen}: restart it, or reload it twice, "
+                    "first without that address and then with the new one"
+                )
+        return "is another process, or another gateway, using the port?"
 
     def shut(self, listens: Iterable[str] | None = None) -> None:
         """Stop listening on these addresses, or on all; associations go on."""
@@ -103,6 +116,7 @@ class Listeners:
 
     async def stop(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancellation
         """Take nothing new, let what is under way finish within `timeout` seconds, then abort."""
+        self._stopping = True
         self.shut()
         for association in list(self._connections):
             association.stop()
@@ -121,9 +135,11 @@ class Listeners:
     # -- AcceptorHost --------------------------------------------------------------------------
 
     def _connect(self, listen: str) -> asyncio.BaseProtocol:
+        if self._stopping:  # it was accepted before the socket was closed
+            return _Turned("it is being stopped", self._admit_line)
         if len(self._connections) >= self.settings.max_associations + _SPARE_CONNECTIONS:
             self.observer.on_rejected("connections")
-            return _Turned(self._admit_line)
+            return _Turned("too many are open", self._admit_line)
         association = AcceptedAssociation(self, listen)
         self._connections.add(association)
         self._empty.clear()
@@ -161,7 +177,10 @@ class Listeners:
     def refused(self, association: AcceptedAssociation, kind: str, text: str) -> None:
         """See `AcceptorHost`."""
         self.observer.on_rejected(kind)
-        self.warn(association, kind, "association refused", {"kind": kind, "why": text})
+        details: dict[str, str | int] = {"kind": kind, "why": text}
+        if kind in ("called_ae", "calling_ae"):
+            details |= association.raw_titles
+        self.warn(association, kind, "association refused", details)
 
     def warn(
         self, association: AcceptedAssociation, kind: str, text: str, details: dict[str, str | int]
@@ -181,14 +200,15 @@ class Listeners:
 
 
 class _Turned(asyncio.Protocol):
-    """A connection beyond what we hold open: closed at once."""
+    """A connection that we do not hold open, for the reason `why`: closed at once."""
 
-    def __init__(self, admit_line: Callable[[str], int | None]) -> None:
+    def __init__(self, why: str, admit_line: Callable[[str], int | None]) -> None:
+        self._why = why
         self._admit_line = admit_line
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close it."""
         if self._admit_line("connections") is not None:
             peer = transport.get_extra_info("peername")
-            _log.warning("connection refused: too many are open", peer=str(peer))
+            _log.warning(f"connection refused: {self._why}", peer=str(peer))
         cast(asyncio.Transport, transport).abort()  # uvloop's does not inherit from it

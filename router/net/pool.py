@@ -158,13 +158,18 @@ class Pool:
         """Whether an association that stands, in use or idle, accepts this pair."""
         return any(pair in entry.accepted for entry in self._entries if not entry.retired)
 
-    async def acquire(self, needed: Iterable[Proposal]) -> Checkout | None:
+    async def acquire(
+        self,
+        needed: Iterable[Proposal],
+        together: Callable[[Proposal], bool] = lambda pair: True,
+    ) -> Checkout | None:
         """An association that accepts some of ``needed``, which has the most urgent first.
 
         Reuses an idle one; opens one when the most urgent pair is on none that stands, giving
-        up the longest idle one if there is no room.  None when nothing needed is accepted:
-        ask `refused`.  Raises AssociationError when an association could not be opened, and
-        RuntimeError when there are more users than ``limit``.
+        up the longest idle one if there is no room.  What was needed lately is proposed along
+        where ``together`` is true of it.  None when nothing needed is accepted: ask `refused`.
+        Raises AssociationError when an association could not be opened, and RuntimeError when
+        there are more users than ``limit``.
         """
         wanted = [pair for pair in dict.fromkeys(needed) if not self.refused(pair)]
         if not wanted:
@@ -176,7 +181,7 @@ class Pool:
             idle.answered = 0
             return idle
         await self._make_room()
-        return await self._open(wanted)
+        return await self._open(wanted, together)
 
     def release(self, checkout: Checkout) -> None:
         """Gives an association back; one that is closed, or of a retired pool, is let go."""
@@ -234,11 +239,13 @@ class Pool:
             # A peer that counts its associations must have seen the old one go.
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _open(self, wanted: Sequence[Proposal]) -> Checkout | None:
+    async def _open(
+        self, wanted: Sequence[Proposal], together: Callable[[Proposal], bool]
+    ) -> Checkout | None:
         unserved = [pair for pair in wanted if not self.served(pair)]
         # What was needed lately is proposed along, so that a mixture that trickles in does not
         # ask for an association per kind.
-        recent = [pair for pair in reversed(self._recent) if not self.refused(pair)]
+        recent = [p for p in reversed(self._recent) if not self.refused(p) and together(p)]
         proposals = list(dict.fromkeys([*unserved, *wanted, *recent]))[:MAX_CONTEXTS]
         self._opening += 1
         try:

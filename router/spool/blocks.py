@@ -1,14 +1,15 @@
 """Memory for instances that are still arriving.
 
-Owns a pool of equal blocks, used again and again, so that receiving allocates nothing.  Used on
-the event loop's thread only.
+Owns a pool of blocks of two sizes, used again and again, so that receiving allocates nothing.
+Used on the event loop's thread only.
 """
 
 BLOCK_SIZE = 64 * 1024
+SMALL_BLOCK = 4 * 1024
 
 
 class BlockPool:
-    """Hands out writable blocks of 64 KiB.
+    """Hands out writable blocks of 64 KiB, and of 4 KiB for what may stay that small.
 
     `limit` is the number of bytes above which `scarce` is True; it does not stop `take`, since
     what has begun to arrive must go somewhere: writers then pass their blocks to disk early.
@@ -16,30 +17,44 @@ class BlockPool:
 
     def __init__(self, limit: int) -> None:
         self._free: list[memoryview] = []
-        self._limit = max(1, limit // BLOCK_SIZE)
-        self._made = 0
+        self._free_small: list[memoryview] = []
+        self._limit = max(BLOCK_SIZE, limit)
+        self._idle = 0
+        self.in_use = 0
+        """Bytes in blocks that are taken."""
 
     def take(self) -> memoryview:
-        """A block with unspecified contents."""
+        """A block of 64 KiB with unspecified contents."""
+        self.in_use += BLOCK_SIZE
         if self._free:
+            self._idle -= BLOCK_SIZE
             return self._free.pop()
-        self._made += 1
         return memoryview(bytearray(BLOCK_SIZE))
 
-    def give_back(self, blocks: list[memoryview]) -> None:
-        """Return blocks whose contents are no longer needed."""
-        if self._made > self._limit:
-            # Beyond the limit blocks are not kept: memory falls back after a burst.
-            self._made -= len(blocks)
-            return
-        self._free.extend(blocks)
+    def take_small(self) -> memoryview:
+        """A block of 4 KiB with unspecified contents."""
+        self.in_use += SMALL_BLOCK
+        if self._free_small:
+            self._idle -= SMALL_BLOCK
+            return self._free_small.pop()
+        return memoryview(bytearray(SMALL_BLOCK))
 
-    @property
-    def in_use(self) -> int:
-        """Bytes in blocks that are taken."""
-        return (self._made - len(self._free)) * BLOCK_SIZE
+    def give_back(self, blocks: list[memoryview]) -> None:
+        """Return blocks, as they were taken, whose contents are no longer needed."""
+        for block in blocks:
+            size = len(block)
+            self.in_use -= size
+            # Beyond the limit blocks are not kept: memory falls back after a burst.
+            if self.in_use + self._idle + size <= self._limit:
+                self._idle += size
+                (self._free if size == BLOCK_SIZE else self._free_small).append(block)
 
     @property
     def scarce(self) -> bool:
         """More than the limit is taken."""
-        return self._made - len(self._free) > self._limit
+        return self.in_use > self._limit
+
+    @property
+    def exhausted(self) -> bool:
+        """More than twice the limit is taken: nothing more should begin to arrive."""
+        return self.in_use > 2 * self._limit

@@ -8,7 +8,8 @@ Synchronous, and for one thread at a time: its owner runs it in a thread of its 
 know files other than its own, nor DICOM: UIDs are kept and compared.
 
 Any method may raise SpoolFull (no space; nothing was changed), IndexDamaged (the file is corrupt:
-move it aside and rebuild) or another SpoolError (nothing was changed).
+move it aside and rebuild; the next `Index.open` says so again until that was done) or another
+SpoolError (nothing was changed).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from router.spool.index_add import Adder
 from router.spool.index_control import Control
-from router.spool.index_database import Database, Names
+from router.spool.index_database import Database, Names, move_aside
 from router.spool.index_deliver import Queues
 from router.spool.index_keep import Keep
 from router.spool.index_read import Reading
@@ -59,18 +60,6 @@ __all__ = [
 ]
 
 
-def move_aside(path: Path, mark: str) -> Path:
-    """Rename a damaged index and its journal, so that a new one can be made; the new name.
-
-    The journal must go along: SQLite would replay it onto the new file.  Raises OSError.
-    """
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(path.with_name(f"{path.name}.{mark}{suffix}"))
-    return path.with_name(f"{path.name}.{mark}")
-
-
 class Index:
     """Made by `open`.  Times are seconds since the epoch, sizes bytes of data sets."""
 
@@ -89,8 +78,9 @@ class Index:
     def open(cls, path: Path) -> "Index":
         """Open or create; an older schema is brought up to date.
 
-        Raises IndexDamaged when the file is corrupt or something else, SpoolError when a newer
-        version of the program made it.
+        After an end that was not clean the file is checked, up to 512 MiB of it.  Raises
+        IndexDamaged when the file is corrupt, was met so while it was used, or is something
+        else, SpoolError when a newer version of the program made it.
         """
         database = Database(path)
         try:
@@ -127,16 +117,13 @@ class Index:
         The position never goes back.
 
         With ``suppress_duplicates``, a delivery becomes DUPLICATE when an earlier instance has
-        the same SOP Instance UID, length, CRC and, says ``same_bytes(new, earlier)``, bytes, and
-        that one's delivery to the same destination is READY, HELD or DELIVERED.  A DEAD or
-        DROPPED one suppresses nothing, nor does one that was purged; only the first that
-        qualifies is compared.
+        the same study, SOP Class and Instance UID, transfer syntax, length, CRC and, says
+        ``same_bytes(new, earlier)``, bytes, and that one's delivery to the same destination is
+        READY, HELD or DELIVERED.  A DEAD or DROPPED one suppresses nothing, nor does one that
+        was purged; only the first that qualifies is compared.  It is settled when that one is
+        delivered; when that one becomes DEAD or DROPPED, it is READY in its place.
         """
         return self._adder.add(entries, position, suppress_duplicates, same_bytes)
-
-    def has(self, instance_id: int) -> bool:
-        """Whether the instance is in the index."""
-        return bool(self._keep.known([instance_id]))
 
     def known(self, ids: Sequence[int]) -> set[int]:
         """Those of ``ids`` that are in the index."""
@@ -158,15 +145,17 @@ class Index:
     def purge(self, settled_before: float, limit: int, *, oldest_first: bool = True) -> Purged:
         """Delete up to ``limit`` instances that were settled at that time or before.
 
-        Settled: discarded, or every delivery is DELIVERED, DROPPED or DUPLICATE.  A DEAD one
-        waits for a person and is kept, as is whatever is held.  ``oldest_first`` goes by the
-        time of settling; otherwise by place, so that whole segments become free soonest.
-        Their bytes may be overwritten after `barrier`.
+        Settled: discarded, or every delivery is DELIVERED, DROPPED or the DUPLICATE of one that
+        waits no more.  A DEAD one waits for a person and is kept, as is whatever is held.
+        ``oldest_first`` goes by the time of settling; otherwise by place, so that whole segments
+        become free soonest.
+        Their bytes may be overwritten after `barrier`.  In transactions of a thousand: an error
+        is raised when nothing was deleted, else the result is what was, and may be short.
         """
-        purged = self._keep.purge(settled_before, limit, oldest_first)
-        if purged.count:
+        try:
+            return self._keep.purge(settled_before, limit, oldest_first)
+        finally:
             self._adder.forget_contexts()
-        return purged
 
     def barrier(self) -> None:
         """Return when everything committed so far would survive a power cut.
@@ -187,7 +176,10 @@ class Index:
 
         By priority, highest first; then by study, the one whose first instance came first, so
         that a study stays together even when a late instance joins it; then by age.  What comes
-        due after a deferral takes its old place, up to 2,000 at a call.
+        due after a deferral takes its old place, up to 2,000 at a call.  What would wait for
+        more than an hour for a deferral that was noted in the future is due now: the clock was
+        set back since.  That is looked for at the first call for a destination and whenever
+        ``now`` is earlier than before.
         """
         return self._queues.lease(destination, limit, now, exclude)
 
@@ -199,8 +191,9 @@ class Index:
         """Note how deliveries ended, in one transaction.
 
         DELIVERED prevails over what an operator did meanwhile; anything else is ignored for a
-        delivery whose fate is settled, and reported, as is an unknown one.  Raises ValueError
-        for a state that is not an outcome.
+        delivery whose fate is settled, and reported, as is an unknown one.  Where one becomes
+        DEAD or DROPPED, the first that repeated it goes in its place.  Raises ValueError for a
+        state that is not an outcome.
         """
         return self._queues.settle(outcomes)
 
@@ -216,7 +209,11 @@ class Index:
     def drop(
         self, which: Filter, reason: str, *, at: float, who: str = "", limit: int | None = None
     ) -> Changed:
-        """READY, HELD and DEAD ones become DROPPED."""
+        """READY, HELD and DEAD ones become DROPPED.
+
+        So do those that repeat one of them and meet the conditions other than a state; of the
+        ones that do not, the first becomes READY in its place.
+        """
         return self._control.drop(which, reason, at, who, limit)
 
     def hold(
@@ -246,15 +243,18 @@ class Index:
         at: float,
         who: str = "",
         priority: int = 0,
+        limit: int | None = None,
     ) -> Changed:
         """Instances that are held as a whole (no rule matched, or quarantined) go to
         ``destinations`` after all; ``rule`` is what their deliveries name as the cause.  Counts
         instances.  Raises ValueError without a destination."""
-        return self._control.route_held(which, destinations, rule, priority, at, who)
+        return self._control.route_held(which, destinations, rule, priority, at, who, limit)
 
-    def discard_held(self, which: Filter, reason: str, *, at: float, who: str = "") -> Changed:
+    def discard_held(
+        self, which: Filter, reason: str, *, at: float, who: str = "", limit: int | None = None
+    ) -> Changed:
         """Instances that are held as a whole are discarded.  Counts instances."""
-        return self._control.discard_held(which, reason, at, who)
+        return self._control.discard_held(which, reason, at, who, limit)
 
     # -- what is read
 

@@ -26,6 +26,8 @@ Entry = tuple[Ref, InstanceMeta]
 SameBytes = Callable[[Ref, Ref], bool]
 _Context = tuple[int, int]
 """Id of a context and the order of its study."""
+_Earlier = tuple[int, bool]
+"""Id of the instance that is repeated, and whether it still waits to be delivered."""
 
 _SUPPRESSING = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DELIVERED)
 _CONTEXTS_KEPT = 4096
@@ -60,7 +62,8 @@ class Adder:
         self.position: Position | None = None
         if "generation" in meta:
             self.position = Position(meta["generation"], meta["offset"])
-        self._next_context: int = db.value("SELECT coalesce(max(id), 0) + 1 FROM context")
+        # Never an id that was: what still named a deleted context would take on another's values.
+        self._next_context: int = max(meta.get("next_context", 0), db.value(_NEXT_CONTEXT))
         self._contexts: dict[tuple[object, ...], _Context] = {}
 
     def add(
@@ -80,6 +83,7 @@ class Adder:
         duplicate_of = self._duplicates(fresh, contexts, same_bytes) if suppress else {}
         self._fill(rows, fresh, contexts, duplicate_of)
         last_id = max([self.last_id, *(ref.id for ref, _ in unique)])
+        next_context = self._next_context + len(rows.contexts)
         if self.position is not None and position < self.position:
             position = self.position
         with self._db.transaction():
@@ -94,10 +98,11 @@ class Adder:
                 *("generation", position.generation),
                 *("offset", position.offset),
                 *("last_id", last_id),
+                *("next_context", next_context),
             )
         self.last_id = last_id
         self.position = position
-        self._next_context += len(rows.contexts)
+        self._next_context = next_context
         if len(self._contexts) > _CONTEXTS_KEPT:
             self._contexts.clear()
         self._contexts.update(rows.used_contexts)
@@ -109,39 +114,46 @@ class Adder:
 
     def _duplicates(
         self, entries: Sequence[Entry], contexts: Sequence[_Context], same_bytes: SameBytes
-    ) -> dict[tuple[int, str], int]:
-        """(instance id, destination) of what need not be sent, with the id of the earlier one.
+    ) -> dict[tuple[int, str], _Earlier]:
+        """(instance id, destination) of what need not be sent, with the earlier one.
 
-        Asks the index for the first instance of the same study with the same UID, length and
-        CRC that went or waits to go to that destination, then looks among the earlier ones of
-        this batch.
+        Asks the index for the first instance of the same study with the same UIDs, transfer
+        syntax, length and CRC that went or waits to go to that destination, then looks among
+        the earlier ones of this batch.
         """
         wanted = [
-            (ref, study_order, clean(meta.sop_instance_uid), route.destination)
+            (ref, study_order, _kind(meta), route.destination)
             for (ref, meta), (_, study_order) in zip(entries, contexts, strict=True)
             for route in routes_of(meta)
         ]
         keys = [
-            (n, order, sop_key(uid), ref.crc, ref.length, uid, self._destinations.id(destination))
-            for n, (ref, order, uid, destination) in enumerate(wanted)
+            (
+                *(n, order, sop_key(kind[0]), ref.crc, ref.length, *kind),
+                self._destinations.id(destination),
+            )
+            for n, (ref, order, kind, destination) in enumerate(wanted)
         ]
-        indexed = {n: ref_of(place) for n, *place in self._db.json_rows(_CANDIDATES, keys)}
-        found: dict[tuple[int, str], int] = {}
-        in_batch: dict[tuple[str, str, int, int], Ref] = {}
+        indexed = {
+            n: (ref_of(place), state != DeliveryState.DELIVERED)
+            for n, state, *place in self._db.json_rows(_CANDIDATES, keys)
+        }
+        found: dict[tuple[int, str], _Earlier] = {}
+        in_batch: dict[tuple[object, ...], tuple[Ref, bool]] = {}
         compared: dict[tuple[int, int], bool] = {}
-        for n, (ref, _, uid, destination) in enumerate(wanted):
-            key = (destination, uid, ref.length, ref.crc)
-            for earlier in (indexed.get(n), in_batch.get(key)):
-                if earlier is None:
+        for n, (ref, _, kind, destination) in enumerate(wanted):
+            key = (destination, *kind, ref.length, ref.crc)
+            for candidate in (indexed.get(n), in_batch.get(key)):
+                if candidate is None:
                     continue
+                earlier, waits = candidate
                 pair = (ref.id, earlier.id)
                 if pair not in compared:
                     compared[pair] = same_bytes(ref, earlier)
                 if compared[pair]:
-                    found[ref.id, destination] = earlier.id
+                    found[ref.id, destination] = (earlier.id, waits)
                     break
             else:
-                in_batch.setdefault(key, ref)
+                in_batch.setdefault(key, (ref, True))
         return found
 
     def _fill(
@@ -149,15 +161,15 @@ class Adder:
         rows: _Batch,
         entries: Sequence[Entry],
         contexts: Sequence[_Context],
-        duplicate_of: dict[tuple[int, str], int],
+        duplicate_of: dict[tuple[int, str], _Earlier],
     ) -> None:
         for (ref, meta), (context, study_order) in zip(entries, contexts, strict=True):
             disposition = disposition_of(meta)
             received = microseconds(meta.received_at)
             unsettled = 0
             for route in routes_of(meta):
-                earlier = duplicate_of.get((ref.id, route.destination))
-                unsettled += earlier is None
+                earlier, waits = duplicate_of.get((ref.id, route.destination), (None, True))
+                unsettled += waits
                 # Without a study, one of its own in the order of arrival.
                 self._delivery(rows, ref, route, study_order or ref.id, received, earlier)
             held = disposition in (Disposition.HELD, Disposition.QUARANTINED)
@@ -237,6 +249,15 @@ def routes_of(meta: InstanceMeta) -> tuple[RouteMeta, ...]:
     return tuple({route.destination: route for route in reversed(meta.routes)}.values())[::-1]
 
 
+def _kind(meta: InstanceMeta) -> tuple[str, str, str]:
+    """What must be equal beside the bytes, which mean something else in another syntax."""
+    return (
+        clean(meta.sop_instance_uid),
+        clean(meta.sop_class_uid),
+        clean(meta.transfer_syntax_uid),
+    )
+
+
 def _context_values(meta: InstanceMeta) -> tuple[object, ...]:
     return (
         meta.association,
@@ -274,7 +295,13 @@ INSERT INTO delivery(
     duplicate_of, attempts
 ) VALUES {values}
 """
-_SET_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?), (?, ?)"
+_SET_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?), (?, ?), (?, ?)"
+_NEXT_CONTEXT = """
+SELECT 1 + max(
+    coalesce((SELECT max(id) FROM context), 0),
+    coalesce((SELECT max(context_id) FROM instance INDEXED BY instance_context), 0)
+)
+"""
 _STUDY_ORDERS = """
 WITH wanted(study) AS (VALUES {values})
 SELECT json_group_array(json_array(study, first)) FROM (
@@ -286,20 +313,26 @@ SELECT json_group_array(json_array(study, first)) FROM (
 ) WHERE first IS NOT NULL
 """
 _CANDIDATES = f"""
-WITH wanted(n, study_order, sop_key, crc, length, uid, destination) AS (VALUES {{values}})
+WITH wanted(n, study_order, sop_key, crc, length, uid, class, syntax, destination)
+    AS (VALUES {{values}})
 SELECT json_group_array(json_array(
-    n, i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large
+    n, f.state, i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large
 ))
 FROM (
-    SELECT n, (
+    SELECT n, destination, (
         SELECT e.id
-        FROM instance AS e INDEXED BY instance_sop CROSS JOIN delivery AS d
+        FROM instance AS e INDEXED BY instance_sop
+        CROSS JOIN context AS c ON c.id = e.context_id
+        CROSS JOIN delivery AS d
         WHERE e.study_order = wanted.study_order AND e.sop_key = wanted.sop_key
             AND e.crc = wanted.crc AND e.length = wanted.length AND e.sop_instance_uid = wanted.uid
+            AND c.sop_class_uid = wanted.class AND c.transfer_syntax_uid = wanted.syntax
             AND d.instance_id = e.id AND d.destination_id = wanted.destination
             AND d.state IN ({", ".join(str(int(state)) for state in _SUPPRESSING)})
         ORDER BY e.id LIMIT 1
     ) AS earlier
     FROM wanted
-) CROSS JOIN instance AS i ON i.id = earlier
+)
+CROSS JOIN instance AS i ON i.id = earlier
+CROSS JOIN delivery AS f ON f.instance_id = earlier AND f.destination_id = destination
 """

@@ -7,8 +7,9 @@ counted; nothing is ever half done.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
+from router.spool.index_changes import Changes, DeliveryRow, Matching, follow
 from router.spool.index_database import (
     Database,
     Names,
@@ -18,11 +19,12 @@ from router.spool.index_database import (
     microseconds,
     new_counts,
 )
-from router.spool.index_deliver import Changes, DeliveryRow, Queues
+from router.spool.index_deliver import Queues
 from router.spool.index_select import Key, Selector
 from router.spool.index_types import Changed, DeliveryState, Disposition, Filter, Tally
 
 _AT_ONCE = 5000
+_ALL = 2**31
 _EVENTS_KEPT = 10_000
 _HELD = (Disposition.HELD, Disposition.QUARANTINED)
 
@@ -95,8 +97,13 @@ class Control:
             row.reason = clean(reason)
             return DeliveryState.DROPPED
 
+        def matching(ids: Sequence[int]) -> set[Key]:
+            asked = set(ids) if which.ids is None else set(ids) & set(which.ids)
+            narrowed = replace(which, state=None, ids=tuple(asked))
+            return set(self._select.deliveries(narrowed, [DeliveryState.DUPLICATE], _ALL))
+
         action = _Action(self._db, "drop", which, at, who, {"because": reason})
-        return self._change(action, which, states, apply, limit)
+        return self._change(action, which, states, apply, limit, matching)
 
     def hold(self, which: Filter, reason: str, at: float, who: str, limit: int | None) -> Changed:
         """See `Index.hold`."""
@@ -126,11 +133,12 @@ class Control:
         states: Sequence[DeliveryState],
         apply: Apply,
         limit: int | None,
+        matching: Matching | None = None,
     ) -> Changed:
         def page(n: int, after: Key | None) -> list[Key]:
             return self._select.deliveries(which, states, n, after)
 
-        more = self._each(action, page, apply, limit)
+        more = self._each(action, page, apply, limit, matching)
         return Changed(action.count, action.bytes, more)
 
     def _each(
@@ -139,6 +147,7 @@ class Control:
         page: Callable[[int, Key | None], list[Key]],
         apply: Apply,
         limit: int | None,
+        matching: Matching | None = None,
     ) -> bool:
         """Apply to page after page; True when the limit ended it."""
         after: Key | None = None
@@ -147,9 +156,10 @@ class Control:
             keys = page(size, after)
             if keys:
                 changes = Changes()
-                rows = self._queues.rows(keys).values()
+                rows = list(self._queues.rows(keys).values())
                 for row in rows:
                     changes.move(row, apply(row), at=action.at)
+                rows += follow(self._db, changes, matching).dropped
                 with self._db.transaction():
                     changes.write(self._db)
                     action.record([row.instance_id for row in rows], len(rows))
@@ -170,6 +180,7 @@ class Control:
         priority: int,
         at: float,
         who: str,
+        limit: int | None,
     ) -> Changed:
         """See `Index.route_held`."""
         names = list(dict.fromkeys(destinations))
@@ -201,9 +212,11 @@ class Control:
             self._db.run(_ROUTED, int(Disposition.ROUTED), len(numbers), ids)
             self._db.tally(counts)
 
-        return self._each_held(which, action, write)
+        return self._each_held(which, action, write, limit)
 
-    def discard_held(self, which: Filter, reason: str, at: float, who: str) -> Changed:
+    def discard_held(
+        self, which: Filter, reason: str, at: float, who: str, limit: int | None
+    ) -> Changed:
         """See `Index.discard_held`."""
         action = _Action(self._db, "discard", which, at, who, {"because": reason})
 
@@ -217,20 +230,27 @@ class Control:
             self._db.run(_DISCARDED, new, action.at, clean(reason) or None, ids)
             self._db.tally(counts)
 
-        return self._each_held(which, action, write)
+        return self._each_held(which, action, write, limit)
 
     def _each_held(
-        self, which: Filter, action: _Action, write: Callable[[list[list[int]]], None]
+        self,
+        which: Filter,
+        action: _Action,
+        write: Callable[[list[list[int]]], None],
+        limit: int | None,
     ) -> Changed:
         for disposition in _HELD:
             if which.disposition not in (None, disposition):
                 continue
-            narrowed = Filter(
-                **{f.name: getattr(which, f.name) for f in fields(which)}
-                | {"disposition": disposition, "destination": None, "state": None}
-            )
+            narrowed = replace(which, disposition=disposition, destination=None, state=None)
             after = 0
-            while ids := self._select.instances(narrowed, _AT_ONCE, after):
+            while True:
+                size = _AT_ONCE if limit is None else min(_AT_ONCE, limit - action.count)
+                ids = self._select.instances(narrowed, max(size, 1), after)
+                if not ids:
+                    break
+                if size <= 0:
+                    return Changed(action.count, action.bytes, more=True)
                 held: list[list[int]] = self._db.json(_HELD_ROWS, id_list(ids))
                 with self._db.transaction():
                     write(held)

@@ -9,8 +9,10 @@ as one ``VALUES`` of a statement, and a result comes back as one JSON value: a s
 step, whatever the number of its rows.
 """
 
+import contextlib
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections import defaultdict
@@ -32,6 +34,13 @@ _PAGE_SIZE = 8192
 _CHECKPOINT_PAGES = 2048
 _BUSY_TIMEOUT = 10.0  # seconds
 _ROWS_AT_ONCE = 256
+# An index of this size is read through in a second or two.
+_CHECKED_BYTES = 512 << 20
+_JOURNAL_PARTS = ("-wal", "-shm")
+_ADVICE = (
+    "the index is damaged; no instance is lost, all are safe in the spool; restart the gateway: "
+    "it moves this file aside and makes the index anew, and what was delivered may be sent again"
+)
 
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -58,8 +67,9 @@ class Database:
     def __init__(self, path: Path, *, steps: tuple[Step, ...] = STEPS) -> None:
         """Open or create, and bring the schema up to date.
 
-        Raises IndexDamaged when the file is not a sound database, SpoolFull without space, and
-        SpoolError for a newer schema, an SQLite that is too old, or when it cannot be opened.
+        Raises IndexDamaged when the file is not a sound database or was met damaged while it was
+        used, SpoolFull without space, and SpoolError for a newer schema, an SQLite that is too
+        old, or when it cannot be opened.
         """
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             needed = ".".join(map(str, OLDEST_SQLITE))
@@ -67,6 +77,11 @@ class Database:
         self.path = path
         self._lock = threading.RLock()
         self._closed = False
+        self._ready = False
+        with contextlib.suppress(FileNotFoundError):
+            raise IndexDamaged(_marker(path).read_text(errors="replace"))
+        # A journal that was not taken down: the last end was a crash, or a power cut.
+        clean_end = not _part(path, "-wal").exists()
         with self._translated():
             self._connection = sqlite3.connect(
                 path,
@@ -78,9 +93,11 @@ class Database:
         try:
             with self._translated():
                 self._prepare(steps)
+                self._check(thoroughly=not clean_end)
         except BaseException:
             self._connection.close()
             raise
+        self._ready = True
 
     def _prepare(self, steps: tuple[Step, ...]) -> None:
         run = self._connection.execute
@@ -92,11 +109,22 @@ class Database:
         run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         run(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT_PAGES * _PAGE_SIZE}")
         migrate(self._connection, steps)
-        # The first pages of each table, so that a wreck is found now rather than at night.
-        names = run("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
-        for (name,) in names:
-            run(f'SELECT * FROM "{name}" LIMIT 1').fetchall()
         _sync_directory(self.path.parent)
+
+    def _check(self, *, thoroughly: bool) -> None:
+        """Find a wreck now rather than at night: the first pages of each tree, or all there are."""
+        run = self._connection.execute
+        for name, table, sql in run("SELECT name, tbl_name, sql FROM sqlite_schema").fetchall():
+            if name == table:
+                run(f'SELECT * FROM "{name}" LIMIT 1').fetchall()
+            elif sql:
+                where = re.search(r"\sWHERE\s.*", sql, re.DOTALL)  # only of a partial index
+                condition = where.group() if where else ""
+                run(f'SELECT 1 FROM "{table}" INDEXED BY "{name}" {condition} LIMIT 1').fetchall()
+        if thoroughly and self.path.stat().st_size <= _CHECKED_BYTES:
+            (found,) = run("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise IndexDamaged(f"index {self.path}: {' '.join(found.split())}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -157,7 +185,7 @@ class Database:
         older than the log is: SQLite syncs the database before it starts the log anew.  So
         syncing the log's file is enough, and far cheaper than a checkpoint.
         """
-        log = self.path.with_name(self.path.name + "-wal")
+        log = _part(self.path, "-wal")
         try:
             fd = os.open(log, os.O_RDONLY)
         except FileNotFoundError:
@@ -192,8 +220,48 @@ class Database:
             if code in _FULL:
                 raise SpoolFull(text) from error
             if code is not None and code & 0xFF in _DAMAGED:
+                if self._ready:
+                    text += f": {_ADVICE}"
+                    self._mark_damaged(text)
                 raise IndexDamaged(text) from error
             raise SpoolError(text) from error
+
+    def _mark_damaged(self, text: str) -> None:
+        """Tell the next start, whose own look may miss what was met deep in the file.
+
+        As well as can be: on a full or failing disk there is no better place to say it.
+        """
+        with contextlib.suppress(OSError):
+            _marker(self.path).write_text(text)
+
+
+def move_aside(path: Path, mark: str) -> Path:
+    """Rename a damaged index and its journal, so that a new one can be made; the new name.
+
+    The journal must go along: SQLite would replay it onto the new file.  Nothing that was moved
+    before is overwritten.  Raises OSError.
+    """
+    aside = path.with_name(f"{path.name}.{mark}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.{mark}-{number}")
+    for suffix in (*_JOURNAL_PARTS, ""):
+        part = _part(path, suffix)
+        if part.exists():
+            part.rename(_part(aside, suffix))
+    # Last: until all of it is done, the next start must do it again.
+    _marker(path).unlink(missing_ok=True)
+    return aside
+
+
+def _part(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _marker(path: Path) -> Path:
+    """Beside the index, there when it was met damaged; says how."""
+    return _part(path, "-damaged")
 
 
 def _chunks(sql: str, rows: Sequence[Sequence[object]]) -> Iterator[tuple[str, list[object]]]:

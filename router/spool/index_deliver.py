@@ -4,43 +4,33 @@ Owns the order of a queue and the transitions of a delivery that the gateway mak
 those that people make are in `index_control`.  Must not know associations or retry policies.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Collection, Sequence
 
 from router.spool.errors import SpoolFull
-from router.spool.index_database import (
-    Database,
-    Names,
-    clean,
-    count,
-    id_list,
-    microseconds,
-    new_counts,
-    ref_of,
-)
-from router.spool.index_types import (
-    OPEN_STATES,
-    DeliveryState,
-    Outcome,
-    Settled,
-    Tally,
-    Waiting,
-)
+from router.spool.index_changes import Changes, DeliveryRow, follow
+from router.spool.index_database import Database, Names, clean, id_list, microseconds, ref_of
+from router.spool.index_types import DeliveryState, Outcome, Settled, Waiting
 
 _PROMOTED_AT_ONCE = 2000
 _NEVER = microseconds(float("inf"))
+_LONG_WAIT = microseconds(3600.0)
+_CLOCK_SLACK = microseconds(60.0)
 
 
 class Queues:
     """Behind `Index.lease`, `next_due` and `settle`.
 
-    Keeps in memory, by destination, a time before which nothing that was deferred is due.
+    Keeps in memory, by destination, a time before which nothing that was deferred is due, and
+    the last time that it was asked at.
     """
 
     def __init__(self, db: Database, destinations: Names) -> None:
         self._db = db
         self._destinations = destinations
         self._due: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        self._clock_set: set[int] = set()
 
     def lease(
         self, destination: str, limit: int, now: float, exclude: Collection[int]
@@ -51,6 +41,7 @@ class Queues:
             return []
         moment = microseconds(now)
         statement = _LEASE_READY
+        self._watch_clock(number, moment)
         if self._due.get(number, 0) <= moment:
             try:
                 self._promote(number, moment)
@@ -79,6 +70,18 @@ class Queues:
         if promoted < _PROMOTED_AT_ONCE:
             earliest = self._db.value(_EARLIEST, destination)
             self._due[destination] = _NEVER if earliest is None else earliest
+
+    def _watch_clock(self, destination: int, moment: int) -> None:
+        """Free what a clock that was ahead deferred: it would wait until that time comes."""
+        if moment < self._seen.get(destination, moment + 1):
+            self._clock_set.add(destination)
+        self._seen[destination] = moment
+        if destination in self._clock_set:
+            far, ahead = moment + _LONG_WAIT, moment + _CLOCK_SLACK
+            with contextlib.suppress(SpoolFull):  # another time
+                freed = self._db.run(_FREE, destination, far, ahead, _PROMOTED_AT_ONCE)
+                if freed < _PROMOTED_AT_ONCE:
+                    self._clock_set.discard(destination)
 
     def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
         """See `Index.next_due`."""
@@ -118,82 +121,27 @@ class Queues:
             if state is not DeliveryState.HELD:
                 row.reason = clean(outcome.reason)
             changes.move(row, state, at=microseconds(outcome.at))
+        revived = 0
         if applied:
+            revived = follow(self._db, changes).revived
             with self._db.transaction():
                 changes.write(self._db)
             self.note_due(changes)
-        return Settled(applied, tuple(repeated), tuple(unknown))
+        return Settled(applied, tuple(repeated), tuple(unknown), revived)
 
-    def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int | None], "DeliveryRow"]:
+    def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int | None], DeliveryRow]:
         """Deliveries as they are, by (instance id, destination id)."""
         return {
             (row[0], row[1]): DeliveryRow(row[0], row[1], DeliveryState(row[2]), *row[3:])
             for row in self._db.json_rows(_ROWS, keys)
         }
 
-    def note_due(self, changes: "Changes") -> None:
+    def note_due(self, changes: Changes) -> None:
         """Keep the times in memory a lower bound after deliveries were deferred."""
         for row in changes.rows:
             due = row.due_at
             if due is not None and due < self._due.get(row.destination_id, 0):
                 self._due[row.destination_id] = due
-
-
-@dataclass
-class DeliveryRow:
-    """A delivery that is being changed; times in microseconds."""
-
-    instance_id: int
-    destination_id: int
-    state: DeliveryState
-    length: int
-    attempts: int
-    status: int | None
-    reason: str | None
-    due_at: int | None
-    updated_at: int
-
-
-class Changes:
-    """Transitions of deliveries, gathered to be written as one."""
-
-    def __init__(self) -> None:
-        self.counts = new_counts()
-        self._rows: dict[tuple[int, int], DeliveryRow] = {}
-        self._unsettled: dict[int, tuple[int, int]] = {}
-
-    @property
-    def rows(self) -> Iterable[DeliveryRow]:
-        """What changed, each once."""
-        return self._rows.values()
-
-    def move(self, row: DeliveryRow, state: DeliveryState, *, at: int) -> None:
-        """``row``, whose other fields the caller has set, goes to ``state``."""
-        self._rows[row.instance_id, row.destination_id] = row
-        row.updated_at = at
-        if state is row.state:
-            return
-        count(self.counts, Tally.STATE + row.state, row.destination_id, -1, -row.length)
-        count(self.counts, Tally.STATE + state, row.destination_id, 1, row.length)
-        change = (state in OPEN_STATES) - (row.state in OPEN_STATES)
-        if change:
-            before, _ = self._unsettled.get(row.instance_id, (0, 0))
-            self._unsettled[row.instance_id] = (before + change, at)
-        row.state = state
-
-    def write(self, db: Database) -> None:
-        """Into the open transaction."""
-        rows = [
-            (
-                *(r.instance_id, r.destination_id, int(r.state), r.due_at, r.attempts),
-                *(r.updated_at, r.status, r.reason or None),
-            )
-            for r in self.rows
-        ]
-        db.run_rows(_UPDATE_DELIVERIES, rows)
-        unsettled = [[i, change, at] for i, (change, at) in self._unsettled.items() if change]
-        db.run_rows(_UPDATE_UNSETTLED, unsettled)
-        db.tally(self.counts)
 
 
 def _next_state(state: DeliveryState, outcome: DeliveryState) -> DeliveryState | None:
@@ -243,6 +191,15 @@ WHERE destination_id = ?1 AND instance_id IN (
     ORDER BY due_at LIMIT ?3
 )
 """
+_FREE = """
+UPDATE delivery SET due_at = NULL
+WHERE destination_id = ?1 AND instance_id IN (
+    SELECT instance_id FROM delivery INDEXED BY delivery_due
+    WHERE destination_id = ?1 AND state = 0 AND due_at IS NOT NULL AND due_at > ?2
+        AND updated_at > ?3
+    LIMIT ?4
+)
+"""
 _EARLIEST = """
 SELECT min(due_at) FROM delivery INDEXED BY delivery_due
 WHERE destination_id = ? AND state = 0 AND due_at IS NOT NULL
@@ -269,21 +226,4 @@ FROM wanted
 CROSS JOIN delivery AS d
     ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
 CROSS JOIN instance AS i ON i.id = d.instance_id
-"""
-_UPDATE_DELIVERIES = """
-WITH o(instance_id, destination_id, state, due_at, attempts, updated_at, status, reason)
-    AS (VALUES {values})
-UPDATE delivery
-SET state = o.state, due_at = o.due_at, attempts = o.attempts, updated_at = o.updated_at,
-    status = o.status, reason = o.reason
-FROM o
-WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
-"""
-_UPDATE_UNSETTLED = """
-WITH o(id, change, at) AS (VALUES {values})
-UPDATE instance
-SET unsettled = unsettled + o.change,
-    settled_at = CASE WHEN unsettled + o.change = 0 THEN o.at END
-FROM o
-WHERE instance.id = o.id
 """

@@ -6,6 +6,7 @@ Must not know files.
 
 from collections.abc import Sequence
 
+from router.spool.errors import SpoolError
 from router.spool.index_database import (
     Counts,
     Database,
@@ -22,7 +23,7 @@ _PURGED_AT_ONCE = 1000
 
 
 class Keep:
-    """Behind `Index.purge`, `move`, `refs_in`, `generations_in_use` and `has`."""
+    """Behind `Index.purge`, `move`, `refs_in`, `generations_in_use` and `known`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -72,7 +73,13 @@ class Keep:
         total = size = 0
         while total < limit:
             step = min(_PURGED_AT_ONCE, limit - total)
-            refs = self._purge_step(microseconds(settled_before), step, order)
+            try:
+                refs = self._purge_step(microseconds(settled_before), step, order)
+            except SpoolError:
+                # What the steps before it deleted is gone: the caller has files to remove.
+                if not total:
+                    raise
+                break
             large += [ref for ref in refs if ref.large]
             total += len(refs)
             size += sum(ref.length for ref in refs)

@@ -181,6 +181,7 @@ class Reading:
             found[f"rows of instances, {disposition.name.lower()}"] = difference
         found["instances whose deliveries differ from their count"] = self._db.value(_UNEQUAL)
         found["deliveries without an instance"] = self._db.value(_ORPHANS)
+        found["instances without a context"] = self._db.value(_NO_CONTEXT)
         return found
 
 
@@ -281,7 +282,18 @@ SELECT json_group_array(json_array(disposition, n)) FROM (
 """
 _UNEQUAL = """
 SELECT count(*) FROM instance AS i
-WHERE unsettled <> (SELECT count(*) FROM delivery WHERE instance_id = i.id AND state <= 2)
+WHERE unsettled <> (
+    SELECT count(*) FROM delivery AS d
+    WHERE d.instance_id = i.id AND (d.state <= 2 OR d.state = 5 AND EXISTS (
+        SELECT 1 FROM delivery AS o
+        WHERE o.instance_id = d.duplicate_of AND o.destination_id = d.destination_id
+            AND o.state <= 2
+    ))
+)
+"""
+_NO_CONTEXT = """
+SELECT count(*) FROM instance AS i
+WHERE NOT EXISTS (SELECT 1 FROM context WHERE id = i.context_id)
 """
 _ORPHANS = """
 SELECT count(*) FROM delivery AS d

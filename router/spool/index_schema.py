@@ -1,7 +1,7 @@
 """The tables of the index, and the way from an older version of them to this one.
 
 Owns the SQL that defines the database and the steps between its versions.  Must not know what
-the rows mean to a delivery; that is `index_write` and `index_control`.
+the rows mean to a delivery; that is `index_add`, `index_deliver` and `index_control`.
 
 Times are whole microseconds since the epoch: exact in JSON, in which batches travel, where a
 float would be rounded to 15 digits.  What instances of one association and series have in
@@ -57,7 +57,8 @@ CREATE TABLE context(
 ) STRICT;
 CREATE INDEX context_study ON context(study_instance_uid) WHERE study_instance_uid <> '';
 
--- unsettled: how many of its deliveries are READY, HELD or DEAD.
+-- unsettled: how many of its deliveries are READY, HELD or DEAD, or repeat one that is READY or
+-- HELD.
 -- reason: an operator's, in place of the context's.
 CREATE TABLE instance(
     id INTEGER PRIMARY KEY,
@@ -134,11 +135,38 @@ CREATE TABLE event_instance(
 """
 
 
+# By what they repeat, so that the fate of the one reaches the others.  Before this version what
+# repeated another was settled at once, even while that one waited.
+_VERSION_2 = """
+CREATE INDEX delivery_repeat ON delivery(duplicate_of, destination_id)
+    WHERE duplicate_of IS NOT NULL;
+UPDATE delivery SET duplicate_of = NULL
+WHERE state = 5 AND EXISTS (
+    SELECT 1 FROM delivery AS o
+    WHERE o.instance_id = delivery.duplicate_of AND o.destination_id = delivery.destination_id
+        AND o.state IN (2, 4)
+);
+WITH waiting(id, n) AS MATERIALIZED (
+    SELECT d.instance_id, count(*)
+    FROM delivery AS d CROSS JOIN delivery AS o
+        ON o.instance_id = d.duplicate_of AND o.destination_id = d.destination_id
+    WHERE d.state = 5 AND d.duplicate_of IS NOT NULL AND o.state IN (0, 1)
+    GROUP BY d.instance_id
+)
+UPDATE instance SET unsettled = unsettled + waiting.n, settled_at = NULL
+FROM waiting WHERE waiting.id = instance.id;
+"""
+
+
 def _create_version_1(connection: sqlite3.Connection) -> None:
     run_script(connection, _VERSION_1)
 
 
-STEPS: tuple[Step, ...] = (_create_version_1,)
+def _create_version_2(connection: sqlite3.Connection) -> None:
+    run_script(connection, _VERSION_2)
+
+
+STEPS: tuple[Step, ...] = (_create_version_1, _create_version_2)
 """Step *n* takes a database of version *n* to *n* + 1; an empty file is version 0.  A step that
 has been released is never changed: append another."""
 

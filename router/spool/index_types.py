@@ -27,7 +27,8 @@ class DeliveryState(IntEnum):
     DROPPED = 4
     """Taken off the queue by an operator or by a policy that said so."""
     DUPLICATE = 5
-    """The same bytes went to this destination, or wait to go there, as another instance."""
+    """The same bytes went to this destination, or wait to go there, as another instance.  While
+    that one waits this one is kept too, and goes in its place should it end otherwise."""
 
 
 OPEN_STATES = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD)
@@ -110,11 +111,13 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Settled:
     """``repeated``: deliveries whose fate was settled before and that were left as they are;
-    ``unknown``: none such in the index.  Both as (instance id, destination)."""
+    ``unknown``: none such in the index.  Both as (instance id, destination).  ``revived``: how
+    many that repeated another became READY, since that one was not delivered."""
 
     applied: int
     repeated: tuple[tuple[int, str], ...]
     unknown: tuple[tuple[int, str], ...]
+    revived: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,21 @@ Owns the order in which rows are deleted, made durable, and only then their byte
 Runs on the index's thread, a bounded step at a time; must not know DICOM or destinations.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import Purged
+from router.spool.layout import BLOCK
 from router.spool.record import Position, Ref
 from router.spool.segments import Segment
 from router.spool.spool import Spool
 
 _PURGE_STEP = 5000
 _MOVE_STEP = 256
+_MOVE_BYTES = 16 << 20
 _SPARSE = 0.25
 _TROUBLES = 10
 
@@ -65,8 +68,15 @@ class Keeper:
     def __init__(self, spool: Spool, index: KeeperIndex) -> None:
         self._spool = spool
         self._index = index
-        self._large_bytes = 0
         self._unmovable: dict[int, str] = {}
+        self._doomed: list[int] = []
+        """Large instances whose rows are deleted, though perhaps not durably yet."""
+        self._removable: list[int] = []
+        """Large instances whose rows are durably gone, and whose files are not."""
+        self._copied: dict[int, int] = {}
+        """Bytes that were copied out of generations that are not empty yet."""
+        self._dense: dict[int, int] = {}
+        """Generations that looked sparse and are not, and how many instances they had then."""
 
     def step(self, now: float) -> Upkeep:
         """One bounded piece of upkeep at `now`, seconds since the epoch.  Blocking.
@@ -74,32 +84,33 @@ class Keeper:
         Raises SpoolError only from the index; trouble with files is reported in the result.
         """
         settings = self._spool.settings
-        self._large_bytes = self._spool.large_bytes()
-        pressed = bool(self._pressure())
-        before = now if pressed else now - settings.keep_settled
+        # Under pressure whatever the time: the clock may have been set back since the settling.
+        before = math.inf if self._pressure() else now - settings.keep_settled
         purged = self._index.purge(before, _PURGE_STEP)
         in_use = self._index.generations_in_use()
         # Of a record that is acknowledged the index may not know yet.
         position = self._index.indexed_position()
         sealed = self._spool.segments.sealed()
         ended = [s for s in sealed if s.generation not in in_use and s.indexed(position)]
+        self._doomed += [ref.id for ref in purged.large]
         recycled = moved = 0
-        trouble = ""
+        more = False
+        troubles: list[str] = []
         try:
-            if ended or purged.large:
+            if ended or self._doomed:
                 # Without this a power cut could bring rows back whose bytes are overwritten.
                 self._index.barrier()
-            for ref in purged.large:
-                self._spool.remove_large(ref)
-                self._large_bytes -= ref.length
-            recycled = self._recycle(ended, position)
-            moved = self._compact(in_use)
+                self._removable += self._doomed
+                self._doomed.clear()
+            self._remove_files(troubles)
+            recycled = self._recycle(ended, position, troubles)
+            moved, more = self._compact(in_use)
         except SpoolError as error:
-            trouble = str(error)
+            troubles.append(str(error))
         if self._unmovable:
             known = self._index.known(list(self._unmovable))
             self._unmovable = {i: why for i, why in self._unmovable.items() if i in known}
-        trouble = "; ".join(filter(None, [trouble, *self._unmovable.values()][:_TROUBLES]))
+        trouble = "; ".join([*troubles, *self._unmovable.values()][:_TROUBLES])
         refusal = self._pressure()
         return Upkeep(
             purged=purged.count,
@@ -108,7 +119,7 @@ class Keeper:
             free=self._spool.free_bytes(),
             used=self._used(),
             refusal=refusal,
-            again=purged.count >= _PURGE_STEP or moved >= _MOVE_STEP,
+            again=purged.count >= _PURGE_STEP or more,
             trouble=trouble,
         )
 
@@ -126,51 +137,116 @@ class Keeper:
                 "since records are damaged"
             )
             return 0
+        removed = 0
         for instance_id in orphans:
-            files[instance_id].unlink(missing_ok=True)
-        return len(orphans)
+            try:
+                self._spool.remove_large(instance_id)
+                removed += 1
+            except SpoolError as error:
+                self._spool.notes.append(f"large/{files[instance_id].name} is left: {error}")
+        return removed
 
-    def _recycle(self, ended: list[Segment], position: Position | None) -> int:
+    def _remove_files(self, troubles: list[str]) -> None:
+        """Each that fails is tried again with the next step."""
+        left: list[int] = []
+        for instance_id in self._removable:
+            try:
+                self._spool.remove_large(instance_id)
+            except SpoolError as error:
+                left.append(instance_id)
+                troubles.append(str(error))
+        self._removable = left
+
+    def _recycle(self, ended: list[Segment], position: Position | None, troubles: list[str]) -> int:
+        """How many; one that fails is tried again with the next step."""
         wipe = self._spool.settings.wipe
         count = 0
         for segment in ended:
             generation = segment.generation
-            if self._spool.segments.recycle(generation, wipe=wipe, indexed=position):
-                self._spool.forget_moves(generation)
-                count += 1
+            try:
+                if self._spool.segments.recycle(generation, wipe=wipe, indexed=position):
+                    self._spool.forget_moves(generation)
+                    count += 1
+            except SpoolError as error:
+                troubles.append(str(error))
         return count
 
-    def _compact(self, in_use: Mapping[int, tuple[int, int]]) -> int:
-        """Copy what lives out of one mostly-dead segment, so that it can be recycled."""
+    def _compact(self, in_use: Mapping[int, tuple[int, int]]) -> tuple[int, bool]:
+        """Copy what lives out of one mostly-dead segment, so that it can be recycled.
+
+        How many records were copied, and whether there are more to copy from it.
+        """
+        for kept in (self._copied, self._dense):
+            for generation in kept.keys() - in_use.keys():
+                del kept[generation]
         for segment in self._spool.segments.sealed():
-            _, live = in_use.get(segment.generation, (0, 0))
-            if segment.generation not in in_use or live > segment.size * _SPARSE:
+            generation = segment.generation
+            count, data = in_use.get(generation, (0, 0))
+            # Of a record that is in a file of its own, the description alone is here; it and the
+            # end of a data set take a block or so.
+            live = data + count * BLOCK
+            if not count or live > segment.size * _SPARSE:
                 continue
+            if count * 2 > self._dense.get(generation, count * 2):
+                continue  # looked at before, and not half of it has gone since
             if self._spool.segments.spare_bytes < live + segment.size:
                 continue  # copying needs room of its own
-            refs = self._movable(segment.generation)
-            if refs:
-                return self._move(refs)
-        return 0
+            refs = self._movable(generation)
+            if refs and self._is_sparse(segment, refs, count):
+                return self._move(generation, refs), count > len(refs)
+        return 0, False
 
     def _movable(self, generation: int) -> list[Ref]:
+        """What goes in one step: its data sets are in memory at once."""
         refs = self._index.refs_in(generation, _MOVE_STEP + len(self._unmovable))
-        return [ref for ref in refs if ref.id not in self._unmovable][:_MOVE_STEP]
+        step: list[Ref] = []
+        room = _MOVE_BYTES
+        for ref in refs:
+            if ref.id in self._unmovable:
+                continue
+            room -= 0 if ref.large else ref.length
+            if step and (room < 0 or len(step) == _MOVE_STEP):
+                break
+            step.append(ref)
+        return step
 
-    def _move(self, refs: Sequence[Ref]) -> int:
+    def _is_sparse(self, segment: Segment, refs: Sequence[Ref], count: int) -> bool:
+        """Whether a segment is worth copying by what its records really take.
+
+        Many long descriptions may fill one that the index takes for empty.  What was copied out
+        of it before counts too: so of no segment more than a share is copied, and copies, copied
+        again from a segment that they fill, come to an end.
+        """
+        generation = segment.generation
+        size = self._spool.record_bytes(refs)
+        if self._copied.get(generation, 0) + size * count / len(refs) > segment.size * _SPARSE:
+            self._dense[generation] = count
+            self._copied.pop(generation, None)
+            return False
+        self._dense.pop(generation, None)
+        return True
+
+    def _move(self, generation: int, refs: Sequence[Ref]) -> int:
         """Copy records; one that is damaged stays where it is, and keeps its segment."""
+        copied: list[Ref] = []
         places: list[Ref] = []
-        try:
-            for ref in refs:
-                try:
-                    places.append(self._spool.relocate(ref))
-                except SpoolDamaged as error:
-                    self._unmovable[ref.id] = str(error)
-        finally:
-            # Also when a copy could not be written: those before it are not made again.
-            self._index.move(places)
-            for ref in places:
-                self._spool.moved(ref)
+        failure: SpoolError | None = None
+        for ref, result in zip(refs, self._spool.relocate(refs), strict=True):
+            if isinstance(result, Ref):
+                copied.append(ref)
+                places.append(result)
+            elif isinstance(result, SpoolDamaged):
+                self._unmovable[ref.id] = str(result)
+            else:
+                failure = result
+        size = self._spool.record_bytes(copied)
+        self._copied[generation] = self._copied.get(generation, 0) + size
+        # Also when a copy could not be written: the others are not made again.
+        self._index.move(places)
+        for place in places:
+            self._spool.moved(place)
+        if failure is not None:
+            raise failure
         return len(places)
 
     def supply(self) -> None:
@@ -191,7 +267,7 @@ class Keeper:
             raise SpoolFull(f"the pool of segments is short: {error}") from error
 
     def _used(self) -> int:
-        return self._spool.segments.total_bytes + self._large_bytes
+        return self._spool.segments.total_bytes + self._spool.large_bytes()
 
     def _over_size(self, more: int) -> bool:
         limit = self._spool.settings.max_size

@@ -25,7 +25,8 @@ class Position:
 class Ref:
     """Where the bytes of an instance lie.
 
-    ``id`` is the instance's number, rising in the order of commits and never used twice.
+    ``id`` is the instance's number, rising in the order in which instances began to arrive and
+    never used twice; commits may come in another order.
     ``generation`` and ``offset`` name the record (offset of its header in its segment);
     ``data_offset`` and ``length`` the data set, in the segment or, when ``large``, in the
     file of its own.  ``crc`` is CRC-32 (ISO 3309, as zlib) of the data set.

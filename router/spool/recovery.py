@@ -48,14 +48,19 @@ def scan(segment: Segment, start: int, large_directory: Path) -> Iterator[Recove
 
     A damaged stretch at the end is the tail of a group that was never acknowledged and is not
     reported: nothing behind it proves that there was more.  What the disk cannot read is damage
-    wherever it lies.  Raises SpoolError when the segment cannot be opened or synced.
+    wherever it lies; a segment that it cannot sync is told and read all the same.  Raises
+    SpoolError when the segment cannot be opened.
     """
     with system.translated(f"reading segment {segment.path.name}"):
         fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # After a crash of the process alone, the page cache may show what is not on disk yet;
             # what gets into the index from here must not be gone after the next power cut.
-            system.sync_data(fd)
+            try:
+                system.sync_data(fd)
+            except OSError as error:
+                what = f"cannot be synced, the disk may not have all of it: {error.strerror}"
+                yield Damage(segment.path.name, 0, 0, what)
             offset = max(align(start), BLOCK)
             while offset < segment.size:
                 what = "no sound header"
@@ -90,7 +95,10 @@ def generation_of(path: Path) -> int:
             size = os.fstat(fd).st_size
             best = 0
             for offset in _magic_offsets(fd, BLOCK, size):
-                header = RecordHeader.from_bytes(os.pread(fd, RECORD_HEADER_SIZE, offset))
+                try:
+                    header = RecordHeader.from_bytes(os.pread(fd, RECORD_HEADER_SIZE, offset))
+                except OSError:
+                    continue  # the others may be sound
                 if header is not None and header.offset == offset:
                     best = max(best, header.generation)
             return best
@@ -109,8 +117,9 @@ def _header_at(fd: int, segment: Segment, offset: int) -> RecordHeader | None:
 
 def _next_record(fd: int, segment: Segment, start: int) -> int | None:
     for offset in _magic_offsets(fd, start, segment.size):
-        if _header_at(fd, segment, offset) is not None:
-            return offset
+        with contextlib.suppress(OSError):
+            if _header_at(fd, segment, offset) is not None:
+                return offset
     return None
 
 
@@ -173,9 +182,13 @@ def _check_large(path: Path, ref: Ref) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return f"its file {path.name} is missing"
+    except OSError as error:
+        return f"its file {path.name} cannot be opened: {error.strerror}"
     try:
         system.sync_data(fd)
         return _check(fd, ref)
+    except OSError as error:
+        return f"its file {path.name} cannot be synced: {error.strerror}"
     finally:
         os.close(fd)
 
@@ -192,26 +205,6 @@ def _check(fd: int, ref: Ref) -> str:
         crc = crc32(chunk, crc)
         at += len(chunk)
     return "" if crc == ref.crc else f"CRC-32 is {crc:08x}, {ref.crc:08x} was committed"
-
-
-def verify(segment: Segment, ref: Ref, large_directory: Path) -> str:
-    """What is wrong with an instance on disk, "" if it is sound.  Blocking."""
-    if ref.large:
-        return _check_large(large_path(large_directory, ref.id), ref)
-    with system.translated(f"reading segment {segment.path.name}"):
-        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            header = _header_at(fd, segment, ref.offset)
-            if header is None or header.id != ref.id:
-                return "no sound record at its place"
-            return _check(fd, ref)
-        finally:
-            os.close(fd)
-
-
-def read_meta(segment_fd: int, ref: Ref) -> bytes:
-    """The stored description of an instance, as bytes.  Raises SpoolError."""
-    return read_header_and_meta(segment_fd, ref)[1]
 
 
 def read_header_and_meta(segment_fd: int, ref: Ref) -> tuple[RecordHeader, bytes]:

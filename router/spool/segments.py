@@ -7,7 +7,7 @@ know records beyond their places.  Thread-safe: the committer, readers and the k
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from router.spool import system
@@ -22,7 +22,18 @@ _OPEN_LIMIT = 64
 class Segment:
     """One segment file in one of its lives.  Guarded by the table's lock, but for `fd` I/O."""
 
-    __slots__ = ("acked", "fd", "generation", "number", "past", "path", "pins", "size", "used")
+    __slots__ = (
+        "acked",
+        "fd",
+        "generation",
+        "number",
+        "past",
+        "path",
+        "pins",
+        "size",
+        "unread",
+        "used",
+    )
 
     def __init__(self, path: Path, number: int, size: int, generation: int) -> None:
         self.path = path
@@ -34,13 +45,17 @@ class Segment:
         self.pins = 0
         self.used = BLOCK
         self.acked = 0
+        self.unread = False
 
     def indexed(self, position: Position | None) -> bool:
         """Whether the index, at `position`, was told of all that was acknowledged here.
 
         `acked` is the offset behind the last such record since the start; a segment of before
         the start was read by recovery.  Copies do not count: the index learns of them by moves.
+        One that recovery could not read (`unread`) may hold what nobody knows of: never.
         """
+        if self.unread:
+            return False
         if not self.acked:
             return True
         return position is not None and not position < Position(self.generation, self.acked)
@@ -62,6 +77,8 @@ class SegmentTable:
         self._active: Segment | None = None
         self._next_number = 1
         self._next_generation = 1
+        self.unreadable = 0
+        """Files that `load` could not read and left alone."""
 
     @property
     def size(self) -> int:
@@ -73,55 +90,70 @@ class SegmentTable:
     def load(self, find_generation: Callable[[Path], int]) -> list[str]:
         """Read the headers of all segments; every one that had a life becomes sealed.
 
-        `find_generation` is asked about a segment whose header is damaged.  Returns what was
-        odd, a line each.  Raises SpoolError when the directory cannot be read.
+        `find_generation` is asked about a segment whose header is damaged or unreadable.  Returns
+        what was odd, a line each.  A file that cannot be read is named, counted in `unreadable`
+        and left alone.  Raises SpoolError when the directory cannot be read.
         """
         notes: list[str] = []
-        latest = 0
         with system.translated(f"reading the segments in {self._directory}"):
             self._directory.mkdir(parents=True, exist_ok=True)
             paths = sorted(self._directory.glob("*.seg"))
-            for path in paths:
-                if not path.stem.isdecimal():
-                    notes.append(f"segments/{path.name} is not a file of this spool; left alone")
-                    continue
-                number = int(path.stem)
-                self._next_number = max(self._next_number, number + 1)
-                with path.open("rb") as file:
-                    header = SegmentHeader.from_bytes(file.read(BLOCK))
-                size = path.stat().st_size
-                if header is None:
-                    generation = find_generation(path)
-                    past = generation
-                    if generation:
-                        notes.append(
-                            f"segment {path.name}: damaged header; its records say that it is "
-                            f"in generation {generation}"
-                        )
-                    else:
-                        path.unlink()
-                        continue
-                else:
-                    generation, past = header.generation, header.past
-                latest = max(latest, generation, past)
-                if size < BLOCK or (generation == 0 and size != self._size):
-                    path.unlink()
-                    continue
-                if generation in self._lives:
-                    notes.append(
-                        f"segment {path.name}: is in generation {generation}, as "
-                        f"{self._lives[generation].path.name} is; left alone"
-                    )
-                    continue
-                segment = Segment(path, number, size, generation)
-                segment.used = size
-                segment.past = past
-                if generation:
-                    self._lives[generation] = segment
-                else:
-                    self._spares.append(segment)
-        self._next_generation = latest + 1
+        for path in paths:
+            if not path.stem.isdecimal():
+                notes.append(f"segments/{path.name} is not a file of this spool; left alone")
+                continue
+            number = int(path.stem)
+            self._next_number = max(self._next_number, number + 1)
+            try:
+                self._load_one(path, number, find_generation, notes)
+            except (OSError, SpoolError) as error:
+                self.unreadable += 1
+                notes.append(f"segment {path.name} cannot be read and is left alone: {error}")
         return notes
+
+    def _load_one(
+        self, path: Path, number: int, find_generation: Callable[[Path], int], notes: list[str]
+    ) -> None:
+        trouble: OSError | None = None
+        header = None
+        size = path.stat().st_size
+        try:
+            with path.open("rb") as file:
+                header = SegmentHeader.from_bytes(file.read(BLOCK))
+        except IsADirectoryError:
+            raise
+        except OSError as error:
+            trouble = error
+        if header is None:
+            generation = past = find_generation(path)
+            if not generation:
+                if trouble is not None:
+                    raise trouble
+                path.unlink()
+                return
+            notes.append(
+                f"segment {path.name}: damaged header; its records say that it is "
+                f"in generation {generation}"
+            )
+        else:
+            generation, past = header.generation, header.past
+        self.reserve_generations(max(generation, past))
+        if size < BLOCK or (generation == 0 and size != self._size):
+            path.unlink()
+            return
+        if generation in self._lives:
+            notes.append(
+                f"segment {path.name}: is in generation {generation}, as "
+                f"{self._lives[generation].path.name} is; left alone"
+            )
+            return
+        segment = Segment(path, number, size, generation)
+        segment.used = size
+        segment.past = past
+        if generation:
+            self._lives[generation] = segment
+        else:
+            self._spares.append(segment)
 
     def reserve_generations(self, last: int) -> None:
         """Never use a generation up to `last` again."""
@@ -132,8 +164,11 @@ class SegmentTable:
     def activate(self) -> Segment:
         """Seal the active segment and begin the life of another.
 
-        The header is written, not synced: the sync of the first group covers it.  Raises
-        SpoolFull when there is neither a spare nor space for a new one, SpoolError otherwise.
+        The header is durable when this returns.  Were it left to the sync of the first group, a
+        power cut might keep a record of that group and lose the header: the generation would be
+        given out again, and the record, never acknowledged, would pass for one of the new life.
+        Raises SpoolFull when there is neither a spare nor space for a new one, SpoolError
+        otherwise.
         """
         with self._lock:
             self._seal()
@@ -149,6 +184,7 @@ class SegmentTable:
             try:
                 fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
                 system.write_all(fd, [header.to_bytes()], 0)
+                system.sync_data(fd)
             except OSError:
                 if fd >= 0:
                     os.close(fd)
@@ -247,7 +283,8 @@ class SegmentTable:
             if not segment.indexed(indexed):
                 return False
             del self._lives[generation]
-            self._close(segment)
+            descriptor, segment.fd = segment.fd, -1
+        _close_all([descriptor])
         try:
             with system.translated(f"recycling segment {segment.path.name}"):
                 if segment.size != self._size:
@@ -296,25 +333,34 @@ class SegmentTable:
             segment.pins -= 1
 
     def open(self, segment: Segment) -> int:
-        """Descriptor of a pinned segment; blocking when it was not open.  Raises SpoolError."""
+        """Descriptor of a pinned segment; blocking when it was not open.  Raises SpoolError.
+
+        The disk is asked outside the lock, which the event loop takes in `pin` and `unpin`.
+        """
+        with self._lock:
+            if segment.fd >= 0:
+                return segment.fd
+        with system.translated(f"opening segment {segment.path.name}"):
+            opened = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
         with self._lock:
             if segment.fd < 0:
-                with system.translated(f"opening segment {segment.path.name}"):
-                    segment.fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
-                self._close_idle()
-            return segment.fd
+                segment.fd = opened
+                unused = self._take_idle()
+            else:  # another reader was quicker
+                unused = [opened]
+            result = segment.fd
+        _close_all(unused)
+        return result
 
-    def _close_idle(self) -> None:
+    def _take_idle(self) -> list[int]:
+        """Descriptors above the limit that nobody uses, for the caller to close."""
         opened = [s for s in self._lives.values() if s.fd >= 0]
+        taken: list[int] = []
         if len(opened) > _OPEN_LIMIT:
             for segment in [s for s in opened if not s.pins][: len(opened) - _OPEN_LIMIT]:
-                self._close(segment)
-
-    @staticmethod
-    def _close(segment: Segment) -> None:
-        if segment.fd >= 0:
-            os.close(segment.fd)
-            segment.fd = -1
+                taken.append(segment.fd)
+                segment.fd = -1
+        return taken
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -341,8 +387,16 @@ class SegmentTable:
         """Close all descriptors."""
         with self._lock:
             self._seal()
+            descriptors = [segment.fd for segment in self._lives.values()]
             for segment in self._lives.values():
-                self._close(segment)
+                segment.fd = -1
+        _close_all(descriptors)
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def free_bytes(directory: Path) -> int:

@@ -19,7 +19,8 @@ class SpoolSettings(BaseModel):
     large_instance: Bytes = Field(
         default=4 * 2**20,
         ge=64 * 2**10,
-        description="Instances above this size are streamed to a file of their own.",
+        description="Instances above this size are streamed to a file of their own; at most a "
+        "quarter of segment_size.",
     )
     spare_segments: int = Field(
         default=2, ge=1, le=1024, description="Zeroed segments kept ready in the pool."
@@ -27,7 +28,8 @@ class SpoolSettings(BaseModel):
     receive_memory: Bytes = Field(
         default=96 * 2**20,
         ge=4 * 2**20,
-        description="Memory for instances that are still arriving; above it they go to files.",
+        description="Memory for instances that are still arriving; above it they go to files, "
+        "and above twice as much C-STORE is answered A700.",
     )
     low_disk: Bytes = Field(
         default=2**30,

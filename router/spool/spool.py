@@ -12,7 +12,7 @@ import fcntl
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from router.spool import recovery, system
 from router.spool.blocks import BlockPool
 from router.spool.committer import Committer, Job
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolLocked
-from router.spool.layout import FLAG_LARGE, FLAG_MOVED
+from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, align
 from router.spool.reader import Reader
 from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
@@ -32,6 +32,7 @@ FORMAT = 1
 _LARGE_THREADS = 4
 # Metadata of the file system, the index and its journal need room after segments are made.
 _RESERVE = 16 << 20
+_COMPARED = 64 << 20
 
 
 class Spool:
@@ -52,7 +53,7 @@ class Spool:
         self.directory = directory
         self.settings = settings
         self.large_directory = directory / "large"
-        self.large_instance = min(settings.large_instance, settings.segment_size // 4)
+        self.large_instance = settings.large_instance
         self.blocks = BlockPool(settings.receive_memory)
         self.executor = ThreadPoolExecutor(_LARGE_THREADS, "spool-large")
         self.segments = SegmentTable(directory / "segments", settings.segment_size, _RESERVE)
@@ -62,9 +63,12 @@ class Spool:
         self._committer = Committer(self.segments, post, on_group)
         self._ids = itertools.count(1)
         self._writers = 0
+        self._large_files = 0
+        self._large_bytes = 0
+        self._large_lock = threading.Lock()
         self._quiet = asyncio.Event()
         self.log_damaged = False
-        """Recovery met a stretch of a segment whose records are lost."""
+        """Records are lost or out of reach: a stretch of a segment, or a whole file."""
         self._moved: dict[int, Ref] = {}
         self._refusal = ""
 
@@ -88,6 +92,7 @@ class Spool:
             with system.translated(f"opening the spool in {directory}"):
                 spool.large_directory.mkdir(exist_ok=True)
             spool.notes = spool.segments.load(recovery.generation_of)
+            spool.log_damaged = spool.segments.unreadable > 0
             with system.translated(f"opening the spool in {directory}"):
                 system.sync_directory(spool.large_directory)
                 system.sync_directory(directory)
@@ -97,7 +102,10 @@ class Spool:
         return spool
 
     def recover(self, after: Position | None) -> Iterator[Recovered | Damage]:
-        """Records past `after`, the last position that the index knows, in order.  Blocking."""
+        """Records past `after`, the last position that the index knows, in order.  Blocking.
+
+        A segment that cannot be opened is reported as damage, and left alone while this runs.
+        """
         if after is not None:
             self.segments.reserve_generations(after.generation)
         for segment in self.segments.sealed():
@@ -106,9 +114,13 @@ class Spool:
             start = 0
             if after is not None and segment.generation == after.generation:
                 start = after.offset
-            for found in recovery.scan(segment, start, self.large_directory):
-                self.log_damaged |= isinstance(found, Damage)
-                yield found
+            try:
+                for found in recovery.scan(segment, start, self.large_directory):
+                    self.log_damaged |= isinstance(found, Damage)
+                    yield found
+            except SpoolError as error:
+                segment.unread = self.log_damaged = True
+                yield Damage(segment.path.name, start, segment.size - start, str(error))
 
     def start(self, last_id: int) -> None:
         """Begin to accept; instances are numbered from `last_id` + 1.
@@ -116,8 +128,11 @@ class Spool:
         Makes the first spare segment if there is none (blocking); the keeper makes the others.
         Without space for it nothing is accepted, but what is kept can be forwarded.
         """
-        files = [number for number, _ in self.large_files()]
-        self._ids = itertools.count(max([last_id, *files]) + 1)
+        for number, path in self.large_files():
+            last_id = max(last_id, number)
+            with contextlib.suppress(OSError):  # what is in its way is told by who needs it
+                self._large_bytes += path.stat().st_size
+        self._ids = itertools.count(last_id + 1)
         if self.segments.spare_bytes == 0:
             try:
                 self.segments.refill(1)
@@ -150,18 +165,44 @@ class Spool:
     def writer_ended(self, writer: Writer) -> None:
         """For writers: one fewer is open."""
         self._writers -= 1
-        if not self._writers:
+        self._look_quiet()
+
+    def large_began(self) -> None:
+        """For writers: one file of a large instance more is being written."""
+        self._large_files += 1
+
+    def large_ended(self) -> None:
+        """For writers: it is whole or gone."""
+        self._large_files -= 1
+        self._look_quiet()
+
+    def large_grew(self, count: int) -> None:
+        """For writers: files of large instances take `count` bytes more.  From any thread."""
+        with self._large_lock:
+            self._large_bytes += count
+
+    def _look_quiet(self) -> None:
+        if not self._writers and not self._large_files:
             self._quiet.set()
 
     async def quiet(self) -> None:
-        """Until no instance is arriving or being committed."""
-        if self._writers:
+        """Until no instance is arriving, being committed, or being removed half-written."""
+        if self._writers or self._large_files:
             self._quiet.clear()
             await self._quiet.wait()
 
     @property
     def refusal(self) -> str:
-        """Why no instance may come in at present, "" when one may.  Set by the keeper."""
+        """Why no instance may come in at present, "" when one may.
+
+        What the keeper set; or the blocks of instances that are arriving and being committed take
+        more than twice `receive_memory`, since the disk does not keep up.
+        """
+        if not self._refusal and self.blocks.exhausted:
+            return (
+                f"instances under way take {self.blocks.in_use >> 20} MiB, more than twice "
+                f"receive_memory ({self.settings.receive_memory >> 20} MiB)"
+            )
         return self._refusal
 
     def refuse(self, why: str) -> None:
@@ -190,8 +231,14 @@ class Spool:
         return Reader(ref, self.segments, segment, segment.path)
 
     def same_bytes(self, first: Ref, second: Ref) -> bool:
-        """Whether two instances have equal data sets.  Blocking; unreadable ones are not equal."""
+        """Whether two instances are known to have equal data sets.  Blocking.
+
+        Unreadable ones are not, nor are those of more than 64 MiB: to read them takes longer than
+        the queues should wait, and length and CRC are no proof.  Such a one is sent again.
+        """
         if first.length != second.length or first.crc != second.crc:
+            return False
+        if first.length > _COMPARED:
             return False
         one = two = None
         try:
@@ -213,12 +260,34 @@ class Spool:
 
     # -- upkeep --------------------------------------------------------------------------------
 
-    def relocate(self, ref: Ref) -> Ref:
-        """Copy the record of a small instance to the active segment.  Blocking, off the loop.
+    def relocate(self, refs: Sequence[Ref]) -> list[Ref | SpoolError]:
+        """Copy records to the active segment, all with one wait.  Blocking, off the loop.
 
-        The old place stays readable until its segment is recycled.  Raises SpoolDamaged when it
-        cannot be read whole, another SpoolError when the copy cannot be written.
+        All data sets that are not in files of their own are in memory meanwhile.  For each of
+        `refs` the new place, or what was in the way: SpoolDamaged when it cannot be read whole,
+        another SpoolError when the copy could not be written.  An old place stays readable until
+        its segment is recycled.
         """
+        results: list[Ref | SpoolError | None] = [None] * len(refs)
+        jobs: dict[int, Job] = {}
+        ended = threading.Semaphore(0)
+        for n, ref in enumerate(refs):
+            try:
+                jobs[n] = self._copy_of(ref, ended)
+            except SpoolDamaged as error:
+                results[n] = error
+        for job in jobs.values():
+            self._committer.submit(job)
+        for _ in jobs:
+            ended.acquire()
+        for n, job in jobs.items():
+            results[n] = job.ref or job.error
+        return [
+            result or SpoolError(f"instance {ref.id} could not be moved")
+            for ref, result in zip(refs, results, strict=True)
+        ]
+
+    def _copy_of(self, ref: Ref, ended: threading.Semaphore) -> Job:
         segment = self.segments.pin(ref.generation)
         if segment is None:
             raise SpoolDamaged(f"instance {ref.id}: segment generation {ref.generation} is gone")
@@ -229,16 +298,30 @@ class Spool:
             raise SpoolDamaged(str(error)) from error
         finally:
             self.segments.unpin(segment)
-        ended = threading.Event()
         flags = FLAG_MOVED | (FLAG_LARGE if ref.large else 0)
         buffers = [memoryview(data)] if data else []
-        job = Job(ref.id, meta, buffers, ref.length, lambda _: ended.set(), flags, ref.crc)
+        job = Job(ref.id, meta, buffers, ref.length, lambda _: ended.release(), flags, ref.crc)
         job.origin = header.origin or ref.generation
-        self._committer.submit(job)
-        ended.wait()
-        if job.ref is None:
-            raise job.error or SpoolError(f"instance {ref.id} could not be moved")
-        return job.ref
+        return job
+
+    def record_bytes(self, refs: Sequence[Ref]) -> int:
+        """Bytes that records take in their segments; of an unreadable one a block.  Blocking."""
+        total = 0
+        for ref in refs:
+            if not ref.large:
+                total += align(ref.data_offset - ref.offset + ref.length)
+                continue
+            total += BLOCK
+            segment = self.segments.pin(ref.generation)
+            if segment is not None:
+                try:
+                    fd = self.segments.open(segment)
+                    total += recovery.read_header_and_meta(fd, ref)[0].size - BLOCK
+                except SpoolError:
+                    continue
+                finally:
+                    self.segments.unpin(segment)
+        return total
 
     def _read_whole(self, ref: Ref) -> bytearray:
         reader = self.open_reader(ref)
@@ -273,17 +356,19 @@ class Spool:
                     self.notes.append(note)
 
     def large_bytes(self) -> int:
-        """Bytes under ``large/``.  Blocking."""
-        total = 0
-        for _, path in self.large_files():
-            with contextlib.suppress(FileNotFoundError):  # an abandoned one goes at any time
-                total += path.stat().st_size
-        return total
+        """Bytes under ``large/``: counted at the start, then kept up with what comes and goes."""
+        return self._large_bytes
 
-    def remove_large(self, ref: Ref) -> None:
-        """Delete the file of a large instance.  Blocking."""
-        with system.translated(f"removing the file of instance {ref.id}"):
-            large_path(self.large_directory, ref.id).unlink(missing_ok=True)
+    def remove_large(self, instance_id: int) -> None:
+        """Delete the file of a large instance, if it is there.  Blocking.  Raises SpoolError."""
+        path = large_path(self.large_directory, instance_id)
+        with system.translated(f"removing the file of instance {instance_id}"):
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                return
+        self.large_grew(-size)
 
 
 def lock_directory(directory: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from router.spool import system
-from router.spool.blocks import BLOCK_SIZE, BlockPool
+from router.spool.blocks import BLOCK_SIZE, SMALL_BLOCK, BlockPool
 from router.spool.committer import Job
 from router.spool.errors import SpoolError
 from router.spool.layout import FLAG_LARGE, META_LIMIT, crc32
@@ -23,6 +23,7 @@ Done = Callable[[Ref | None, Position | None, SpoolError | None], None]
 _HAND_OVER = 1 << 20
 _IN_FLIGHT = 4 << 20
 _SCARCE_IN_FLIGHT = 256 << 10
+_NOTHING = memoryview(bytearray())
 
 
 class WriterHost(Protocol):
@@ -34,7 +35,7 @@ class WriterHost(Protocol):
 
     @property
     def executor(self) -> Executor:
-        """Where disk work is done."""
+        """Where disk work is done; takes none, with RuntimeError, once the spool is closed."""
 
     def submit(self, job: Job) -> None:
         """Give a job to the committer."""
@@ -44,6 +45,15 @@ class WriterHost(Protocol):
 
     def writer_ended(self, writer: "Writer") -> None:
         """The writer is committed or abandoned."""
+
+    def large_began(self) -> None:
+        """A large file is going to be written."""
+
+    def large_ended(self) -> None:
+        """It is whole or gone, and no work on it is under way."""
+
+    def large_grew(self, count: int) -> None:
+        """The files under ``large/`` take `count` bytes more.  From any thread."""
 
 
 class Writer:
@@ -75,8 +85,9 @@ class Writer:
         self._on_drain = on_drain
         self._limit = host.large_instance
         self._large: _LargeFile | None = None
-        self._current = host.blocks.take()
-        self._blocks: list[memoryview] = [self._current]
+        # No block before the first byte, and a small one while that is enough: many may wait.
+        self._current = _NOTHING
+        self._blocks: list[memoryview] = []
         self._fill = 0
         self._over = False
 
@@ -86,15 +97,28 @@ class Writer:
         self.length += size
         at = 0
         while True:
-            room = BLOCK_SIZE - self._fill
+            room = len(self._current) - self._fill
             if size - at <= room:
                 end = self._fill + size - at
                 self._current[self._fill : end] = piece[at:] if at else piece
                 self._fill = end
                 return
+            if len(self._current) < BLOCK_SIZE:
+                self._grow(size - at)
+                continue
             self._current[self._fill :] = piece[at : at + room]
             at += room
             self._next_block()
+
+    def _grow(self, more: int) -> None:
+        """The first block, or a larger one in place of a small first one."""
+        fill, pool = self._fill, self._host.blocks
+        block = pool.take_small() if fill + more <= SMALL_BLOCK else pool.take()
+        if self._blocks:
+            block[:fill] = self._current[:fill]
+            pool.give_back(self._blocks)
+        self._blocks = [block]
+        self._current = block
 
     def _next_block(self) -> None:
         blocks = self._blocks
@@ -124,7 +148,7 @@ class Writer:
         blocks, self._blocks = self._blocks, []
         self._over = True
         host = self._host
-        tail = [*blocks[:-1], blocks[-1][: self._fill]]
+        tail = [*blocks[:-1], *(block[: self._fill] for block in blocks[-1:])]
 
         def committed(job: Job) -> None:
             host.blocks.give_back(blocks)
@@ -154,6 +178,8 @@ class Writer:
         def committed_large(job: Job) -> None:
             if job.error is not None:
                 large.remove()
+            else:
+                host.large_ended()
             host.writer_ended(self)
             done(job.ref, job.end, job.error)
 
@@ -188,6 +214,7 @@ class _LargeFile:
     __slots__ = (
         "_blocks",
         "_busy",
+        "_counted",
         "_crc",
         "_error",
         "_fd",
@@ -204,6 +231,7 @@ class _LargeFile:
 
     def __init__(self, host: WriterHost, instance_id: int, on_drain: Callable[[], None]) -> None:
         self._host = host
+        self._counted = 0
         self._path = large_path(host.large_directory, instance_id)
         self._on_drain = on_drain
         self._offset = 0
@@ -217,6 +245,7 @@ class _LargeFile:
         self._blocks: list[memoryview] = []
         self._pieces: list[memoryview] = []
         self.in_flight = 0
+        host.large_began()
 
     def write(self, blocks: list[memoryview], length: int) -> None:
         """Write the first `length` bytes of `blocks`, then give the blocks back.
@@ -258,9 +287,22 @@ class _LargeFile:
         self.in_flight = 0
         if not self._gone and (self._removed or self._finished is not None):
             self._gone = True
-            self._host.executor.submit(self._unlink)
+            self._unlink_later()
         self._tell()
         self._on_drain()
+
+    def _unlink_later(self) -> None:
+        def run() -> None:
+            try:
+                self._unlink()
+            finally:
+                self._host.post(self._host.large_ended)
+
+        try:
+            self._host.executor.submit(run)
+        except RuntimeError:  # closed meanwhile: the next start sweeps the file away
+            self._close()
+            self._host.large_ended()
 
     def _tell(self) -> None:
         finished, self._finished = self._finished, None
@@ -279,6 +321,8 @@ class _LargeFile:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
             system.write_all(self._fd, pieces, offset)
+            self._counted += length
+            self._host.large_grew(length)
             system.start_writeback(self._fd, offset, length)
 
         def then() -> None:
@@ -309,7 +353,11 @@ class _LargeFile:
                 error = SpoolError(f"writing {self._path.name}: {caught!r}")
             self._host.post(lambda: self._ended(error, then))
 
-        self._host.executor.submit(run)
+        try:
+            self._host.executor.submit(run)
+        except RuntimeError:
+            error = SpoolError(f"writing {self._path.name}: the spool is closed")
+            self._host.post(lambda: self._ended(error, then))
 
     def _ended(self, error: SpoolError | None, then: Callable[[], None]) -> None:
         self._busy = False
@@ -328,6 +376,7 @@ class _LargeFile:
             self._close()
         finally:
             self._path.unlink(missing_ok=True)
+            self._host.large_grew(-self._counted)
 
 
 def large_path(directory: Path, instance_id: int) -> Path:

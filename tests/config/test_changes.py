@@ -51,7 +51,7 @@ def test_every_part_is_named() -> None:
     ("addition", "problem"),
     [
         ("data_dir: elsewhere\n", "c.yaml:6:11: data_dir"),
-        ("spool:\n  segment_size: 8MiB\n", "c.yaml:7:17: spool.segment_size"),
+        ("spool:\n  segment_size: 32MiB\n", "c.yaml:7:17: spool.segment_size"),
         ("http: {listen: 127.0.0.1:1}\n", "c.yaml:6:16: http.listen"),
     ],
 )

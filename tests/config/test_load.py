@@ -179,3 +179,22 @@ def test_rules_are_checked_although_a_setting_is_wrong() -> None:
     with pytest.raises(Problems) as caught:
         _load(SOUND.replace("[::]:11112", "nowhere") + "  - {to: pax}\n")
     assert [problem.line for problem in caught.value.problems] == [2, 7]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "warned"),
+    [
+        (("10.0.0.1", "10.0.0.2"), False),
+        (("fd00::1", "fd00:0::1"), True),
+        (("10.0.0.1", "ct.example"), True),
+        (("pacs.example", "ct.example"), True),
+    ],
+)
+def test_hosts_that_are_names_do_not_tell_callers_apart(
+    hosts: tuple[str, str], warned: bool
+) -> None:
+    """Regression: no warning, and a call of the second was taken for one of the first."""
+    text = SOUND.replace("host: pacs.example", f'host: "{hosts[0]}"').replace(
+        "rules:", f'  ct: {{ae_title: PACS, host: "{hosts[1]}", port: 105}}\nrules:'
+    )
+    assert any("have the same AE title" in line for line in _warnings(text)) is warned

@@ -188,11 +188,13 @@ class Stored:
 class FakePeer:
     """What a destination does: ``answer`` gives the reply to each SOP Instance UID.
 
-    An exception given as the answer ends the association with it.
+    An exception given as the answer ends the association with it.  ``poison`` tells which pairs
+    make it drop a whole association request.
     """
 
     def __init__(self) -> None:
         self.connect_error: AssociationError | None = None
+        self.poison: Callable[[Proposal], bool] = lambda pair: False
         self.accepts: Callable[[Proposal], bool] = lambda pair: True
         self.answer: Callable[[str], Answer | Exception] = lambda uid: Answer(0)
         self.latency: Callable[[str], float] = lambda uid: 0.001
@@ -231,6 +233,8 @@ class FakePeer:
             raise self.connect_error
         assert len(proposals) == len(set(proposals)) <= 128
         self.proposed.append(list(proposals))
+        if any(map(self.poison, proposals)):
+            raise AssociationAborted("PACS", 2, 6)
         association = FakeAssociation(self, proposals, f"out-{len(self.connects)}")
         if self.leaves_at_once:
             asyncio.get_running_loop().call_soon(association.end)
@@ -325,6 +329,8 @@ class Counts:
         self.delivered: list[tuple[str, str, float]] = []
         self.failed: list[tuple[str, str]] = []
         self.availability: list[tuple[str, bool]] = []
+        self.sent = 0
+        self.associations_failed: list[tuple[str, str]] = []
 
     def on_attempt(self, destination: str) -> None:
         self.attempts.append(destination)
@@ -334,6 +340,12 @@ class Counts:
 
     def on_failed(self, destination: str, outcome: str) -> None:
         self.failed.append((destination, outcome))
+
+    def on_sent(self, destination: str, count: int) -> None:
+        self.sent += count
+
+    def on_association_failed(self, destination: str, reason: str) -> None:
+        self.associations_failed.append((destination, reason))
 
     def on_availability(self, destination: str, up: bool) -> None:
         self.availability.append((destination, up))

@@ -47,3 +47,14 @@ def test_only_four_statuses_of_all_mean_delivered() -> None:
     delivered = [status for status in range(0x10000) if judge(status).fate is D]
     assert delivered == [0x0000, 0xB000, 0xB006, 0xB007]
     assert judge(0).reason == ""
+
+
+def test_a_duplicate_of_an_earlier_attempt_was_a_dead_letter() -> None:
+    """Regression: it had arrived, and the association broke before the answer."""
+    verdict = judge(0x0111, "have it", attempts=1)
+    assert verdict.fate is D
+    assert "0111" in verdict.reason
+    assert "have it" in verdict.reason
+    assert "earlier attempt" in verdict.reason
+    assert judge(0x0111, attempts=0).fate is P
+    assert judge(0x0117, attempts=1).fate is P

@@ -76,10 +76,13 @@ def test_a_peer_that_leaves_before_the_sync_has_its_instance_kept(
                 sync = Held(patch, "sync_data")
                 await wire.send(store_rq(data_set()))
                 await sync.reached()
+                [association] = subject.listeners.associations
                 await wire.close()
-                await subject.quiet()
+                while not association.half_closed:
+                    await asyncio.sleep(0)
                 sync.go.set()
                 await subject.spool.quiet()
+                await subject.quiet()
             assert subject.bytes_of(0) == data_set()
 
     run(scenario)

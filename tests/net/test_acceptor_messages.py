@@ -266,7 +266,8 @@ def test_after_the_release_the_peer_is_given_time_to_close(run: Runner) -> None:
 @pytest.mark.parametrize("how", ["abort", "close", "reset"])
 def test_a_peer_that_leaves(run: Runner, how: str, phase: str) -> None:
     async def scenario() -> None:
-        async with gate() as subject:
+        # Who closed is owed the answer, but not for ever.
+        async with gate(dimse_timeout=0.5) as subject:
             subject.shelf.policy = lambda _: None
             wire = await subject.associated()
             if phase == "message":

@@ -81,3 +81,20 @@ def build(path: Path) -> None:
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
+
+
+def add_duplicates(path: Path) -> None:
+    """Instance 9 repeats 7 at "pacs", and is settled although 7 waits, as version 1 had it."""
+    connection = sqlite3.connect(path)
+    connection.executescript("""
+        INSERT INTO instance VALUES
+            (9, 1, 7, 1700000002000000, 3, 12288, 12800, 100, 77, 0, -668177221713340001,
+             '1.2.3.7', 0, 0, 1700000002000000, NULL);
+        INSERT INTO delivery VALUES
+            (9, 1, 5, 0, 7, NULL, 0, 1700000002000000, NULL, NULL, 1, 7);
+        UPDATE tally SET n = n + 1, bytes = bytes + 100 WHERE (what, key) IN (
+            VALUES (10, 1), (20, 0), (30, 0), (60, 3));
+        INSERT INTO tally VALUES (5, 1, 1, 100);
+        UPDATE meta SET value = 9 WHERE key = 'last_id';
+    """)
+    connection.close()

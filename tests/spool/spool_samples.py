@@ -192,6 +192,13 @@ class Rig:
             self.loop.in_thread(self.keeper.supply)
         return upkeep
 
+    def relocate(self, ref: Ref) -> Ref:
+        """The new place of one record.  Raises what was in the way."""
+        (place,) = self.loop.in_thread(self.spool.relocate, [ref])
+        if isinstance(place, SpoolError):
+            raise place
+        return place
+
     def read(self, ref: Ref, *, piece: int = 48 * KIB) -> bytes:
         return read(self.spool, ref, piece=piece)
 

@@ -71,7 +71,7 @@ def test_position_and_last_id_survive_reopening_and_purging(tmp_path: Path) -> N
     with audited(path) as index:
         assert index.indexed_position() == Position(7, 5 * 4096 + 4096)
         assert index.last_id() == 5
-        assert not index.has(5)
+        assert not index.known([5])
 
 
 def test_adding_again_keeps_the_fate_and_takes_the_new_place(index: Index) -> None:
@@ -362,7 +362,7 @@ def test_only_the_settled_are_purged_oldest_first(index: Index) -> None:
     assert row.settled_at == T0 + 30
     assert index.purge(T0 + 5, 10).count == 0
     assert index.purge(float("inf"), 1).count == 1
-    assert (index.has(2), index.has(1)) == (False, True)
+    assert index.known([1, 2]) == {1}
     purged = index.purge(float("inf"), 10)
     assert (purged.count, purged.bytes, purged.large) == (1, 100, [])
     assert [r.ref.id for r in index.instances(Filter(), 9)] == [3, 4, 5]

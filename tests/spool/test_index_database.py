@@ -4,6 +4,7 @@ import errno
 import os
 import sqlite3
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -140,20 +141,62 @@ def test_a_torn_index_is_moved_aside_and_made_anew(tmp_path: Path) -> None:
         assert index.last_id() == 0
 
 
-def test_damage_met_later_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tree", ["delivery_ready", "delivery_repeat", "instance_generation"])
+def test_an_index_whose_root_was_overwritten_was_opened_at_every_start(
+    tmp_path: Path, tree: str
+) -> None:
     path = tmp_path / "index.db"
     with audited(path) as index:
         fill(index, range(1, 3000), "pacs")
-        leaf = index._db.value(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'instance_generation'"
-        )
-    with path.open("r+b") as file:
-        file.seek((leaf - 1) * 8192)
-        file.write(b"\xa5" * 8192)
-    index = Index.open(path)
+        root = index._db.value("SELECT rootpage FROM sqlite_schema WHERE name = ?", tree)
+    _overwrite(path, [root - 1])
     with pytest.raises(IndexDamaged, match="malformed"):
-        index.refs_in(1, 10)
+        Index.open(path)
+
+
+def test_damage_met_at_work_was_met_again_after_every_start(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        fill(index, range(1, 3000), "pacs")
+    _overwrite(path, [path.read_bytes().index(b"1.2.3.4.1500") // 8192])
+    index = Index.open(path)
+    with pytest.raises(IndexDamaged, match="malformed") as met:
+        index.account(audit=True)
+    for said in ("no instance is lost", "restart the gateway", "may be sent again"):
+        assert said in str(met.value)
     index.close()
+    for _ in range(2):
+        with pytest.raises(IndexDamaged, match="malformed"):
+            Index.open(path)
+    move_aside(path, "damaged")
+    with audited(path) as index:
+        assert index.last_id() == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.db", "index.db.damaged"]
+
+
+def test_after_a_crash_damage_deep_in_the_file_is_found_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        fill(index, range(1, 3000), "pacs")
+    _overwrite(path, [path.read_bytes().index(b"1.2.3.4.1500") // 8192])
+    path.with_name("index.db-wal").touch()
+    with pytest.raises(IndexDamaged, match=r"index\.db"):
+        Index.open(path)
+
+
+def test_what_was_moved_aside_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    for content in ("first", "second"):
+        path.write_text(content)
+        assert move_aside(path, "damaged").read_text() == content
+    assert (tmp_path / "index.db.damaged").read_text() == "first"
+
+
+def _overwrite(path: Path, pages: Iterable[int]) -> None:
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek(page * 8192)
+            file.write(b"\xa5" * 8192)
 
 
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:

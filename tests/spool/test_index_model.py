@@ -39,12 +39,7 @@ class _Modelled:
         self.disposition = disposition
         self.fates: dict[str, DeliveryState] = {}
         self.due: dict[str, float] = {}
-
-    @property
-    def settled(self) -> bool:
-        if self.disposition in (Disposition.HELD, Disposition.QUARANTINED):
-            return False
-        return not any(fate in OPEN_STATES for fate in self.fates.values())
+        self.repeats: dict[str, int] = {}
 
 
 class IndexMachine(RuleBasedStateMachine):
@@ -65,6 +60,43 @@ class IndexMachine(RuleBasedStateMachine):
         if hasattr(self, "index"):
             self.index.close()
             self.directory.cleanup()
+
+    def _settled(self, one: _Modelled) -> bool:
+        """Nothing of it waits, nor anything that it would stand in for."""
+        if one.disposition in (Disposition.HELD, Disposition.QUARANTINED):
+            return False
+        if any(fate in OPEN_STATES for fate in one.fates.values()):
+            return False
+        return not any(
+            fate is DUPLICATE
+            and one.repeats[name] in self.model
+            and self.model[one.repeats[name]].fates[name] in OPEN_STATES
+            for name, fate in one.fates.items()
+        )
+
+    def _end(self, number: int, name: str, fate: DeliveryState, *, with_repeats: bool) -> int:
+        """A delivery has a fate, and so have those that repeat it; how many were dropped."""
+        one = self.model[number]
+        waited = one.fates[name] in (READY, HELD)
+        one.fates[name] = fate
+        one.due.pop(name, None)
+        if not waited or fate not in (DEAD, DROPPED):
+            return 0
+        repeating = [
+            (n, other)
+            for n, other in self.model.items()
+            if other.fates.get(name) is DUPLICATE and other.repeats[name] == number
+        ]
+        if with_repeats:
+            for _, other in repeating:
+                other.fates[name] = DROPPED
+            return len(repeating)
+        for place, (_, other) in enumerate(repeating):
+            if place:
+                other.repeats[name] = repeating[0][0]
+            else:
+                other.fates[name] = READY
+        return 0
 
     @rule(
         new=st.lists(
@@ -104,10 +136,14 @@ class IndexMachine(RuleBasedStateMachine):
             kind = Disposition.HELD if otherwise == "hold" else Disposition.DISCARDED
             one = _Modelled(uid, study, Disposition.ROUTED if routes else kind)
             for name in routes:
-                repeated = any(
-                    other.uid == uid and other.fates.get(name) in _SUPPRESSING
-                    for other in self.model.values()
-                )
+                earlier = [
+                    n
+                    for n, other in self.model.items()
+                    if other.uid == uid and other.fates.get(name) in _SUPPRESSING
+                ]
+                repeated = bool(earlier)
+                if earlier:
+                    one.repeats[name] = earlier[0]
                 one.fates[name] = DUPLICATE if repeated else READY
                 ready[name] += not repeated
             self.model[self.last] = one
@@ -141,11 +177,9 @@ class IndexMachine(RuleBasedStateMachine):
         outcomes = [outcome(n, destination, fate, at=self.now, due_at=when) for n in found]
         assert self.index.settle(outcomes).applied == len(found)
         for number in found:
-            one = self.model[number]
-            one.fates[destination] = fate
-            one.due.pop(destination, None)
+            self._end(number, destination, fate, with_repeats=False)
             if fate is READY and when is not None:
-                one.due[destination] = when
+                self.model[number].due[destination] = when
 
     @rule(number=st.integers(1, 30), destination=_destination)
     def settle_anything(self, number: int, destination: str) -> None:
@@ -155,8 +189,17 @@ class IndexMachine(RuleBasedStateMachine):
         assert bool(settled.unknown) == (fate is None)
         assert bool(settled.repeated) == (fate in (DELIVERED, DUPLICATE))
         if one and settled.applied:
-            one.fates[destination] = DELIVERED
-            one.due.pop(destination, None)
+            self._end(number, destination, DELIVERED, with_repeats=False)
+
+    @rule(number=st.integers(1, 30), destination=_destination)
+    def drop_one(self, number: int, destination: str) -> None:
+        which = Filter(ids=(number,), destination=destination)
+        changed = self.index.drop(which, "because", at=self.now)
+        one = self.model.get(number)
+        dropped = one is not None and one.fates.get(destination) in OPEN_STATES
+        assert changed.count == dropped
+        if dropped:
+            self._end(number, destination, DROPPED, with_repeats=False)
 
     @rule(
         action=st.sampled_from(["retry", "drop", "hold", "release"]),
@@ -170,7 +213,7 @@ class IndexMachine(RuleBasedStateMachine):
         else:
             changed = getattr(self.index, action)(which, at=self.now)
         count = 0
-        for one in self.model.values():
+        for number, one in self.model.items():
             if study is not None and (one.study != study or not study):
                 continue
             for name, fate in one.fates.items():
@@ -185,9 +228,7 @@ class IndexMachine(RuleBasedStateMachine):
                     "release": READY if fate is HELD else None,
                 }[action]
                 if to is not None:
-                    one.fates[name] = to
-                    one.due.pop(name, None)
-                    count += 1
+                    count += 1 + self._end(number, name, to, with_repeats=True)
         assert changed.count == count
 
     @rule(destinations=st.lists(_destination, min_size=1), route=st.booleans())
@@ -205,11 +246,11 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 10), oldest_first=st.booleans())
     def purge(self, limit: int, oldest_first: bool) -> None:
-        before = {number for number, one in self.model.items() if one.settled}
+        before = {number for number, one in self.model.items() if self._settled(one)}
         purged = self.index.purge(self.now + 1e6, limit, oldest_first=oldest_first)
         assert purged.count == min(limit, len(before))
         for number in before:
-            if not self.index.has(number):
+            if not self.index.known([number]):
                 one = self.model.pop(number)
                 self.gone_instances[one.disposition] += 1
                 self.gone.update((name, fate) for name, fate in one.fates.items())

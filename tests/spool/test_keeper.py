@@ -1,5 +1,7 @@
 """Upkeep: what may go goes, what may not stays, in an order in which a crash costs nothing."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -7,15 +9,12 @@ import pytest
 
 from router.spool import segments as segments_module
 from router.spool import system
-from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
+from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index_types import DeliveryState, Filter, Outcome
-from router.spool.record import Ref
 from router.spool.segments import Segment
 from tests.spool.conftest import OpenRig
-from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload
-
-T0 = 1_700_000_000.0
-LARGE = 300 * KIB
+from tests.spool.keeping import LARGE, T0, deliver, fill, gone, large_files, lives
+from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, settle
 
 
 @pytest.fixture
@@ -24,31 +23,6 @@ def rig(open_rig: OpenRig) -> Rig:
     made = open_rig(spare_segments=3)
     made.step()
     return made
-
-
-def deliver(rig: Rig, refs: list[Ref], at: float = T0) -> None:
-    rig.index.settle([Outcome(ref.id, "pacs", DeliveryState.DELIVERED, at) for ref in refs])
-
-
-def fill(rig: Rig, count: int, size: int, *destinations: str) -> list[Ref]:
-    """Instances, known to the index, in a segment that is then left."""
-    refs = rig.commit_many(count, size, *destinations)
-    rig.feed()
-    rig.spool.segments.seal()
-    return refs
-
-
-def lives(rig: Rig) -> list[int]:
-    return [segment.generation for segment in rig.spool.segments.sealed()]
-
-
-def large_files(rig: Rig) -> set[int]:
-    return {number for number, _ in rig.spool.large_files()}
-
-
-def gone(rig: Rig, refs: list[Ref]) -> None:
-    for ref in refs:
-        rig.acked.pop(ref.id)
 
 
 # -- nothing acknowledged may go -------------------------------------------------------------------
@@ -158,6 +132,17 @@ def test_pressure_takes_settled_instances_early(open_rig: OpenRig) -> None:
     assert "max_size" in upkeep.refusal
     deliver(rig, waiting)
     assert rig.step(T0 + 1).refusal == ""
+
+
+@pytest.mark.parametrize("max_size", [10 * KIB, None])
+def test_a_clock_that_was_set_back_keeps_nothing_under_pressure(
+    open_rig: OpenRig, max_size: int | None
+) -> None:
+    rig = open_rig(keep_settled=0.0, max_size=max_size)
+    deliver(rig, fill(rig, 2, 1000, "pacs"), at=T0 + 3600)
+    upkeep = rig.step(T0)
+    assert upkeep.purged == (2 if max_size else 0)
+    assert upkeep.refusal == "", "refused until the clock has caught up"
 
 
 def test_max_size_refuses_and_recovers(open_rig: OpenRig) -> None:
@@ -271,7 +256,57 @@ def test_without_the_barrier_nothing_is_given_up(rig: Rig, monkeypatch: pytest.M
         assert len(rig.read(ref)) == ref.length
     rig.step()
     assert lives(rig) == []
-    assert rig.keeper.sweep() == 1  # as the next start does
+    assert large_files(rig) == set()
+    assert rig.keeper.sweep() == 0
+
+
+def test_files_of_purged_instances_are_not_forgotten_when_one_cannot_be_removed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = fill(rig, 4, LARGE, "pacs")
+    deliver(rig, refs)
+    real = Path.unlink
+    failing = {f"{refs[n].id:016x}.dat" for n in (0, 2)}
+
+    def unlinking(path: Path, missing_ok: bool = False) -> None:
+        if path.name in failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlinking)
+        upkeep = rig.step()
+        assert upkeep.purged == 4
+        assert upkeep.recycled == 1, "a file that stays keeps a segment from being used again"
+        assert f"instance {refs[0].id}" in upkeep.trouble
+        assert f"instance {refs[2].id}" in upkeep.trouble
+        assert large_files(rig) == {refs[0].id, refs[2].id}
+        failing.pop()
+        assert len(large_files(rig)) == 2
+        assert rig.step().trouble != ""
+        assert len(large_files(rig)) == 1
+    assert rig.step().trouble == ""
+    assert large_files(rig) == set()
+    assert rig.spool.large_bytes() == 0
+
+
+def test_a_segment_that_cannot_be_recycled_does_not_keep_the_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = fill(rig, 1, 1000, "pacs"), fill(rig, 1, 1000, "pacs")
+    deliver(rig, [*first, *second])
+    real = rig.spool.segments._end_life
+
+    def ending(segment: Segment, *, wipe: bool) -> None:
+        if segment.generation == first[0].generation:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(segment, wipe=wipe)
+
+    monkeypatch.setattr(rig.spool.segments, "_end_life", ending)
+    upkeep = rig.step()
+    assert upkeep.recycled == 1
+    assert "recycling segment" in upkeep.trouble
+    assert lives(rig) == [first[0].generation]
 
 
 def test_wiping_is_done_when_asked(open_rig: OpenRig) -> None:
@@ -283,158 +318,6 @@ def test_wiping_is_done_when_asked(open_rig: OpenRig) -> None:
     assert rig.step().recycled == 1
     for path in (rig.spool.directory / "segments").iterdir():
         assert b"patient" not in path.read_bytes()
-
-
-# -- compaction ------------------------------------------------------------------------------------
-
-
-def sparse(rig: Rig, keep: int = 1) -> tuple[list[Ref], list[Ref]]:
-    """A sealed segment of which only `keep` small instances live on."""
-    refs = fill(rig, 10, 12_000, "pacs")
-    deliver(rig, refs[keep:])
-    gone(rig, refs[keep:])
-    return refs[:keep], refs[keep:]
-
-
-def test_live_records_are_copied_out_of_a_mostly_dead_segment(rig: Rig) -> None:
-    kept, _ = sparse(rig, 3)
-    large = fill(rig, 1, LARGE, "pacs")
-    before = rig.spool.open_reader(kept[0])
-    started = [memoryview(bytearray(5000))]
-    before.read(started)
-    moved = sum(rig.step().moved for _ in range(3))
-    assert moved == 4
-    for ref in (*kept, *large):
-        assert rig.row(ref.id).ref.generation > ref.generation
-        assert rig.read(ref) == rig.acked[ref.id][0], "a place of before leads nowhere"
-    rest = [memoryview(bytearray(7000))]
-    before.read(rest)
-    assert bytes(started[0]) + bytes(rest[0]) == payload(0, 12_000)
-    assert kept[0].generation in lives(rig), "recycled while it was being read"
-    before.close()
-    rig.step()
-    assert kept[0].generation not in lives(rig)
-    check_all(rig)
-    assert rig.keeper.sweep() == 0
-    check_all(rig)
-
-
-def test_compaction_ends(rig: Rig) -> None:
-    sparse(rig, 2)
-    moved = [rig.step().moved for _ in range(6)]
-    assert sum(moved) == 2
-    assert moved[-1] == 0
-    rig.spool.segments.seal()
-    assert sum(rig.step().moved for _ in range(5)) == 2, "of the next sparse segment, once"
-
-
-def test_a_fuller_segment_is_left_alone(rig: Rig) -> None:
-    refs = fill(rig, 8, 12_000, "pacs")
-    deliver(rig, refs[6:])
-    assert rig.step().moved == 0
-
-
-def test_without_room_nothing_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    sparse(rig)
-    rig.spool.segments.trim(0)
-    monkeypatch.setattr(segments_module, "free_bytes", lambda _: 0)
-    assert rig.step().moved == 0
-    check_all(rig)
-
-
-def test_a_damaged_record_stops_no_compaction(rig: Rig) -> None:
-    # Tried with the others again every second, it would fill the disk with their copies.
-    kept, _ = sparse(rig, 3)
-    segment = rig.spool.segments.pin(kept[1].generation)
-    assert segment is not None
-    rig.spool.segments.unpin(segment)
-    with segment.path.open("r+b") as file:
-        file.seek(kept[1].data_offset + 100)
-        file.write(b"rot")
-    upkeep = rig.step()
-    assert upkeep.moved == 2
-    assert f"instance {kept[1].id}" in upkeep.trouble
-    written = rig.spool.segments.active.used
-    for _ in range(5):
-        upkeep = rig.step()
-        assert upkeep.moved == 0
-        assert f"instance {kept[1].id}" in upkeep.trouble
-    assert rig.spool.segments.active.used == written
-    assert kept[1].generation in lives(rig), "the damaged one keeps its segment"
-    rig.acked.pop(kept[1].id)
-    check_all(rig)
-    (other,), _ = sparse(rig, 1)
-    for _ in range(3):
-        rig.step()
-    assert rig.row(other.id).ref.generation > other.generation, "it waits behind the damaged one"
-    deliver(rig, [kept[1]])
-    for _ in range(3):
-        upkeep = rig.step()
-    assert upkeep.trouble == ""
-    assert kept[1].generation not in lives(rig)
-
-
-def test_copies_made_before_a_failure_are_not_made_again(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, _ = sparse(rig, 4)
-    real = rig.spool.relocate
-    calls: list[int] = []
-
-    def failing(ref: Ref) -> Ref:
-        calls.append(ref.id)
-        if len(calls) == 3:
-            raise SpoolError("the disk is gone")
-        return real(ref)
-
-    monkeypatch.setattr(rig.spool, "relocate", failing)
-    assert rig.step().trouble == "the disk is gone"
-    places = [rig.row(ref.id).ref.generation > ref.generation for ref in kept]
-    assert places == [True, True, False, False]
-    rig.step()
-    assert calls == [kept[0].id, kept[1].id, kept[2].id, kept[2].id, kept[3].id]
-    check_all(rig)
-
-
-def test_moves_that_the_index_does_not_note_are_no_moves(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, _ = sparse(rig, 2)
-
-    def failing(_: object) -> None:
-        raise SpoolError("the index cannot be written")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rig.index, "move", failing)
-        assert "the index" in rig.step().trouble
-    rig.spool.segments.seal()
-    rig.step()
-    check_all(rig)
-    assert all(ref.id in rig.acked for ref in kept)
-
-
-def test_relocating_what_is_gone_is_damage(rig: Rig) -> None:
-    ref = Ref(1, 99, 4096, 5000, 10, 0)
-    with pytest.raises(SpoolDamaged, match="is gone"):
-        rig.spool.relocate(ref)
-
-
-@pytest.mark.parametrize("flags", [False, True])
-def test_relocation_keeps_the_bytes_and_the_description(open_rig: OpenRig, flags: bool) -> None:
-    rig = open_rig()
-    size = LARGE if flags else 0
-    ref = rig.commit(payload(1, size), meta(1, "pacs")).kept
-    rig.feed()
-    for _ in range(3):  # a copy of a copy keeps its origin
-        rig.spool.segments.seal()
-        ref = rig.loop.in_thread(rig.spool.relocate, ref)
-        rig.index.move([ref])
-    rig.spool.segments.seal()
-    latest = list(rig.spool.recover(None))[-1]
-    assert latest.ref == ref
-    assert (latest.moved, latest.origin, latest.damage) == (True, 1, "")
-    assert latest.meta == meta(1, "pacs")
-    check_all(rig)
 
 
 # -- files of their own ----------------------------------------------------------------------------
@@ -458,6 +341,62 @@ def test_files_that_were_never_committed_are_swept_at_start(open_rig: OpenRig) -
     check_all(again)
 
 
+def test_a_file_that_cannot_be_swept_does_not_keep_the_gateway_from_starting(
+    open_rig: OpenRig,
+) -> None:
+    rig = open_rig(start=False)
+    large = rig.spool.large_directory
+    (large / f"{8:016x}.dat").mkdir()
+    (large / f"{9:016x}.dat").write_bytes(b"half of one")
+    rig.start()
+    assert rig.keeper.sweep() == 1
+    assert any(f"{8:016x}.dat" in note for note in rig.spool.notes)
+    assert rig.step().trouble == ""
+
+
+def test_the_bytes_of_large_files_are_counted_not_looked_up(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def there(rig: Rig) -> int:
+        return sum(path.stat().st_size for path in rig.spool.large_directory.iterdir())
+
+    rig = open_rig()
+    refs = fill(rig, 3, LARGE, "pacs")
+    arriving = rig.begin()
+    arriving.append(memoryview(payload(9, 3 * LARGE)))
+    arriving.append(memoryview(payload(9, 3 * LARGE)))
+    settle(rig)
+    assert rig.spool.large_bytes() == there(rig) > 3 * LARGE
+    arriving.abandon()
+    settle(rig)
+    assert rig.spool.large_bytes() == there(rig) == 3 * LARGE
+    deliver(rig, refs[:1])
+    rig.step()
+    assert rig.spool.large_bytes() == there(rig) == 2 * LARGE
+    real = system.write_all
+
+    def failing(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if threading.current_thread().name.startswith("spool-large"):
+            real(fd, [memoryview(bytes(100))], offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, buffers, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "write_all", failing)
+        assert rig.commit(payload(1, LARGE), meta(1)).error is not None
+        settle(rig)
+    assert rig.spool.large_bytes() == there(rig) == 2 * LARGE
+    rig.close()
+    (rig.spool.large_directory / f"{99:016x}.dat").write_bytes(b"half of one")
+    again = open_rig()
+    assert again.spool.large_bytes() == there(again) == 2 * LARGE + 11
+    again.keeper.sweep()
+    assert again.spool.large_bytes() == there(again) == 2 * LARGE
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", None)
+        assert again.step().used >= 2 * LARGE
+
+
 def test_a_file_that_goes_meanwhile_stops_no_upkeep(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,22 +413,6 @@ def test_a_file_that_goes_meanwhile_stops_no_upkeep(
     monkeypatch.setattr(Path, "stat", stat)
     assert rig.step().trouble == ""
     assert not ghost.exists()
-
-
-def test_more_than_a_step_is_done_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.spool.keeper._PURGE_STEP", 4)
-    monkeypatch.setattr("router.spool.keeper._MOVE_STEP", 2)
-    kept, _ = sparse(rig, 3)
-    done = []
-    while True:
-        upkeep = rig.step()
-        done.append((upkeep.purged, upkeep.moved))
-        if not upkeep.again:
-            break
-    assert sum(purged for purged, _ in done) == 7
-    assert sum(moved for _, moved in done) == 3
-    assert len(kept) == 3
-    check_all(rig)
 
 
 def test_segments_are_told_apart_by_what_the_index_knows() -> None:

@@ -18,7 +18,7 @@ from router.spool.errors import SpoolDamaged
 from router.spool.index_types import DeliveryState, Disposition, Filter, Outcome
 from router.spool.record import InstanceMeta, Position, Ref
 from tests.spool.power import File, Recorder, contents
-from tests.spool.spool_samples import KIB, Loop, Rig, meta, payload, settings
+from tests.spool.spool_samples import Loop, Rig, meta, payload, settings
 
 CUTS = int(os.environ.get("DCMROUTER_POWER_CUTS", "40"))
 CUTS_OF_A_LIFE = 4
@@ -35,6 +35,10 @@ class Truth:
     acked: list[tuple[int, str]] = field(default_factory=list)
     settled: list[tuple[int, str]] = field(default_factory=list)
     """(moment, UID): acknowledged; settled everywhere, so that it may go."""
+    kept: set[str] = field(default_factory=set)
+    """Acknowledged before an earlier cut, or there after it."""
+    of_before: int = 0
+    """How many were sent before the latest cut."""
 
 
 class Life:
@@ -52,7 +56,7 @@ class Life:
 
     def run(self, actions: int) -> None:
         with self.recorder.recording():
-            rig = Rig(self.directory, self.loop, settings(large_instance=128 * KIB, wipe=False))
+            rig = Rig(self.directory, self.loop, settings(wipe=False))
             try:
                 barrier = rig.index.barrier
 
@@ -188,6 +192,10 @@ def check(rig: Rig, truth: Truth, at: int) -> None:
             routes = {route.destination for route in rig.row(row.ref.id).meta.routes}
             assert routes == {route.destination for route in what.routes}
     assert all(count == 1 for count in sound.values()), "an instance is there twice"
+    # Neither acknowledged nor there after an earlier cut: its sender has sent it again.
+    lost = set(list(truth.sent)[: truth.of_before]) - truth.kept
+    stale = lost.intersection(row.meta.sop_instance_uid for row in rows)
+    assert not stale, f"{stale} of an earlier life, never acknowledged, came up again"
     settled = {uid for time, uid in truth.settled if time <= at}
     for time, uid in truth.acked:
         if time <= at and uid not in settled:
@@ -199,8 +207,10 @@ def forget_after(truth: Truth, at: int, rig: Rig) -> None:
     """The world after a cut: what was acknowledged before it counts from the beginning."""
     settled = {uid for time, uid in truth.settled if time <= at}
     present = {row.meta.sop_instance_uid for row in rig.index.instances(Filter(), 10_000)}
+    truth.kept |= present | {uid for time, uid in truth.acked if time <= at}
     truth.acked = [(0, uid) for time, uid in truth.acked if time <= at and uid not in settled]
     truth.settled = [(0, uid) for uid in settled if uid in present]
+    truth.of_before = len(truth.sent)
 
 
 def play(directory: Path, loop: Loop, seed: int) -> None:
@@ -219,7 +229,7 @@ def play(directory: Path, loop: Loop, seed: int) -> None:
             shutil.rmtree(after, ignore_errors=True)
             which = chance.choice(["none", "newest", "any", "any", "copy of before"])
             life.cut(at, after, which)
-            rig = Rig(after, loop, settings(large_instance=128 * KIB)).start()
+            rig = Rig(after, loop, settings()).start()
             rig.keeper.sweep()
             check(rig, truth, at)
             if turn == len(moments) - 1:

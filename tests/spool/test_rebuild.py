@@ -104,7 +104,7 @@ def test_ids_go_on_behind_files_that_belong_to_nobody(open_rig: OpenRig) -> None
 
 def move_all(rig: Rig, generation: int) -> list[Ref]:
     refs = rig.index.refs_in(generation, 1000)
-    places = [rig.loop.in_thread(rig.spool.relocate, ref) for ref in refs]
+    places = [rig.relocate(ref) for ref in refs]
     rig.index.move(places)
     for place in places:
         rig.spool.moved(place)
@@ -157,7 +157,7 @@ def test_a_copy_of_a_purged_instance_is_left_out(open_rig: OpenRig) -> None:
     rig.commit(payload(3, 1000), meta(3, "pacs"))
     rig.feed()
     rig.spool.segments.seal()
-    rig.loop.in_thread(rig.spool.relocate, gone)
+    rig.relocate(gone)
     assert rig.index.purge(2e9, 10).count == 1
     rig.acked.pop(gone.id)
     rig.close()
@@ -203,7 +203,7 @@ def test_a_damaged_copy_does_not_replace_the_sound_original(open_rig: OpenRig) -
     ref = rig.commit(payload(1, 1000), meta(1, "pacs")).kept
     rig.feed()
     rig.spool.segments.seal()
-    copy = rig.loop.in_thread(rig.spool.relocate, ref)
+    copy = rig.relocate(ref)
     rig.close()
     with segment_of(rig, copy).open("r+b") as file:
         file.seek(copy.data_offset)
@@ -220,7 +220,7 @@ def test_a_sound_copy_replaces_the_damaged_original(open_rig: OpenRig) -> None:
     ref = rig.commit(payload(1, 1000), meta(1, "pacs")).kept
     rig.feed()
     rig.spool.segments.seal()
-    copy = rig.loop.in_thread(rig.spool.relocate, ref)
+    copy = rig.relocate(ref)
     rig.close()
     with segment_of(rig, ref).open("r+b") as file:
         file.seek(ref.data_offset)

@@ -13,6 +13,7 @@ from router.spool.layout import BLOCK, RecordHeader
 from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
 from router.spool.segments import Segment
+from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, segment_of
 
@@ -292,3 +293,92 @@ def test_a_scan_begins_where_it_is_told(three: tuple[Rig, list[Ref], Path], tmp_
     end = Position(refs[2].generation, refs[2].offset + BLOCK)
     assert list(rig.spool.recover(end)) == []
     assert list(rig.spool.recover(Position(refs[2].generation + 1, 0))) == []
+
+
+# -- files that stand in the way of a start --------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["open", "sync"])
+def test_a_large_file_in_the_way_does_not_keep_the_gateway_from_starting(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    rig = open_rig()
+    bad = rig.commit(payload(1, LARGE), meta(1, "pacs")).kept
+    good = rig.commit(payload(2, LARGE), meta(2, "pacs")).kept
+    rig.close()
+    path = large_path(rig.spool.large_directory, bad.id)
+    fail_for(monkeypatch, call, path)
+    again = open_rig()
+    assert [line for line in again.report.damage if path.name in line]
+    row = again.row(bad.id)
+    assert row.disposition is Disposition.QUARANTINED
+    assert again.read(again.row(good.id).ref) == payload(2, LARGE)
+    assert path.exists()
+
+
+def test_a_segment_that_cannot_be_opened_is_told_and_left_alone(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig()
+    bad = rig.commit(payload(1, 1000), meta(1, "pacs")).kept
+    rig.spool.segments.seal()
+    good = rig.commit(payload(2, 1000), meta(2, "pacs")).kept
+    path = segment_of(rig, bad)
+    rig.close()
+    before = path.read_bytes()
+    fail_for(monkeypatch, "open", path)
+    again = open_rig()
+    assert [line for line in again.report.damage if path.name in line]
+    assert again.spool.log_damaged
+    assert again.read(again.row(good.id).ref) == payload(2, 1000)
+    for _ in range(3):
+        assert again.step().trouble == ""
+    monkeypatch.undo()
+    assert path.read_bytes() == before, "records that nobody has read were given up"
+
+
+def test_a_segment_that_cannot_be_synced_is_told_and_read(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig()
+    ref = rig.commit(payload(1, 1000), meta(1, "pacs")).kept
+    path = segment_of(rig, ref)
+    rig.close()
+    fail_for(monkeypatch, "sync", path)
+    again = open_rig()
+    assert [line for line in again.report.damage if f"{path.name}" in line and "synced" in line]
+    assert again.read(again.row(ref.id).ref) == payload(1, 1000)
+
+
+def test_a_directory_among_the_segments_does_not_keep_the_gateway_from_starting(
+    open_rig: OpenRig,
+) -> None:
+    rig = open_rig()
+    ref = rig.commit(payload(1, 1000), meta(1, "pacs")).kept
+    rig.close()
+    (rig.spool.directory / "segments" / "00000900.seg").mkdir()
+    again = open_rig()
+    assert any("00000900.seg" in note for note in again.spool.notes)
+    assert again.spool.log_damaged
+    assert again.read(again.row(ref.id).ref) == payload(1, 1000)
+
+
+def fail_for(monkeypatch: pytest.MonkeyPatch, call: str, path: Path) -> None:
+    """Opening or syncing this file fails in recovery."""
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    opening, syncing = os.open, recovery.system.sync_data
+
+    def failing_open(where: Path, *arguments: int) -> int:
+        if where == path:
+            raise error
+        return opening(where, *arguments)
+
+    def failing_sync(fd: int) -> None:
+        if os.fstat(fd).st_ino == path.stat().st_ino:
+            raise error
+        syncing(fd)
+
+    if call == "open":
+        monkeypatch.setattr(recovery.os, "open", failing_open)
+    else:
+        monkeypatch.setattr(recovery.system, "sync_data", failing_sync)

@@ -88,6 +88,48 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     made.activate()
 
 
+def test_one_unreadable_segment_file_does_not_keep_the_others_from_opening(tmp_path: Path) -> None:
+    made, _ = table(tmp_path)
+    first = made.activate()
+    made.close()
+    (tmp_path / "00000007.seg").mkdir()
+    again, notes = table(tmp_path)
+    assert [s.path for s in again.sealed()] == [first.path]
+    assert again.unreadable == 1
+    assert len(notes) == 1
+    assert "00000007.seg cannot be read" in notes[0]
+    assert (tmp_path / "00000007.seg").is_dir()
+    assert again.activate().path.name == "00000008.seg"
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_a_header_that_the_disk_cannot_read_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: bool
+) -> None:
+    made, _ = table(tmp_path)
+    bad = made.activate()
+    if records:
+        record = RecordHeader(0, bad.generation, BLOCK, 1, 0, 0, 0, 0).to_bytes()
+        system.write_all(bad.fd, [record], BLOCK)
+    good = made.activate()
+    made.close()
+    real = Path.open
+
+    def opening(path: Path, *arguments: str) -> object:
+        if path == bad.path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *arguments)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", opening)
+    again, notes = table(tmp_path)
+    assert bad.path.name in notes[0]
+    assert bad.path.exists(), "what cannot be read was removed"
+    readable = [bad.path, good.path] if records else [good.path]
+    assert [s.path for s in again.sealed()] == readable
+    assert again.unreadable == (not records)
+    assert again.activate().generation == 3
+
+
 def test_a_segment_cut_to_nothing_is_removed(tmp_path: Path) -> None:
     made, _ = table(tmp_path)
     segment = made.activate()
@@ -362,3 +404,61 @@ def test_idle_descriptors_are_closed_and_pinned_ones_are_not(
     assert os.pread(descriptor, 8, 0) == b"DCMRSEG1"
     again.close()
     assert all(s.fd == -1 for s in again.sealed())
+
+
+@pytest.mark.parametrize("call", ["open", "close"])
+def test_descriptors_are_opened_and_closed_outside_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    # The event loop takes the lock in `pin` and `unpin`, and must not wait for the disk there.
+    monkeypatch.setattr(module, "_OPEN_LIMIT", 1)
+    made, _ = table(tmp_path)
+    for _ in range(4):
+        made.activate()
+    made.close()
+    again, _ = table(tmp_path)
+    real = getattr(os, call)
+    called: list[bool] = []
+
+    def looking(*arguments: object) -> object:
+        called.append(again._lock.locked())
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, call, looking)
+        for generation in range(1, 5):
+            segment = again.pin(generation)
+            assert segment is not None
+            assert again.open(segment) == again.open(segment)
+            again.unpin(segment)
+        assert recycled(again, again.sealed()[-1])
+        again.close()
+    assert called
+    assert not any(called)
+
+
+def test_two_readers_that_open_a_segment_at_once_share_a_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = table(tmp_path)
+    made.activate()
+    made.close()
+    again, _ = table(tmp_path)
+    segment = again.pin(1)
+    assert segment is not None
+    real = os.open
+    inner: list[int] = []
+
+    def opening(*arguments: object) -> int:
+        fd: int = real(*arguments)  # type: ignore[arg-type]
+        if not inner:
+            inner.append(-1)
+            inner[0] = again.open(segment)  # the other was quicker
+        return fd
+
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "open", opening)
+        assert again.open(segment) == inner[0] == segment.fd
+    assert len(os.listdir("/proc/self/fd")) == before + 1  # noqa: PTH208
+    again.close()

@@ -165,7 +165,9 @@ def test_a_full_disk_is_told_costs_nothing_and_passes(
     small_disk: Path, loop: Loop, size: int
 ) -> None:
     ballast = small_disk / "ballast"
-    rig = Rig(small_disk / "data", loop, settings(segment_size=1 << 20, large_instance=MIB)).start()
+    rig = Rig(
+        small_disk / "data", loop, settings(segment_size=MIB, large_instance=MIB // 4)
+    ).start()
     errors = []
     for n in range(1000):
         outcome = rig.commit(payload(n, size), meta(n, "pacs"))
@@ -188,7 +190,9 @@ def test_a_full_disk_is_told_costs_nothing_and_passes(
     restarted_from = rig.acked
     rig.close()
     ballast.write_bytes(b"")
-    rig = Rig(small_disk / "data", loop, settings(segment_size=1 << 20, large_instance=MIB)).start()
+    rig = Rig(
+        small_disk / "data", loop, settings(segment_size=MIB, large_instance=MIB // 4)
+    ).start()
     rig.acked = dict(restarted_from)
     assert rig.report.damage == []
     check_all(rig)

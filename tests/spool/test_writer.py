@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router.spool import system, writer
-from router.spool.blocks import BLOCK_SIZE, BlockPool
+from router.spool.blocks import BLOCK_SIZE, SMALL_BLOCK
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import META_LIMIT
 from router.spool.record import Ref
 from tests.spool.conftest import OpenRig
-from tests.spool.spool_samples import KIB, PATIENCE, Loop, Rig, meta, payload, settle
+from tests.spool.spool_samples import KIB, PATIENCE, Loop, Outcome, Rig, meta, payload, settle
 
 MIB = 1 << 20
 
@@ -365,23 +365,6 @@ def test_many_writers_share_little_memory(open_rig: OpenRig) -> None:
     check_clean(rig)
 
 
-def test_memory_falls_back_after_a_burst() -> None:
-    pool = BlockPool(4 * BLOCK_SIZE)
-    blocks = [pool.take() for _ in range(10)]
-    assert pool.scarce
-    assert pool.in_use == 10 * BLOCK_SIZE
-    for block in blocks:
-        pool.give_back([block])
-    assert pool.in_use == 0
-    assert not pool.scarce
-    assert len(pool._free) <= 4
-    kept = [pool.take() for _ in range(4)]
-    assert not pool.scarce
-    pool.give_back(kept)
-    assert (pool.in_use, len(pool._free)) == (0, 4)
-    assert len({id(block) for block in kept}) == 4
-
-
 async def test_quiet_waits_for_the_last_writer(rig: Rig, loop: Loop) -> None:
     first, second = rig.begin(), rig.begin()
     waiting = rig.spool.quiet()
@@ -393,3 +376,117 @@ async def test_quiet_waits_for_the_last_writer(rig: Rig, loop: Loop) -> None:
     with pytest.raises(StopIteration):
         waiting.send(None)
     await rig.spool.quiet()
+
+
+# -- little of it ----------------------------------------------------------------------------------
+
+
+def test_small_instances_under_way_take_little_memory(rig: Rig) -> None:
+    # A peer may have hundreds of requests without an answer: 64 KiB each is too much.
+    writers = [rig.begin() for _ in range(500)]
+    assert rig.spool.blocks.in_use == 0
+    for n, arriving in enumerate(writers):
+        for byte in payload(n, 3):
+            arriving.append(memoryview(bytes([byte])))
+    assert rig.spool.blocks.in_use == 500 * SMALL_BLOCK
+    assert not rig.spool.blocks.scarce
+    kept: list[Ref | None] = []
+    for n, arriving in enumerate(writers):
+        arriving.commit(meta(n).to_bytes(), lambda ref, _, __: kept.append(ref))
+    rig.loop.run_until(lambda: len(kept) == 500)
+    for n, ref in enumerate(kept):
+        assert ref is not None
+        assert rig.read(ref) == payload(n, 3)
+    check_clean(rig)
+
+
+@pytest.mark.parametrize("first", [0, 1, SMALL_BLOCK - 1, SMALL_BLOCK])
+@pytest.mark.parametrize("then", [1, SMALL_BLOCK, BLOCK_SIZE, 4 * BLOCK_SIZE])
+def test_an_instance_that_outgrows_its_small_block_keeps_its_bytes(
+    rig: Rig, first: int, then: int
+) -> None:
+    data = payload(first, first + then)
+    arriving = rig.begin()
+    arriving.append(memoryview(data)[:first])
+    arriving.append(memoryview(data)[first:])
+    kept: list[Ref | None] = []
+    arriving.commit(meta(1).to_bytes(), lambda ref, _, __: kept.append(ref))
+    rig.loop.run_until(lambda: kept)
+    assert kept[0] is not None
+    assert rig.read(kept[0]) == data
+    check_clean(rig)
+
+
+def test_nothing_more_is_taken_while_what_is_under_way_fills_twice_the_memory(
+    open_rig: OpenRig,
+) -> None:
+    rig = open_rig(receive_memory=4 * MIB)
+    writers = []
+    while not rig.spool.refusal:
+        arriving = rig.begin()
+        arriving.append(memoryview(payload(1, BLOCK_SIZE)))
+        writers.append(arriving)
+        assert len(writers) <= 129, "nothing bounds the memory"
+    assert rig.spool.blocks.in_use == 129 * BLOCK_SIZE
+    assert "receive_memory (4 MiB)" in rig.spool.refusal
+    writers.pop().abandon()
+    assert rig.spool.refusal == ""
+    rig.spool.refuse("low disk")
+    assert rig.spool.refusal == "low disk"
+    for arriving in writers:
+        arriving.abandon()
+    check_clean(rig)
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+async def test_quiet_waits_for_the_file_of_an_abandoned_instance(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch, system, "write_all")
+    arriving = rig.begin()
+    arriving.append(memoryview(payload(1, 3 * MIB)))
+    assert held.reached.wait(PATIENCE)
+    other = rig.begin()
+    arriving.abandon()
+    waiting = rig.spool.quiet()
+    waiting.send(None)
+    other.abandon()
+    assert not rig.spool._quiet.is_set()
+    held.go.set()
+    rig.loop.run_until(rig.spool._quiet.is_set)
+    assert files(rig) == []
+    with pytest.raises(StopIteration):
+        waiting.send(None)
+    committed = rig.commit(payload(2, 3 * MIB), meta(2)).kept
+    assert committed.large
+    await rig.spool.quiet()
+
+
+@pytest.mark.parametrize("ending", ["abandon", "commit", "append"])
+def test_what_comes_after_closing_raises_nothing_on_the_loop(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    rig = open_rig()
+    held = Held(monkeypatch, system, "write_all")
+    arriving = rig.begin()
+    arriving.append(memoryview(payload(1, 3 * MIB)))
+    assert held.reached.wait(PATIENCE)
+    outcome = Outcome()
+    if ending == "abandon":
+        arriving.abandon()
+    held.go.set()
+    rig.close()  # runs what the executor posted, after it was shut down
+    if ending == "append":
+        arriving.append(memoryview(payload(1, 3 * MIB)))
+    if ending != "abandon":
+        arriving.commit(meta(1).to_bytes(), outcome)
+    rig.loop.run_ready()
+    if ending != "abandon":
+        assert "closed" in str(outcome.error)
+    assert rig.spool._large_files == 0
+    assert rig.spool.blocks.in_use == 0
+    again = open_rig()
+    again.keeper.sweep()
+    assert files(again) == []

@@ -1,0 +1,192 @@
+"""Transitions of deliveries, written as one, and what they mean for those that repeat them.
+
+Owns the counts that follow from a transition, and that no bytes are lost to a duplicate: a
+delivery that repeats another (DUPLICATE) counts as unsettled while that one is READY or HELD, is
+settled when that one is delivered, and goes in its place when it ends otherwise.  Must not know
+who asks for a transition.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from router.spool.index_database import Database, count, new_counts
+from router.spool.index_types import OPEN_STATES, DeliveryState, Tally
+
+_WAITING = (DeliveryState.READY, DeliveryState.HELD)
+
+Matching = Callable[[Sequence[int]], Collection[tuple[int, int]]]
+"""Of these instances, the DUPLICATE deliveries that an operator drops with what they repeat, as
+(instance id, destination id)."""
+
+
+@dataclass
+class DeliveryRow:
+    """A delivery that is being changed; times in microseconds."""
+
+    instance_id: int
+    destination_id: int
+    state: DeliveryState
+    length: int
+    attempts: int
+    status: int | None
+    reason: str | None
+    due_at: int | None
+    updated_at: int
+
+
+class Changes:
+    """Transitions of deliveries, gathered to be written as one."""
+
+    def __init__(self) -> None:
+        self.counts = new_counts()
+        self._rows: dict[tuple[int, int], DeliveryRow] = {}
+        self._before: dict[tuple[int, int], DeliveryState] = {}
+        self._unsettled: dict[int, tuple[int, int]] = {}
+        self._repeats: list[tuple[int, int, int | None]] = []
+
+    @property
+    def rows(self) -> Iterable[DeliveryRow]:
+        """What changed, each once."""
+        return self._rows.values()
+
+    def ended(self) -> dict[tuple[int, int], DeliveryRow]:
+        """Those that were READY or HELD and are no more, by (instance id, destination id)."""
+        return {
+            key: row
+            for key, row in self._rows.items()
+            if self._before[key] in _WAITING and row.state not in _WAITING
+        }
+
+    def move(self, row: DeliveryRow, state: DeliveryState, *, at: int) -> None:
+        """``row``, whose other fields the caller has set, goes to ``state``.
+
+        A DUPLICATE only from `follow`, with one that it waited for.
+        """
+        key = (row.instance_id, row.destination_id)
+        self._rows[key] = row
+        self._before.setdefault(key, row.state)
+        row.updated_at = at
+        if state is row.state:
+            return
+        count(self.counts, Tally.STATE + row.state, row.destination_id, -1, -row.length)
+        count(self.counts, Tally.STATE + state, row.destination_id, 1, row.length)
+        open_before = row.state in OPEN_STATES or row.state is DeliveryState.DUPLICATE
+        self._count_unsettled(row.instance_id, (state in OPEN_STATES) - open_before, at)
+        row.state = state
+
+    def let_go(self, instance_id: int, *, at: int) -> None:
+        """One DUPLICATE of the instance is settled: what it repeats was delivered."""
+        self._count_unsettled(instance_id, -1, at)
+
+    def repeat(self, row: DeliveryRow, earlier: int | None) -> None:
+        """``row`` repeats ``earlier`` from now on, or nothing."""
+        self._repeats.append((row.instance_id, row.destination_id, earlier))
+
+    def _count_unsettled(self, instance_id: int, change: int, at: int) -> None:
+        if change:
+            before, _ = self._unsettled.get(instance_id, (0, 0))
+            self._unsettled[instance_id] = (before + change, at)
+
+    def write(self, db: Database) -> None:
+        """Into the open transaction."""
+        rows = [
+            (
+                *(r.instance_id, r.destination_id, int(r.state), r.due_at, r.attempts),
+                *(r.updated_at, r.status, r.reason or None),
+            )
+            for r in self.rows
+        ]
+        db.run_rows(_UPDATE_DELIVERIES, rows)
+        db.run_rows(_UPDATE_REPEATS, self._repeats)
+        unsettled = [[i, change, at] for i, (change, at) in self._unsettled.items() if change]
+        db.run_rows(_UPDATE_UNSETTLED, unsettled)
+        db.tally(self.counts)
+
+
+@dataclass
+class Followed:
+    """``dropped``: repeats that went with what they repeat; ``revived``: how many are READY."""
+
+    dropped: list[DeliveryRow] = field(default_factory=list)
+    revived: int = 0
+
+
+def follow(db: Database, changes: Changes, matching: Matching | None = None) -> Followed:
+    """Add to ``changes`` what they mean for the deliveries that repeat those that ended.
+
+    One that became DEAD or DROPPED is not coming.  Of its repeats the first goes in its place
+    and the rest repeat that one; those that ``matching`` names are dropped as it was.
+    """
+    done = Followed()
+    ended = changes.ended()
+    repeats: dict[tuple[int, int], list[DeliveryRow]] = defaultdict(list)
+    for earlier, *row in db.json_rows(_REPEATS, list(ended)):
+        found = DeliveryRow(row[0], row[1], DeliveryState(row[2]), *row[3:])
+        repeats[earlier, found.destination_id].append(found)
+    lost = [key for key in repeats if ended[key].state is not DeliveryState.DELIVERED]
+    meant: Collection[tuple[int, int]] = ()
+    if matching is not None and lost:
+        meant = matching([row.instance_id for key in lost for row in repeats[key]])
+    for key, rows in repeats.items():
+        earlier = ended[key]
+        at = earlier.updated_at
+        if earlier.state is DeliveryState.DELIVERED:
+            for row in rows:
+                changes.let_go(row.instance_id, at=at)
+            continue
+        left: list[DeliveryRow] = []
+        for row in sorted(rows, key=lambda row: row.instance_id):
+            if (row.instance_id, row.destination_id) in meant:
+                row.reason = earlier.reason
+                changes.move(row, DeliveryState.DROPPED, at=at)
+                done.dropped.append(row)
+            else:
+                left.append(row)
+        if not left:
+            continue
+        heir, *others = left
+        heir.reason = f"in place of instance {earlier.instance_id}, {earlier.state.name.lower()}"
+        changes.move(heir, DeliveryState.READY, at=at)
+        changes.repeat(heir, None)
+        for row in others:
+            changes.repeat(row, heir.instance_id)
+        done.revived += 1
+    return done
+
+
+_REPEATS = f"""
+WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
+SELECT json_group_array(json_array(
+    d.duplicate_of, d.instance_id, d.destination_id, d.state, i.length, d.attempts, d.status,
+    d.reason, d.due_at, d.updated_at
+))
+FROM wanted
+CROSS JOIN delivery AS d INDEXED BY delivery_repeat
+    ON d.duplicate_of = wanted.instance_id AND d.destination_id = wanted.destination_id
+CROSS JOIN instance AS i ON i.id = d.instance_id
+WHERE d.duplicate_of IS NOT NULL AND d.state = {int(DeliveryState.DUPLICATE)}
+"""
+_UPDATE_DELIVERIES = """
+WITH o(instance_id, destination_id, state, due_at, attempts, updated_at, status, reason)
+    AS (VALUES {values})
+UPDATE delivery
+SET state = o.state, due_at = o.due_at, attempts = o.attempts, updated_at = o.updated_at,
+    status = o.status, reason = o.reason
+FROM o
+WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
+"""
+_UPDATE_REPEATS = """
+WITH o(instance_id, destination_id, duplicate_of) AS (VALUES {values})
+UPDATE delivery SET duplicate_of = o.duplicate_of
+FROM o
+WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
+"""
+_UPDATE_UNSETTLED = """
+WITH o(id, change, at) AS (VALUES {values})
+UPDATE instance
+SET unsettled = unsettled + o.change,
+    settled_at = CASE WHEN unsettled + o.change = 0 THEN o.at END
+FROM o
+WHERE instance.id = o.id
+"""

@@ -1,0 +1,241 @@
+"""Compaction: live records are copied out of mostly-dead segments, and that comes to an end."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from router.spool import segments as segments_module
+from router.spool.errors import SpoolDamaged, SpoolError
+from router.spool.record import Ref
+from tests.spool.conftest import OpenRig
+from tests.spool.keeping import LARGE, deliver, fill, gone, lives
+from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload
+
+
+@pytest.fixture
+def rig(open_rig: OpenRig) -> Rig:
+    """With room for compaction."""
+    made = open_rig(spare_segments=3)
+    made.step()
+    return made
+
+
+def sparse(rig: Rig, keep: int = 1) -> tuple[list[Ref], list[Ref]]:
+    """A sealed segment of which only `keep` small instances live on."""
+    refs = fill(rig, 10, 12_000, "pacs")
+    deliver(rig, refs[keep:])
+    gone(rig, refs[keep:])
+    return refs[:keep], refs[keep:]
+
+
+def test_live_records_are_copied_out_of_a_mostly_dead_segment(rig: Rig) -> None:
+    kept, _ = sparse(rig, 3)
+    large = fill(rig, 1, LARGE, "pacs")
+    before = rig.spool.open_reader(kept[0])
+    started = [memoryview(bytearray(5000))]
+    before.read(started)
+    moved = sum(rig.step().moved for _ in range(3))
+    assert moved == 4
+    for ref in (*kept, *large):
+        assert rig.row(ref.id).ref.generation > ref.generation
+        assert rig.read(ref) == rig.acked[ref.id][0], "a place of before leads nowhere"
+    rest = [memoryview(bytearray(7000))]
+    before.read(rest)
+    assert bytes(started[0]) + bytes(rest[0]) == payload(0, 12_000)
+    assert kept[0].generation in lives(rig), "recycled while it was being read"
+    before.close()
+    rig.step()
+    assert kept[0].generation not in lives(rig)
+    check_all(rig)
+    assert rig.keeper.sweep() == 0
+    check_all(rig)
+
+
+def test_compaction_ends(rig: Rig) -> None:
+    sparse(rig, 2)
+    moved = [rig.step().moved for _ in range(6)]
+    assert sum(moved) == 2
+    assert moved[-1] == 0
+    rig.spool.segments.seal()
+    assert sum(rig.step().moved for _ in range(5)) == 2, "of the next sparse segment, once"
+
+
+def test_a_fuller_segment_is_left_alone(rig: Rig) -> None:
+    refs = fill(rig, 8, 12_000, "pacs")
+    deliver(rig, refs[6:])
+    assert rig.step().moved == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "room"),
+    [(60, 200, 256), (60, 80_000, 256), (20, 3000, 40_000), (14, 80_000, 40_000)],
+    ids=["small", "large", "small with long descriptions", "large with long descriptions"],
+)
+def test_fully_live_segments_are_not_copied_for_ever(
+    rig: Rig, count: int, size: int, room: int
+) -> None:
+    # A block each, or a long description, fills a segment that has hardly a byte of data sets.
+    refs = []
+    for n in range(count):
+        large = size > 64 * KIB
+        what = dataclasses.replace(meta(n, "pacs"), reason="x" * (room - 256))
+        done = rig.submit(payload(n, 3 * size if large else size), what)
+        rig.loop.run_until(lambda done=done: done.told)
+        refs.append(done.kept)
+    rig.feed()
+    if room == 256:
+        assert len({ref.generation for ref in refs}) == 1
+    moved = [rig.step().moved for _ in range(6)]
+    rig.spool.segments.seal()
+    moved += [rig.step().moved for _ in range(6)]
+    assert moved == [0] * 12
+    check_all(rig)
+
+
+def test_what_fills_up_with_copies_is_not_copied_for_ever(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.spool.keeper._MOVE_STEP", 1)
+    # Each guess, made from the next record, falls short of the rest: only what was copied tells.
+    refs = fill(rig, 10, 200, "pacs")
+    taken = {ref.id: 60 * KIB // (len(refs) - n) for n, ref in enumerate(refs)}
+    monkeypatch.setattr(rig.spool, "record_bytes", lambda some: sum(taken[r.id] for r in some))
+    moved = sum(rig.step().moved for _ in range(30))
+    assert 1 <= moved <= 4
+    check_all(rig)
+
+
+def test_a_step_of_compaction_is_one_group_and_bounded_in_memory(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, _ = sparse(rig, 4)
+    monkeypatch.setattr("router.spool.keeper._MOVE_BYTES", 3 * 12_000)
+    rig.groups.clear()
+    upkeep = rig.loop.in_thread(rig.keeper.step, 2e9)
+    assert (upkeep.moved, upkeep.again) == (3, True)
+    assert sum(rig.groups) == 3
+    assert len(rig.groups) <= 2, "a sync and a round trip for each record"
+    assert rig.step().moved == 1
+    assert len(kept) == 4
+    check_all(rig)
+
+
+def test_without_room_nothing_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse(rig)
+    rig.spool.segments.trim(0)
+    monkeypatch.setattr(segments_module, "free_bytes", lambda _: 0)
+    assert rig.step().moved == 0
+    check_all(rig)
+
+
+def test_a_damaged_record_stops_no_compaction(rig: Rig) -> None:
+    # Tried with the others again every second, it would fill the disk with their copies.
+    kept, _ = sparse(rig, 3)
+    segment = rig.spool.segments.pin(kept[1].generation)
+    assert segment is not None
+    rig.spool.segments.unpin(segment)
+    with segment.path.open("r+b") as file:
+        file.seek(kept[1].data_offset + 100)
+        file.write(b"rot")
+    upkeep = rig.step()
+    assert upkeep.moved == 2
+    assert f"instance {kept[1].id}" in upkeep.trouble
+    written = rig.spool.segments.active.used
+    for _ in range(5):
+        upkeep = rig.step()
+        assert upkeep.moved == 0
+        assert f"instance {kept[1].id}" in upkeep.trouble
+    assert rig.spool.segments.active.used == written
+    assert kept[1].generation in lives(rig), "the damaged one keeps its segment"
+    rig.acked.pop(kept[1].id)
+    check_all(rig)
+    (other,), _ = sparse(rig, 1)
+    for _ in range(3):
+        rig.step()
+    assert rig.row(other.id).ref.generation > other.generation, "it waits behind the damaged one"
+    deliver(rig, [kept[1]])
+    for _ in range(3):
+        upkeep = rig.step()
+    assert upkeep.trouble == ""
+    assert kept[1].generation not in lives(rig)
+
+
+def test_copies_made_before_a_failure_are_not_made_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, _ = sparse(rig, 4)
+    real = rig.spool.relocate
+    calls: list[int] = []
+
+    def failing(refs: Sequence[Ref]) -> list[Ref | SpoolError]:
+        first = not calls
+        calls.extend(ref.id for ref in refs)
+        if first:
+            return [*real(refs[:2]), *[SpoolError("the disk is gone")] * 2]
+        return real(refs)
+
+    monkeypatch.setattr(rig.spool, "relocate", failing)
+    assert rig.step().trouble == "the disk is gone"
+    places = [rig.row(ref.id).ref.generation > ref.generation for ref in kept]
+    assert places == [True, True, False, False]
+    rig.step()
+    assert calls == [ref.id for ref in (*kept, *kept[2:])]
+    check_all(rig)
+
+
+def test_moves_that_the_index_does_not_note_are_no_moves(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, _ = sparse(rig, 2)
+
+    def failing(_: object) -> None:
+        raise SpoolError("the index cannot be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.index, "move", failing)
+        assert "the index" in rig.step().trouble
+    rig.spool.segments.seal()
+    rig.step()
+    check_all(rig)
+    assert all(ref.id in rig.acked for ref in kept)
+
+
+def test_relocating_what_is_gone_is_damage(rig: Rig) -> None:
+    ref = Ref(1, 99, 4096, 5000, 10, 0)
+    with pytest.raises(SpoolDamaged, match="is gone"):
+        rig.relocate(ref)
+
+
+@pytest.mark.parametrize("flags", [False, True])
+def test_relocation_keeps_the_bytes_and_the_description(open_rig: OpenRig, flags: bool) -> None:
+    rig = open_rig()
+    size = LARGE if flags else 0
+    ref = rig.commit(payload(1, size), meta(1, "pacs")).kept
+    rig.feed()
+    for _ in range(3):  # a copy of a copy keeps its origin
+        rig.spool.segments.seal()
+        ref = rig.relocate(ref)
+        rig.index.move([ref])
+    rig.spool.segments.seal()
+    latest = list(rig.spool.recover(None))[-1]
+    assert latest.ref == ref
+    assert (latest.moved, latest.origin, latest.damage) == (True, 1, "")
+    assert latest.meta == meta(1, "pacs")
+    check_all(rig)
+
+
+def test_more_than_a_step_is_done_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.spool.keeper._PURGE_STEP", 4)
+    monkeypatch.setattr("router.spool.keeper._MOVE_STEP", 2)
+    kept, _ = sparse(rig, 3)
+    done = []
+    while True:
+        upkeep = rig.step()
+        done.append((upkeep.purged, upkeep.moved))
+        if not upkeep.again:
+            break
+    assert sum(purged for purged, _ in done) == 7
+    assert sum(moved for _, moved in done) == 3
+    assert len(kept) == 3
+    check_all(rig)

@@ -1,0 +1,81 @@
+"""Stopping a whole gateway: one bound for all of it, and no way back."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from router.app import Gateway
+from router.config import loads
+from tests.net.support import Wire, request
+
+TEXT = """
+data_dir: {data_dir}
+local: [{{ae_title: ROUTER, listen: "127.0.0.1:0", accept: any}}]
+http: {{listen: "127.0.0.1:0"}}
+network: {{stop_timeout: {timeout}, artim_timeout: 30s}}
+spool: {{segment_size: 4MiB, large_instance: 1MiB, low_disk: 1MiB}}
+"""
+
+
+def gateway(directory: Path, timeout: str) -> Gateway:
+    text = TEXT.format(data_dir=directory / "data", timeout=timeout)
+    return Gateway(loads(text, "c.yaml", os.environ), lambda: loads(text, "c.yaml", os.environ))
+
+
+async def association(subject: Gateway) -> Wire:
+    wire = await Wire.open(subject.listeners.listening["127.0.0.1:0"])
+    await wire.send(request())
+    assert await wire.pdu() is not None
+    return wire
+
+
+def test_instances_under_way_for_ever_held_up_the_stop(tmp_path: Path) -> None:
+    """Regression: nothing bounded the wait for the spool, and each part took the whole time."""
+
+    async def scenario() -> None:
+        subject = gateway(tmp_path, "300ms")
+        await subject.start()
+        writer = subject.spool.begin(lambda: None)  # whose end never comes
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await subject.stop()
+        assert loop.time() - began < 5
+        writer.abandon()
+
+    with capture_logs() as lines:
+        asyncio.run(scenario())
+    assert any("still being written at stop" in line["event"] for line in lines)
+
+
+def test_a_peer_that_does_not_close_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        subject = gateway(tmp_path, "20s")
+        await subject.start()
+        wire = await association(subject)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await subject.stop()
+        assert loop.time() - began < 8
+        await wire.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_while_stopping_opened_the_listeners_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        subject = gateway(tmp_path, "5s")
+        await subject.start()
+        # The file is being read when the gateway is told to stop.
+        reloading = asyncio.create_task(subject.reload())
+        await asyncio.sleep(0)
+        await subject.stop()
+        changes, problems = await reloading
+        assert (changes, subject.listeners.listening) == ((), {})
+        assert "being stopped" in str(problems[0])
+        changes, problems = await subject.reload()
+        assert "being stopped" in str(problems[0])
+        assert subject.listeners.listening == {}
+
+    asyncio.run(scenario())
