@@ -4,6 +4,8 @@ Owns a pool of blocks of two sizes, used again and again, so that receiving allo
 Used on the event loop's thread only.
 """
 
+import mmap
+
 BLOCK_SIZE = 64 * 1024
 SMALL_BLOCK = 4 * 1024
 
@@ -29,7 +31,8 @@ class BlockPool:
         if self._free:
             self._idle -= BLOCK_SIZE
             return self._free.pop()
-        return memoryview(bytearray(BLOCK_SIZE))
+        # Page-aligned, as O_DIRECT wants it; private, so that it counts as memory of the process.
+        return memoryview(mmap.mmap(-1, BLOCK_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     def take_small(self) -> memoryview:
         """A block of 4 KiB with unspecified contents."""

@@ -7,6 +7,7 @@ of OSError.  Tests stand in for these functions to play a disk that fails or for
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from router.spool.errors import SpoolError, SpoolFull
 
 IOV_MAX = 1024
+_DIRECT_BLOCK = 4096
 _SYNC_FILE_RANGE_WRITE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +49,43 @@ def write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> in
         if count:
             pending[0] = memoryview(pending[0])[count:]
     return written
+
+
+def write_past_cache(fd: int, buffers: Sequence[memoryview], offset: int) -> None:
+    """Write all of `buffers` from `offset`, without filling the page cache where that can be.
+
+    What is a whole number of blocks, in page-aligned memory, goes by O_DIRECT; the rest, and
+    everything where the file system knows no O_DIRECT, through the page cache.  Either way it
+    is durable only after `sync_data`.  Raises OSError.
+    """
+    direct = list(buffers)
+    rest: list[memoryview] = []
+    if len(direct[-1]) % _DIRECT_BLOCK:
+        last = direct.pop()
+        cut = len(last) & -_DIRECT_BLOCK
+        direct += [last[:cut]] if cut else []
+        rest = [last[cut:]]
+    if direct and _set_direct(fd, on=True):
+        try:
+            offset += write_all(fd, direct, offset)
+            direct = []
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            _set_direct(fd, on=False)
+    if direct or rest:
+        length = write_all(fd, direct + rest, offset)
+        start_writeback(fd, offset, length)
+
+
+def _set_direct(fd: int, *, on: bool) -> bool:
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+    except OSError:
+        return False  # the file system knows no O_DIRECT
+    return True
 
 
 def sync_data(fd: int) -> None:

@@ -320,10 +320,9 @@ class _LargeFile:
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
-            system.write_all(self._fd, pieces, offset)
+            system.write_past_cache(self._fd, pieces, offset)
             self._counted += length
             self._host.large_grew(length)
-            system.start_writeback(self._fd, offset, length)
 
         def then() -> None:
             self._host.blocks.give_back(blocks)

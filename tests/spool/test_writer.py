@@ -1,6 +1,7 @@
 """One instance on its way in: memory, files of their own, and what is given back at the end."""
 
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router.spool import system, writer
-from router.spool.blocks import BLOCK_SIZE, SMALL_BLOCK
+from router.spool.blocks import BLOCK_SIZE, SMALL_BLOCK, BlockPool
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import META_LIMIT
 from router.spool.record import Ref
@@ -98,7 +99,7 @@ def test_a_fault_that_is_no_error_of_the_disk_is_told(
     def failing(*_: object) -> int:
         raise MemoryError
 
-    monkeypatch.setattr(system, "start_writeback", failing)
+    monkeypatch.setattr(system, "write_past_cache", failing)
     outcome = rig.commit(payload(1, 3 * MIB), meta(1))
     assert type(outcome.error) is SpoolError
     check_clean(rig)
@@ -490,3 +491,37 @@ def test_what_comes_after_closing_raises_nothing_on_the_loop(
     again = open_rig()
     again.keeper.sweep()
     assert files(again) == []
+
+
+@pytest.mark.parametrize("length", [1, 4095, 4096, 4097, 65536, 3 * 65536 + 5])
+@pytest.mark.parametrize("direct", [True, False], ids=["O_DIRECT", "no O_DIRECT"])
+def test_past_the_cache_every_length_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, direct: bool
+) -> None:
+    if not direct:
+        monkeypatch.setattr(system, "_set_direct", lambda fd, *, on: False)
+    data = payload(7, length)
+    pool = BlockPool(1 << 20)
+    pieces = []
+    for at in range(0, length, BLOCK_SIZE):
+        part = data[at : at + BLOCK_SIZE]
+        block = pool.take()
+        block[: len(part)] = part
+        pieces.append(block[: len(part)])
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        system.write_past_cache(fd, pieces, 8192)
+        assert os.pread(fd, length + 1, 8192) == data
+        assert not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
+    finally:
+        os.close(fd)
+
+
+def test_memory_that_is_not_aligned_goes_through_the_cache(tmp_path: Path) -> None:
+    data = bytearray(payload(8, 3 * 4096 + 1))
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        system.write_past_cache(fd, [memoryview(data)[1:]], 0)
+        assert os.pread(fd, len(data), 0) == data[1:]
+    finally:
+        os.close(fd)
