@@ -173,7 +173,7 @@ def test_abandoning_gives_everything_back(rig: Rig, size: int) -> None:
     assert files(rig) == []
 
 
-@pytest.mark.parametrize("name", ["write_all", "start_writeback"])
+@pytest.mark.parametrize("name", ["write_all", "write_past_cache"])
 @pytest.mark.parametrize("code", [0, errno.EIO])
 def test_abandoning_while_the_file_is_being_written(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str, code: int
