@@ -153,10 +153,9 @@ class Life:
         # As after a failed group; otherwise a small workload fills few segments.
         position = rig.index.indexed_position()
         assert position is None or position.generation > 0
-        done: list[object] = []
-        rig.spool.executor.submit(rig.spool.segments.seal).add_done_callback(done.append)
-        rig.spool.executor.submit(lambda: self.loop.post(lambda: None))
-        self.loop.run_until(lambda: done)
+        future = rig.spool.executor.submit(rig.spool.segments.seal)
+        future.add_done_callback(lambda _: self.loop.post(lambda: None))
+        self.loop.run_until(future.done)
 
     # -- the cut -----------------------------------------------------------------------------------
 
