@@ -75,6 +75,9 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
             )
             continue
         report.last_id = max(report.last_id, found.ref.id)
+        if found.damage and found.meta.disposition == "discard":
+            # Nobody is to have it, and its file may have been purged before the index was lost.
+            found = dataclasses.replace(found, damage="")
         if found.damage:
             report.damage.append(f"instance {found.ref.id}: {found.damage}")
         batch.append(found)

@@ -271,6 +271,22 @@ def test_what_recovery_finds_is_synced_first(
     assert {segment_of(rig, large).name, f"{large.id:016x}.dat"} <= synced
 
 
+def test_a_discarded_instance_whose_file_was_purged_is_no_damage_when_the_index_is_lost(
+    tmp_path: Path, loop: Loop
+) -> None:
+    rig = Rig(tmp_path / "spool", loop, small()).start()
+    rig.commit(payload(1, 200_000), meta(1, disposition="discard"))
+    rig.feed()
+    rig.step()
+    rig.close()
+    forget_index(rig, None)
+    rig = Rig(tmp_path / "spool", loop, small()).start()
+    assert rig.report.damage == []
+    (row,) = rig.index.instances(Filter(), 10)
+    assert row.meta.disposition == "discard"
+    rig.close()
+
+
 # -- any sequence ----------------------------------------------------------------------------------
 
 ACTIONS = st.lists(
