@@ -116,28 +116,8 @@ class Gateway:
 
     async def _start(self) -> None:
         config = self.loaded.config
-        loop = asyncio.get_running_loop()
         self._exit.callback(self.index_thread.close)
-        self.spool = await self.index_thread.run(
-            Spool.open,
-            config.data_dir / "spool",
-            config.spool,
-            loop.call_soon_threadsafe,
-            self.counters.on_committed,
-        )
-        self._exit.push_async_callback(self.index_thread.run, self.spool.close)
-        self.index = await self.index_thread.run(_open_index, config.data_dir / "index.sqlite")
-        self._exit.push_async_callback(self.index_thread.run, self.index.close)
-        await self._recover(config)
-        account = await self.index_thread.run(self.index.account)
-        self.received_before = account.received
-        self.keeper = Keeper(self.spool, self.index)
-        await self.index_thread.run(self.keeper.sweep)
-        for note in self.spool.notes:
-            _log.warning("spool", note=note)
-        self._tasks.append(loop.create_task(self._keep(), name="keeper"))
-        self._tasks.append(loop.create_task(self._supply(), name="supply"))
-        self._exit.push_async_callback(self._cancel_tasks)
+        await self._open_spool(config)
         self.forwarder = Forwarder(
             index=_QueueGateway(self.index, self.index_thread),
             open_reader=self.spool.open_reader,
@@ -187,6 +167,30 @@ class Gateway:
         )
         for warning in self.loaded.warnings:
             _log.warning("configuration", warning=str(warning))
+
+    async def _open_spool(self, config: Config) -> None:
+        """Spool and index, in agreement, with their upkeep running."""
+        loop = asyncio.get_running_loop()
+        self.spool = await self.index_thread.run(
+            Spool.open,
+            config.data_dir / "spool",
+            config.spool,
+            loop.call_soon_threadsafe,
+            self.counters.on_committed,
+        )
+        self._exit.push_async_callback(self.index_thread.run, self.spool.close)
+        self.index = await self.index_thread.run(_open_index, config.data_dir / "index.sqlite")
+        self._exit.push_async_callback(self.index_thread.run, self.index.close)
+        await self._recover(config)
+        account = await self.index_thread.run(self.index.account)
+        self.received_before = account.received
+        self.keeper = Keeper(self.spool, self.index)
+        await self.index_thread.run(self.keeper.sweep)
+        for note in self.spool.notes:
+            _log.warning("spool", note=note)
+        self._tasks.append(loop.create_task(self._keep(), name="keeper"))
+        self._tasks.append(loop.create_task(self._supply(), name="supply"))
+        self._exit.push_async_callback(self._cancel_tasks)
 
     async def _recover(self, config: Config) -> None:
         suppress = config.storage.duplicates == "suppress"

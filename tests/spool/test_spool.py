@@ -73,7 +73,10 @@ def test_a_full_disk_does_not_keep_the_lock_from_being_taken(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("router.spool.spool.os.pwrite", full)
-    os.close(lock_directory(tmp_path))
+    held = lock_directory(tmp_path)
+    with pytest.raises(SpoolLocked):
+        lock_directory(tmp_path)
+    os.close(held)
 
 
 @pytest.mark.parametrize("text", ["2\n", "99\n", "", "x\n", "-1\n"])
