@@ -120,7 +120,7 @@ class Gateway:
         await self._open_spool(config)
         self.forwarder = Forwarder(
             index=_QueueGateway(self.index, self.index_thread),
-            open_reader=self.spool.open_reader,
+            open_reader=self.spool.open_recent,
             clock=time.time,
             random=random.Random(),
             observer=self.counters,

@@ -314,7 +314,7 @@ class _Store(_Answering):
         self._meta = meta = self._describe(attributes, error)
         description = meta.to_bytes()
         self._settled = True
-        self._writer.commit(description, self._committed)
+        self._writer.commit(description, self._committed, len(meta.routes))
 
     def _describe(self, attributes: dict[int, tuple[str, ...]], error: str) -> InstanceMeta:
         association, command, service = self.association, self.command, self.service

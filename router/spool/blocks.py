@@ -5,34 +5,55 @@ Used on the event loop's thread only.
 """
 
 import mmap
+from collections.abc import Callable
 
 BLOCK_SIZE = 64 * 1024
 SMALL_BLOCK = 4 * 1024
 
 
+def aligned(size: int) -> memoryview:
+    """Zeroed memory of our own that begins at a page, as O_DIRECT wants it.
+
+    Private, so that it counts as memory of the process.
+    """
+    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def _nothing() -> None:
+    """Nobody keeps blocks."""
+
+
 class BlockPool:
-    """Hands out writable blocks of 64 KiB, and of 4 KiB for what may stay that small.
+    """Hands out writable blocks of 64 KiB, page-aligned, and of 4 KiB for what may stay that small.
 
     `limit` is the number of bytes above which `scarce` is True; it does not stop `take`, since
     what has begun to arrive must go somewhere: writers then pass their blocks to disk early.
+
+    Blocks may also be *kept* with what is in them: they count apart, and are given up, by calls
+    of `reclaim`, when those that are taken need the room.
     """
 
     def __init__(self, limit: int) -> None:
-        self._free: list[memoryview] = []
-        self._free_small: list[memoryview] = []
-        self._limit = max(BLOCK_SIZE, limit)
-        self._idle = 0
+        self.limit = max(BLOCK_SIZE, limit)
         self.in_use = 0
         """Bytes in blocks that are taken."""
+        self.kept = 0
+        """Bytes in blocks that are kept."""
+        self.reclaim: Callable[[], None] = _nothing
+        """Forget the oldest of what is kept."""
+        self._free: list[memoryview] = []
+        self._free_small: list[memoryview] = []
+        self._idle = 0
 
     def take(self) -> memoryview:
         """A block of 64 KiB with unspecified contents."""
         self.in_use += BLOCK_SIZE
+        if not self._free and self.kept and self.in_use + self.kept > self.limit:
+            self.reclaim()
         if self._free:
             self._idle -= BLOCK_SIZE
             return self._free.pop()
-        # Page-aligned, as O_DIRECT wants it; private, so that it counts as memory of the process.
-        return memoryview(mmap.mmap(-1, BLOCK_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        return aligned(BLOCK_SIZE)
 
     def take_small(self) -> memoryview:
         """A block of 4 KiB with unspecified contents."""
@@ -45,19 +66,33 @@ class BlockPool:
     def give_back(self, blocks: list[memoryview]) -> None:
         """Return blocks, as they were taken, whose contents are no longer needed."""
         for block in blocks:
-            size = len(block)
-            self.in_use -= size
-            # Beyond the limit blocks are not kept: memory falls back after a burst.
-            if self.in_use + self._idle + size <= self._limit:
-                self._idle += size
-                (self._free if size == BLOCK_SIZE else self._free_small).append(block)
+            self.in_use -= len(block)
+            self._put(block)
+
+    def keep(self, size: int) -> None:
+        """Blocks of `size` bytes that were taken are kept from now on, until `forget`."""
+        self.in_use -= size
+        self.kept += size
+
+    def forget(self, blocks: list[memoryview]) -> None:
+        """Return blocks that were kept."""
+        for block in blocks:
+            self.kept -= len(block)
+            self._put(block)
+
+    def _put(self, block: memoryview) -> None:
+        # Beyond the limit blocks are not used again: memory falls back after a burst.
+        size = len(block)
+        if self.in_use + self.kept + self._idle + size <= self.limit:
+            self._idle += size
+            (self._free if size == BLOCK_SIZE else self._free_small).append(block)
 
     @property
     def scarce(self) -> bool:
         """More than the limit is taken."""
-        return self.in_use > self._limit
+        return self.in_use > self.limit
 
     @property
     def exhausted(self) -> bool:
         """More than twice the limit is taken: nothing more should begin to arrive."""
-        return self.in_use > 2 * self._limit
+        return self.in_use > 2 * self.limit

@@ -9,15 +9,15 @@ what the kernel still holds of it is in an unknown state (PostgreSQL learnt this
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from router.spool import system
+from router.spool.batch import Batch, in_place, padded
 from router.spool.errors import SpoolError
 from router.spool.layout import (
     BLOCK,
     FLAG_LARGE,
-    RECORD_HEADER_SIZE,
     RecordHeader,
     crc32,
     record_size,
@@ -32,9 +32,11 @@ GROUP_LIMIT = 256
 class Job:
     """One record to be written: `buffers` hold the data set, unless it is in its own file.
 
-    `crc` is given for a data set in its own file and computed for the others.  After the group,
-    either `ref` and `end` (the position behind the record) or `error` is set, then `done(job)`
-    runs on the thread that `post` leads to.  `origin` is for copies, see `RecordHeader`.
+    Buffers that are `page_aligned` may be longer than the data set: to the block boundary behind
+    it they are ours until the job is done.  `crc` is given for a data set in its own file and
+    computed for the others.  After the group, either `ref` and `end` (the position behind the
+    record) or `error` is set, then `done(job)` runs on the thread that `post` leads to.
+    `origin` is for copies, see `RecordHeader`.
     """
 
     id: int
@@ -45,6 +47,7 @@ class Job:
     flags: int = 0
     crc: int = 0
     origin: int = 0
+    page_aligned: bool = False
     ref: Ref | None = None
     end: Position | None = None
     error: SpoolError | None = None
@@ -68,6 +71,7 @@ class Committer:
         self._post = post
         self._on_group = on_group
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._batch = Batch()
         self._thread = threading.Thread(target=self._run, name="spool-commit", daemon=True)
 
     def start(self) -> None:
@@ -110,6 +114,7 @@ class Committer:
         try:
             self._write_and_sync(jobs, touched)
         except Exception as error:  # noqa: BLE001 - the thread must outlive any fault
+            self._batch.clear()
             self._segments.seal()
             known = error if isinstance(error, SpoolError) else _internal(error)
             for job in jobs:
@@ -124,7 +129,10 @@ class Committer:
 
     def _fits(self, job: Job) -> bool:
         """One that fits no segment must not take the others of its group down."""
-        size = record_size(len(job.meta), 0 if job.flags & FLAG_LARGE else job.length)
+        large = bool(job.flags & FLAG_LARGE)
+        if not large and in_place(job.length, page_aligned=job.page_aligned):
+            job.meta = padded(job.meta)
+        size = record_size(len(job.meta), 0 if large else job.length)
         if BLOCK + size > self._segments.size:
             job.error = SpoolError(f"a record of {size} bytes does not fit a segment")
         return job.error is None
@@ -136,6 +144,7 @@ class Committer:
                 # Sealed by a later job of the group, it must keep its descriptor and its life.
                 self._segments.pin(segment.generation)
                 touched[segment.generation] = segment
+        self._batch.flush()
         for segment in touched.values():
             with system.translated(f"syncing segment {segment.path.name}"):
                 system.sync_data(segment.fd)
@@ -163,13 +172,15 @@ class Committer:
         size = record_size(len(job.meta), 0 if large else job.length)
         segment = self._segments.active
         if segment is None or segment.used + size > segment.size:
+            self._batch.flush()
             segment = self._segments.activate()
+        data = [] if large else list(_exactly(job.buffers, job.length))
         crc = job.crc
         if not large:
             crc = 0
-            for buffer in job.buffers:
-                crc = crc32(buffer, crc)
-        header = RecordHeader(
+            for piece in data:
+                crc = crc32(piece, crc)
+        job.header = header = RecordHeader(
             flags=job.flags,
             generation=segment.generation,
             offset=segment.used,
@@ -180,13 +191,21 @@ class Committer:
             meta_crc=crc32(job.meta),
             origin=job.origin,
         )
-        head = header.to_bytes() + job.meta
-        assert len(head) == RECORD_HEADER_SIZE + header.meta_length
-        with system.translated(f"writing to segment {segment.path.name}"):
-            system.write_all(segment.fd, [head, *job.buffers], header.offset)
+        if not large and in_place(job.length, page_aligned=job.page_aligned):
+            self._batch.add(segment, header, job.meta, job.buffers)
+        else:
+            self._batch.add_copied(segment, header, job.meta, data)
         segment.used += size
-        job.header = header
         return segment
+
+
+def _exactly(buffers: Sequence[memoryview], length: int) -> Iterator[memoryview]:
+    """The first `length` bytes of `buffers`."""
+    for buffer in buffers:
+        yield buffer[:length] if length < len(buffer) else buffer
+        length -= len(buffer)
+        if length <= 0:
+            return
 
 
 def _internal(error: Exception) -> SpoolError:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from router.spool import system
+from router.spool.blocks import aligned
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import BLOCK, SegmentHeader
 from router.spool.record import Position
 
-_ZEROS = bytes(1 << 20)
+_ZEROS = aligned(1 << 20)
 _OPEN_LIMIT = 64
 
 
@@ -24,6 +25,7 @@ class Segment:
 
     __slots__ = (
         "acked",
+        "direct",
         "fd",
         "generation",
         "number",
@@ -41,6 +43,8 @@ class Segment:
         self.size = size
         self.generation = generation
         self.fd = -1
+        self.direct = -1
+        """For the committer's writes past the page cache, while the segment is active."""
         self.past = 0
         self.pins = 0
         self.used = BLOCK
@@ -180,19 +184,19 @@ class SegmentTable:
             self._next_generation += 1
         header = SegmentHeader(segment.size, generation, segment.past)
         with system.translated(f"beginning segment {segment.path.name}"):
-            fd = -1
+            fd = direct = -1
             try:
                 fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+                direct = system.open_direct(segment.path, os.O_WRONLY)
                 system.write_all(fd, [header.to_bytes()], 0)
                 system.sync_data(fd)
             except OSError:
-                if fd >= 0:
-                    os.close(fd)
+                _close_all([fd, direct])
                 # It is of no use, and must not take space that nobody accounts for.
                 segment.path.unlink(missing_ok=True)
                 raise
         with self._lock:
-            segment.fd = fd
+            segment.fd, segment.direct = fd, direct
             segment.generation = generation
             segment.used = BLOCK
             segment.acked = 0
@@ -207,9 +211,11 @@ class SegmentTable:
             self._seal()
 
     def _seal(self) -> None:
-        if self._active is not None:
-            self._active.pins -= 1
-            self._active = None
+        active, self._active = self._active, None
+        if active is not None:
+            active.pins -= 1
+            _close_all([active.direct])
+            active.direct = -1
 
     @property
     def active(self) -> Segment | None:
@@ -255,10 +261,7 @@ class SegmentTable:
                 os.posix_fallocate(fd, 0, self._size)
                 if zeroed:
                     # Blocks that were written once need no metadata in later syncs.
-                    for offset in range(0, self._size, len(_ZEROS)):
-                        count = min(len(_ZEROS), self._size - offset)
-                        system.write_all(fd, [memoryview(_ZEROS)[:count]], offset)
-                        system.start_writeback(fd, offset, count)
+                    _write_zeros(path, 0, self._size)
                 system.write_all(fd, [SegmentHeader(self._size, 0).to_bytes()], 0)
                 os.fsync(fd)
                 system.sync_directory(self._directory)
@@ -307,9 +310,7 @@ class SegmentTable:
         try:
             if wipe:
                 # First, and synced: a free segment is one that needs no wiping any more.
-                for offset in range(BLOCK, segment.size, len(_ZEROS)):
-                    count = min(len(_ZEROS), segment.size - offset)
-                    system.write_all(fd, [memoryview(_ZEROS)[:count]], offset)
+                _write_zeros(segment.path, BLOCK, segment.size)
                 system.sync_data(fd)
             # Not synced: should it be lost, the index still says that the life is over.
             header = SegmentHeader(segment.size, 0, segment.generation)
@@ -391,6 +392,16 @@ class SegmentTable:
             for segment in self._lives.values():
                 segment.fd = -1
         _close_all(descriptors)
+
+
+def _write_zeros(path: Path, start: int, end: int) -> None:
+    """Past the page cache, which is for what somebody reads.  Not synced.  Raises OSError."""
+    fd = system.open_direct(path, os.O_WRONLY)
+    try:
+        for offset in range(start, end, len(_ZEROS)):
+            system.write_blocks(fd, [_ZEROS[: min(len(_ZEROS), end - offset)]], offset)
+    finally:
+        os.close(fd)
 
 
 def _close_all(descriptors: Iterable[int]) -> None:

@@ -22,6 +22,7 @@ from router.spool.committer import Committer, Job
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolLocked
 from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, align
 from router.spool.reader import Reader
+from router.spool.recent import Recent, RecentReader
 from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
 from router.spool.segments import SegmentTable, free_bytes
@@ -55,6 +56,7 @@ class Spool:
         self.large_directory = directory / "large"
         self.large_instance = settings.large_instance
         self.blocks = BlockPool(settings.receive_memory)
+        self.recent = Recent(self.blocks)
         self.executor = ThreadPoolExecutor(_LARGE_THREADS, "spool-large")
         self.segments = SegmentTable(directory / "segments", settings.segment_size, _RESERVE)
         self.notes: list[str] = []
@@ -229,6 +231,13 @@ class Spool:
         if segment is None:
             raise SpoolDamaged(f"instance {ref.id}: segment generation {ref.generation} is gone")
         return Reader(ref, self.segments, segment, segment.path)
+
+    def open_recent(self, ref: Ref) -> Reader | RecentReader:
+        """As `open_reader`, from memory when it was committed a moment ago.
+
+        On the event loop's thread only.
+        """
+        return self.recent.open(ref) or self.open_reader(ref)
 
     def same_bytes(self, first: Ref, second: Ref) -> bool:
         """Whether two instances are known to have equal data sets.  Blocking.

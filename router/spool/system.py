@@ -51,6 +51,30 @@ def write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> in
     return written
 
 
+def open_direct(path: Path, flags: int) -> int:
+    """Open for `write_blocks`: by O_DIRECT where the file system knows it.  Raises OSError."""
+    try:
+        return os.open(path, flags | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return os.open(path, flags | os.O_CLOEXEC)
+
+
+def write_blocks(fd: int, buffers: Sequence[memoryview], offset: int) -> None:
+    """Write whole blocks from page-aligned memory, past the page cache where that can be.
+
+    `fd` comes from `open_direct`.  Durable only after `sync_data`.  Raises OSError.
+    """
+    try:
+        write_all(fd, buffers, offset)
+    except OSError as error:
+        # Larger blocks than ours are wanted: all of it once more, through the cache, for good.
+        if error.errno != errno.EINVAL or not _set_direct(fd, on=False):
+            raise
+        write_all(fd, buffers, offset)
+
+
 def write_past_cache(fd: int, buffers: Sequence[memoryview], offset: int) -> None:
     """Write all of `buffers` from `offset`, without filling the page cache where that can be.
 

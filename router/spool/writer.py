@@ -16,6 +16,7 @@ from router.spool.blocks import BLOCK_SIZE, SMALL_BLOCK, BlockPool
 from router.spool.committer import Job
 from router.spool.errors import SpoolError
 from router.spool.layout import FLAG_LARGE, META_LIMIT, crc32
+from router.spool.recent import Recent
 from router.spool.record import Position, Ref
 
 Done = Callable[[Ref | None, Position | None, SpoolError | None], None]
@@ -30,6 +31,7 @@ class WriterHost(Protocol):
     """What a writer needs of its spool."""
 
     blocks: BlockPool
+    recent: Recent
     large_directory: Path
     large_instance: int
 
@@ -140,18 +142,18 @@ class Writer:
             self.congested = False
             self._on_drain()
 
-    def commit(self, meta: bytes, done: Done) -> None:
+    def commit(self, meta: bytes, done: Done, readers: int = 0) -> None:
         """Make the instance durable under the description `meta`, then call `done`.
 
+        So many `readers` are going to read it soon: a small one is kept in memory for them.
         `done(ref, end, None)` after the sync; `done(None, None, error)` when nothing was kept.
         """
         blocks, self._blocks = self._blocks, []
         self._over = True
         host = self._host
-        tail = [*blocks[:-1], *(block[: self._fill] for block in blocks[-1:])]
 
         def committed(job: Job) -> None:
-            host.blocks.give_back(blocks)
+            host.recent.keep(self.id, blocks, readers if job.error is None else 0)
             host.writer_ended(self)
             done(job.ref, job.end, job.error)
 
@@ -164,7 +166,9 @@ class Writer:
             return
         large = self._large
         if large is None:
-            host.submit(Job(self.id, meta, tail, self.length, committed))
+            job = Job(self.id, meta, blocks, self.length, committed)
+            job.page_aligned = True
+            host.submit(job)
             return
 
         def synced(crc: int, error: SpoolError | None) -> None:

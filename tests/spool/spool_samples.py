@@ -148,7 +148,9 @@ class Rig:
         writer = self.spool.begin(drained)
         return writer
 
-    def submit(self, data: bytes, what: InstanceMeta, *, piece: int = 16 * KIB) -> Outcome:
+    def submit(
+        self, data: bytes, what: InstanceMeta, *, piece: int = 16 * KIB, readers: int = 0
+    ) -> Outcome:
         """Append and commit; the outcome comes when the loop runs."""
         writer = self.begin()
         view = memoryview(data)
@@ -162,11 +164,13 @@ class Rig:
                 self.acked[ref.id] = (data, what)
                 self.ends.append((ref, what, end))
 
-        writer.commit(what.to_bytes(), done)
+        writer.commit(what.to_bytes(), done, readers)
         return outcome
 
-    def commit(self, data: bytes, what: InstanceMeta, *, piece: int = 16 * KIB) -> Outcome:
-        outcome = self.submit(data, what, piece=piece)
+    def commit(
+        self, data: bytes, what: InstanceMeta, *, piece: int = 16 * KIB, readers: int = 0
+    ) -> Outcome:
+        outcome = self.submit(data, what, piece=piece, readers=readers)
         self.loop.run_until(lambda: outcome.told)
         return outcome
 
