@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup test lint format demo bench chaos clean
+.PHONY: help setup test lint format demo bench latency scale hostile chaos powercut fuzz soak clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,24 @@ bench: $(STAMP)      ## every figure, against DCMTK, Orthanc and pynetdicom
 
 chaos: $(STAMP)      ## kill -9 at random moments under load, restart, account for every instance
 	$(BIN)/python -m perf.chaos $(ARGS)
+
+latency: $(STAMP)    ## how long an answer and a delivery take, at 10, 50 and 90 % of the highest rate
+	$(BIN)/python -m perf.latency $(ARGS)
+
+scale: $(STAMP)      ## a million waiting instances: start, memory, rates beside them
+	$(BIN)/python -m perf.scale $(ARGS)
+
+hostile: $(STAMP)    ## a proper sender beside each kind of hostile peer
+	$(BIN)/python -m perf.hostile $(ARGS)
+
+powercut: $(STAMP)   ## 500 simulated power cuts under the spool
+	DCMROUTER_POWER_CUTS=500 $(BIN)/python -m pytest tests/spool/test_power_cut.py -k test_power_cuts --timeout 600
+
+fuzz: $(STAMP)       ## ten million mutated messages, data sets and files
+	$(BIN)/python -m tests.fuzz.run --cases 10000000 --jobs 2 $(ARGS)
+
+soak: $(STAMP)       ## half an hour of mixed load: whether anything grows
+	$(BIN)/python -m perf.soak $(ARGS)
 
 clean:               ## remove what the targets made
 	rm -rf $(VENV) perf/work demo-data

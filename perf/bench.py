@@ -93,6 +93,7 @@ def measure_row(row: Row, bench: Bench, rounds: int, console: Console) -> RowRes
         row.targets,
         outcomes,
         dict(bench.notes),
+        row.details,
     )
 
 

@@ -351,12 +351,11 @@ class Floor(Contender):
 class Sink:
     """`perf.sink` in a process of its own, for one measurement."""
 
-    def __init__(self, work: Path, expect: int = 0) -> None:
-        self._child = Child(
-            [sys.executable, "-m", "perf.sink", "--expect", str(expect)],
-            work / "logs" / "sink.log",
-            pipe=True,
-        )
+    def __init__(self, work: Path, expect: int = 0, *, notes: Path | None = None) -> None:
+        """``notes``: where it writes, when it ends, when each instance came."""
+        command = [sys.executable, "-m", "perf.sink", "--expect", str(expect)]
+        command += ["--notes", str(notes)] if notes else []
+        self._child = Child(command, work / "logs" / "sink.log", pipe=True)
         self._expect = expect
         try:
             self.port = int(read_line(self._child, _START_LIMIT)["port"])
@@ -380,11 +379,15 @@ class Sink:
                 f"{last['instances']:.0f} of {self._expect} delivered after {timeout:.0f} s"
             ) from None
 
+    def close(self) -> None:
+        """End it; safe to call twice."""
+        self._child.stop()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._child.stop()
+        self.close()
 
 
 CONTENDERS: dict[str, type[Contender]] = {

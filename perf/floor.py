@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -162,11 +163,11 @@ def send(port: int, paths: list[Path]) -> tuple[float, float]:
         return began, time.monotonic()
 
 
-def send_all(port: int, lists: list[list[Path]]) -> float:
-    """A process per list, all at once; seconds from the first beginning to the last end."""
+def run_all(send: Callable[..., tuple[float, float]], jobs: Sequence[tuple[object, ...]]) -> float:
+    """A process per job, all at once; seconds from the first beginning to the last end."""
     context = multiprocessing.get_context("fork")
-    with context.Pool(len(lists), initializer=die_with_parent) as pool:
-        times = pool.starmap(send, [(port, paths) for paths in lists], chunksize=1)
+    with context.Pool(len(jobs), initializer=die_with_parent) as pool:
+        times = pool.starmap(send, jobs, chunksize=1)
     return max(end for _, end in times) - min(begin for begin, _ in times)
 
 
@@ -187,7 +188,10 @@ def main() -> int:
             uvloop.run(receive(args.file))
     else:
         lists = [[Path(line) for line in p.read_text().split("\n") if line] for p in args.list]
-        print(json.dumps({"seconds": send_all(args.port, lists)}), flush=True)
+        print(
+            json.dumps({"seconds": run_all(send, [(args.port, paths) for paths in lists])}),
+            flush=True,
+        )
     return 0
 
 

@@ -13,17 +13,32 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import yaml
 
-from perf.processes import BenchError, Child, free_port, wait_until
+from perf.processes import GRACE, BenchError, Child, held_port, wait_until
 
 START_LIMIT = 60.0
 _PAGE = 10_000
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+
+
+class Process(Protocol):
+    """A running gateway, however it was started; `Child` is one."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def ended(self) -> bool: ...
+    def kill(self) -> None: ...
+    def signal(self, number: signal.Signals) -> None: ...
+    def wait(self, timeout: float) -> int: ...
+    def stop(self, grace: float = GRACE) -> bool: ...
+    def tail(self, lines: int = 5) -> str: ...
 
 
 class ControlSocket(http.client.HTTPConnection):
@@ -53,15 +68,22 @@ class GatewayProcess:
         self.home = home
         self.home.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir or home / "data"
-        self.port = free_port()
-        self.http_port = free_port()
+        self.port, self.http_port = (self._hold_port() for _ in range(2))
         self.log = home / "gateway.log"
         self.config = home / "config.yaml"
-        self.child: Child | None = None
+        self.child: Process | None = None
         self.configure(settings)
 
+    def _hold_port(self) -> int:
+        held = held_port()
+        weakref.finalize(self, held.close)
+        return int(held.getsockname()[1])
+
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Write the configuration file; takes effect at the next start or reload."""
+        """Replace the configuration file; takes effect at the next start or reload.
+
+        Whole or not at all, since a gateway may be reading it just now.
+        """
         local = {"ae_title": "ROUTER", "listen": f"127.0.0.1:{self.port}", "accept": "any"}
         values = {
             "data_dir": str(self.data_dir),
@@ -69,7 +91,9 @@ class GatewayProcess:
             "local": [local],
             **settings,
         }
-        self.config.write_text(yaml.safe_dump(values, sort_keys=False))
+        new = self.config.with_suffix(".new")
+        new.write_text(yaml.safe_dump(values, sort_keys=False))
+        new.replace(self.config)
 
     def command(self) -> list[str]:
         """How it is started."""
@@ -102,18 +126,17 @@ class GatewayProcess:
     @property
     def ended(self) -> bool:
         """Whether the process is gone."""
-        return self.child is None or self.child.popen.poll() is not None
+        return self.child is None or self.child.ended
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         if self.child is not None:
-            self.child.popen.kill()
-            self.child.popen.wait()
+            self.child.kill()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         if self.child is not None:
-            self.child.popen.send_signal(number)
+            self.child.signal(number)
 
     def wait(self, timeout: float) -> int:
         """Exit status; killed, and so negative, when it takes longer."""

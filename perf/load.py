@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, dataclass, field
 
 import uvloop
@@ -92,6 +92,22 @@ class Association:
             raise WireError("the response is to another message")
         return int.from_bytes(command[0x0900], "little")
 
+    async def begin(self, sop_instance: str, pdus: Iterable[bytes]) -> None:
+        """Send the C-STORE-RQ and these PDUs of its data set, and wait for no answer."""
+        self._message_id = self._message_id % 65535 + 1
+        self._writer.write(wire.store_rq(_CONTEXT, self._message_id, self._sop_class, sop_instance))
+        self._writer.writelines(pdus)
+        async with asyncio.timeout(_LIMIT):
+            await self._writer.drain()
+
+    def abort(self, *, politely: bool) -> None:
+        """A-ABORT and close, or a connection that just breaks."""
+        if politely:
+            self._writer.write(wire.ABORT_PDU)
+            self._writer.close()
+        else:
+            self._writer.transport.abort()
+
     async def release(self) -> None:
         """A-RELEASE, then close."""
         async with asyncio.timeout(_LIMIT):
@@ -164,7 +180,8 @@ class Plan:
     """``associations`` in all, ``at_once`` of them open, each sending ``instances``.
 
     With ``barrier`` the first data set leaves only when ``at_once`` associations are open.
-    With ``seconds`` every association goes on until then instead of counting.
+    With ``seconds`` every association goes on until then instead of counting.  Associations are
+    numbered from ``first`` on: the UIDs depend on that number.
     """
 
     port: int
@@ -175,6 +192,7 @@ class Plan:
     instances: int
     barrier: bool = False
     seconds: float = 0.0
+    first: int = 0
 
 
 class Load:
@@ -184,7 +202,7 @@ class Load:
         self._plan = plan
         self._kind = data.KINDS[plan.kind]
         self._message = Message(data.template(self._kind))
-        self._next = iter(range(plan.associations))
+        self._next = iter(range(plan.first, plan.first + plan.associations))
         self._serial = 0
         self._waiting = 0
         self._opened = asyncio.Event()
@@ -272,6 +290,7 @@ def main() -> int:
     parser.add_argument("--instances", type=int, default=1, help="per association")
     parser.add_argument("--barrier", action="store_true", help="send when all are open")
     parser.add_argument("--seconds", type=float, default=0.0, help="instead of --instances")
+    parser.add_argument("--first", type=int, default=0, help="number of the first association")
     parser.add_argument("--big", type=int, default=0, metavar="BYTES", help="one such instance")
     args = parser.parse_args()
     if args.big:
@@ -286,6 +305,7 @@ def main() -> int:
             args.instances,
             args.barrier,
             args.seconds,
+            args.first,
         )
         report = uvloop.run(run_plan(plan))
     print(json.dumps({**asdict(report), "seconds": report.seconds}), flush=True)

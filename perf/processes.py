@@ -19,6 +19,8 @@ _PR_SET_PDEATHSIG = 1
 # Our own programs are started as modules, which are found from here.
 _ROOT = Path(__file__).parent.parent
 _LIBC = ctypes.CDLL(None, use_errno=True)
+GRACE = 30.0
+"""Seconds that a process has to obey a signal."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -36,6 +38,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def held_port() -> socket.socket:
+    """A free TCP port of the loopback interface that stays ours until the socket is closed.
+
+    Nobody listens on it, so connecting is refused; whoever binds it with SO_REUSEADDR, as
+    servers do, may listen.  Without this a port whose server is down for a moment could be given
+    to any other program, or to a connection.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Child:
@@ -68,13 +83,23 @@ class Child:
             )
         self.pid = self.popen.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.popen.poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL to the process, and wait until it is gone."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens when it is gone."""
+        self.popen.send_signal(number)
+
     def tail(self, lines: int = 5) -> str:
         """The last lines of its log, for an error text."""
-        with contextlib.suppress(OSError):
-            text = self.log.read_bytes()[-4096:].decode(errors="replace")
-            text = text.replace(f"{_ROOT}/", "")
-            return " | ".join(text.strip().splitlines()[-lines:])
-        return ""
+        return tail(self.log, lines)
 
     def wait(self, timeout: float) -> int:
         """Exit status; the group is killed when it takes longer than ``timeout`` seconds.
@@ -90,7 +115,7 @@ class Child:
         finally:
             watchdog.cancel()
 
-    def stop(self, grace: float = 30.0) -> bool:
+    def stop(self, grace: float = GRACE) -> bool:
         """SIGTERM, then SIGKILL to the group after ``grace``; False when it had to be killed."""
         clean = True
         if self.popen.poll() is None:
@@ -110,6 +135,15 @@ class Child:
         # nothing left to signal.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """The last lines of a log, for an error text."""
+    with contextlib.suppress(OSError):
+        text = log.read_bytes()[-4096:].decode(errors="replace")
+        text = text.replace(f"{_ROOT}/", "")
+        return " | ".join(text.strip().splitlines()[-lines:])
+    return ""
 
 
 def group_members(group: int) -> list[int]:

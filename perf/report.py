@@ -61,6 +61,11 @@ class Outcome:
         cpu = [s.cpu_seconds * 1000 / s.work for s in self.samples if s.cpu_seconds and s.work]
         return statistics.median(cpu) if cpu else None
 
+    def extra(self, name: str) -> float | None:
+        """Median of a figure beside the main one; None when no round has it."""
+        values = [s.extra[name] for s in self.samples if name in s.extra]
+        return statistics.median(values) if values else None
+
     def to_json(self) -> dict[str, object]:
         found: dict[str, object] = {"status": self.status}
         if self.reason:
@@ -73,8 +78,7 @@ class Outcome:
         if self.cpu_ms_per_unit is not None:
             found["cpu_ms_per_unit"] = _short(self.cpu_ms_per_unit)
         for name in sorted({name for sample in self.samples for name in sample.extra}):
-            values = [s.extra[name] for s in self.samples if name in s.extra]
-            found[name] = _short(statistics.median(values))
+            found[name] = _short(self.extra(name))
         found["command"] = self.samples[-1].command
         if self.samples[-1].settings:
             found["settings"] = self.samples[-1].settings
@@ -107,7 +111,8 @@ class Ratio:
 class RowResult:
     """One row: what was measured, of whom, and how it stands to the targets.
 
-    The first of ``subjects`` is ours; the others are variants of ours.
+    The first of ``subjects`` is ours; the others are variants of ours.  ``details`` are columns
+    of a table of their own: title, and name in `Sample.extra`.
     """
 
     name: str
@@ -118,6 +123,7 @@ class RowResult:
     targets: tuple[Target, ...]
     outcomes: Mapping[str, Outcome]
     notes: Mapping[str, float] = field(default_factory=dict)
+    details: tuple[tuple[str, str], ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -198,6 +204,9 @@ def print_table(rows: Sequence[RowResult], titles: Mapping[str, str], console: C
             cells = _ratio_cells(ratios.get(name, []), row.subjects[0], titles)
             table.add_row("  " + titles.get(name, name), *_figures(outcome), *cells)
     console.print(table)
+    for row in rows:
+        if row.details:
+            _print_details(row, titles, console)
     reasons: dict[str, list[str]] = {}
     for row in rows:
         for name, outcome in row.outcomes.items():
@@ -206,6 +215,21 @@ def print_table(rows: Sequence[RowResult], titles: Mapping[str, str], console: C
                 reasons.setdefault(what, []).append(row.name)
     for what, names in reasons.items():
         console.print(f"{what} ({', '.join(names)})", markup=False, soft_wrap=True)
+
+
+def _print_details(row: RowResult, titles: Mapping[str, str], console: Console) -> None:
+    """What was measured beside the main figure, medians of the rounds."""
+    table = Table(title=f"{row.title}, {row.unit}", title_justify="left")
+    table.add_column("", overflow="fold")
+    table.add_column("median", justify="right", no_wrap=True)
+    for column, _ in row.details:
+        table.add_column(column, justify="right")
+    for name, outcome in row.outcomes.items():
+        if outcome.status == "ok":
+            extra = [outcome.extra(key) for _, key in row.details]
+            cells = ["–" if value is None else _human(value) for value in extra]
+            table.add_row(titles.get(name, name), _human(outcome.median), *cells)
+    console.print(table)
 
 
 def _figures(outcome: Outcome) -> tuple[str, str, str]:
@@ -229,7 +253,9 @@ def _ratio_cells(
     for ratio in ratios:
         value = "–" if ratio.value is None else _human(ratio.value)
         sign = " ×" if ratio.target.against else ""
-        variant = "" if ratio.subject == subject else f" ({titles.get(ratio.subject)})"
+        # A figure stands on the line of its own subject; a ratio on that of the other one.
+        named = ratio.target.against and ratio.subject != subject
+        variant = f" ({titles.get(ratio.subject)})" if named else ""
         values.append(f"[{_STYLES.get(ratio.verdict, 'dim')}]{value}{sign}{variant}[/]")
     target = ratios[0].target
     return (

@@ -7,12 +7,11 @@ Targets are those of the design's figures.
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from perf import rows_inside
-from perf.contenders import CONTENDERS, Dcmrouter, Floor, Sink, program
+from perf import rows_floor, rows_inside, rows_latency, rows_scale
+from perf.contenders import CONTENDERS, Dcmrouter, Sink, program
 from perf.processes import (
     BenchError,
     cpu_seconds,
@@ -22,6 +21,7 @@ from perf.processes import (
     stolen_ticks,
 )
 from perf.report import Sample, Target
+from perf.row import Measure, Row
 from perf.steps import (
     DELIVERY_LIMIT,
     Bench,
@@ -29,7 +29,6 @@ from perf.steps import (
     check_count,
     contender_type,
     dcmsend,
-    floor_send,
     histogram_buckets,
     load,
     make_contender,
@@ -40,29 +39,12 @@ from perf.steps import (
 _MB = 1e6
 _STALL = "dcmrouter_event_loop_stall_seconds_bucket"
 
-
-Measure = Callable[[Bench, str, int], Sample]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row.  ``measure`` gets the bench, the contender's name and the round's number."""
-
-    name: str
-    title: str
-    unit: str
-    contenders: tuple[str, ...]
-    measure: Measure
-    targets: tuple[Target, ...] = ()
-    better: Literal["higher", "lower"] = "higher"
-    subjects: tuple[str, ...] = ("dcmrouter",)
-    missing: Callable[[str], str] = lambda name: ""
-    prepare: Callable[[Bench], None] = lambda bench: None
+__all__ = ["ROWS", "TITLES", "Row", "receive"]
 
 
 def missing_contender(name: str) -> str:
     """Why a receiver cannot take part; "" when it can."""
-    if name not in ("floor",) and not program("dcmsend"):
+    if not program("dcmsend"):
         return "dcmsend (Debian package dcmtk), the sender, is not installed"
     return contender_type(name).missing()
 
@@ -78,6 +60,8 @@ TITLES = {
     "full": "1,000,000 waiting",
     "small": "1,000 waiting",
     "rules": "rules",
+    **rows_latency.TITLES,
+    **rows_scale.TITLES,
 }
 
 
@@ -87,8 +71,7 @@ def receive(bench: Bench, name: str, lists: list[list[Path]], unit: Literal["n",
     amount = sum(p.stat().st_size for paths in lists for p in paths) / _MB if unit == "MB" else sent
     with make_contender(bench, name) as contender:
         cpu, stolen = cpu_seconds(contender.pid), stolen_ticks()
-        send = floor_send if isinstance(contender, Floor) else dcmsend
-        seconds = send(bench, contender, lists)
+        seconds = dcmsend(bench, contender, lists)
         used, share = cpu_seconds(contender.pid) - cpu, _stolen_since(stolen)
         check_count(contender, sent)
         return Sample(
@@ -257,7 +240,7 @@ def _decision(bench: Bench, name: str, _: int) -> Sample:
     return rows_inside.decision_microseconds(500, bench.sizes.decisions)
 
 
-_RECEIVERS = ("dcmrouter", "dcmrouter-warm", "storescp", "orthanc", "pynetdicom", "floor")
+_RECEIVERS = ("dcmrouter", "dcmrouter-warm", "storescp", "orthanc", "pynetdicom")
 # pynetdicom takes most of the time of a run; it has a target for MR alone.
 _QUICK_RECEIVERS = tuple(name for name in _RECEIVERS if name != "pynetdicom")
 _OURS = ("dcmrouter", "dcmrouter-warm")
@@ -286,7 +269,6 @@ ROWS: tuple[Row, ...] = (
             Target("storescp", 0.8, 1.1),
             Target("orthanc", 3, 5),
             Target("pynetdicom", 5, 8),
-            Target("floor", None, None),
         ),
         subjects=_OURS,
         missing=missing_contender,
@@ -298,7 +280,7 @@ ROWS: tuple[Row, ...] = (
         "instances/s",
         _RECEIVERS,
         _receive_ct,
-        (Target("storescp", 1.0, 1.5), Target("orthanc", 3, 5), Target("floor", None, None)),
+        (Target("storescp", 1.0, 1.5), Target("orthanc", 3, 5)),
         subjects=_OURS,
         missing=missing_contender,
         prepare=_startup(_ct_lists),
@@ -309,7 +291,7 @@ ROWS: tuple[Row, ...] = (
         "instances/s",
         _QUICK_RECEIVERS,
         _receive_one,
-        (Target("storescp", 0.6, 0.9), Target("orthanc", 2, 4), Target("floor", None, None)),
+        (Target("storescp", 0.6, 0.9), Target("orthanc", 2, 4)),
         subjects=_OURS,
         missing=missing_contender,
         prepare=_startup(_one_sender),
@@ -320,7 +302,7 @@ ROWS: tuple[Row, ...] = (
         "MB/s",
         _QUICK_RECEIVERS,
         _receive_xa,
-        (Target("storescp", 1.5, 3), Target("floor", None, None)),
+        (Target("storescp", 1.5, 3),),
         subjects=_OURS,
         missing=missing_contender,
         prepare=_startup(_xa_lists),
@@ -341,7 +323,7 @@ ROWS: tuple[Row, ...] = (
         "instances/s",
         ("dcmrouter", "dcmrouter-one", "storescp"),
         _short_associations,
-        (Target("dcmrouter-one", None, None), Target("storescp", None, None)),
+        (Target("dcmrouter-one", 0.5, None), Target("storescp", None, None)),
         missing=_missing_dcmrouter,
     ),
     Row(
@@ -387,6 +369,9 @@ ROWS: tuple[Row, ...] = (
         )
         for operation in ("enqueue", "lease", "settle")
     ),
+    *rows_floor.ROWS,
+    *rows_latency.ROWS,
+    *rows_scale.ROWS,
     Row(
         "rules",
         "rule decision, 500 rules, 30 tags, mean",

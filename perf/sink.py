@@ -1,8 +1,9 @@
 """A destination that accepts everything, keeps nothing and counts.
 
 ``python -m perf.sink --expect N`` prints a JSON line with its port, another when the N-th
-distinct instance was answered, one per SIGUSR1, and a last one at SIGTERM.  Owns the receiving
-half of `perf.wire`; the pixels are skipped where the kernel put them.
+distinct instance was answered, one per SIGUSR1, and a last one at SIGTERM.  With ``--notes`` it
+writes at the end when the last byte of each data set came.  Owns the receiving half of
+`perf.wire`; the pixels are skipped where the kernel put them.
 """
 
 import argparse
@@ -13,8 +14,9 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import uvloop
@@ -26,10 +28,11 @@ _MAXIMUM_LENGTH = 1024 * 1024
 
 @dataclass(slots=True)
 class Tally:
-    """What arrived.  ``instances`` are distinct SOP Instance UIDs, ``stores`` all C-STOREs."""
+    """What arrived.  ``instances`` are distinct SOP Instance UIDs, with the monotonic time at
+    which the last byte of each had first come; ``stores`` are all C-STOREs."""
 
     stores: int = 0
-    instances: set[bytes] = field(default_factory=set)
+    instances: dict[bytes, float] = field(default_factory=dict)
     data_bytes: int = 0
     first: float = 0.0
     last: float = 0.0
@@ -39,7 +42,7 @@ class Tally:
         self.first = self.first or now
         self.last = now
         self.stores += 1
-        self.instances.add(uid)
+        self.instances.setdefault(uid, now)
         self.changed()
 
     def summary(self) -> dict[str, float]:
@@ -126,8 +129,9 @@ class SinkProtocol(asyncio.BufferedProtocol):
             if int.from_bytes(self._request[0x0100], "little") == wire.C_ECHO_RQ:
                 self._transport.write(wire.response(self._context, self._request))
         elif self._control == 0x02:
+            now = time.monotonic()
             self._transport.write(wire.response(self._context, self._request))
-            self._tally.stored(self._request[0x1000], time.monotonic())
+            self._tally.stored(self._request[0x1000], now)
 
     def _other(self, body: bytes) -> None:
         self._await(6, self._pdu_header)
@@ -139,7 +143,7 @@ class SinkProtocol(asyncio.BufferedProtocol):
             self._transport.close()
 
 
-async def serve(expect: int, port: int) -> None:
+async def serve(expect: int, port: int, notes: Path | None = None) -> None:
     """Listen until SIGTERM; says what it has, on standard output."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -157,7 +161,21 @@ async def serve(expect: int, port: int) -> None:
     _say({"port": server.sockets[0].getsockname()[1]})
     await stop.wait()
     server.close()
+    if notes:
+        write_notes(notes, tally.instances)
     _say(tally.summary())
+
+
+def write_notes(path: Path, instances: Mapping[bytes, float]) -> None:
+    """A line per instance: SOP Instance UID and when its last byte came."""
+    lines = (f"{uid.rstrip(bytes(1)).decode()} {when!r}\n" for uid, when in instances.items())
+    path.write_text("".join(lines))
+
+
+def read_notes(path: Path) -> dict[str, float]:
+    """What `write_notes` wrote.  Raises OSError."""
+    pairs = (line.split() for line in path.read_text().splitlines())
+    return {uid: float(when) for uid, when in pairs}
 
 
 def _say(values: dict[str, float]) -> None:
@@ -169,8 +187,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perf.sink", description=__doc__)
     parser.add_argument("--expect", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--notes", type=Path, default=None, help="file for the times of arrival")
     args = parser.parse_args()
-    uvloop.run(serve(args.expect, args.port))
+    uvloop.run(serve(args.expect, args.port, args.notes))
     return 0
 
 

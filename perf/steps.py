@@ -7,9 +7,10 @@ something or took too long raises BenchError.
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 from perf import data, rows_inside
 from perf.contenders import CONTENDERS, ENVIRONMENT, Contender, Sink, counted, program, read_line
@@ -17,6 +18,7 @@ from perf.processes import BenchError, Child, free_port, wait_until
 
 _SENDER_LIMIT = 300.0
 DELIVERY_LIMIT = 300.0
+T = TypeVar("T")
 # Contenders of one row that are another one driven differently.
 BASE = {"dcmrouter-receiving": "dcmrouter", "dcmrouter-one": "dcmrouter"}
 
@@ -39,6 +41,15 @@ class Sizes:
     queue_small: int = 1_000
     queue_batches: int = 60
     decisions: int = 20_000
+    latency_peak_seconds: float = 3.0
+    latency_seconds: float = 5.0
+    scale_large: int = 1_000_000
+    scale_small: int = 1_000
+    scale_segments: int = 2_000
+    scale_destinations: int = 100
+    scale_seconds: float = 4.0
+    scale_delivered: int = 3_000
+    scale_quiet: float = 1.0
 
 
 QUICK = Sizes(
@@ -54,6 +65,14 @@ QUICK = Sizes(
     queue_large=10_000,
     queue_batches=4,
     decisions=2_000,
+    latency_peak_seconds=0.3,
+    latency_seconds=0.5,
+    scale_large=4_000,
+    scale_small=100,
+    scale_segments=4,
+    scale_seconds=0.5,
+    scale_delivered=40,
+    scale_quiet=0.2,
 )
 
 
@@ -67,6 +86,15 @@ class Bench:
     _made: dict[tuple[str, int, int], list[list[Path]]] = field(default_factory=dict)
     _indexes: dict[int, rows_inside.FilledIndex] = field(default_factory=dict)
     _rates: dict[tuple[int, int], rows_inside.QueueRates] = field(default_factory=dict)
+    _once: dict[tuple[object, ...], object] = field(default_factory=dict)
+    _ending: list[Callable[[], None]] = field(default_factory=list)
+
+    def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What ``make`` gave for that key, made when it is first asked for: one measurement that
+        several rows show a part of."""
+        if key not in self._once:
+            self._once[key] = make()
+        return cast("T", self._once[key])
 
     def files(self, kind: str, senders: int, count: int) -> list[list[Path]]:
         """Files for each sender, made and read once."""
@@ -76,6 +104,10 @@ class Bench:
             self._made[key] = data.make_files(root, data.KINDS[kind], senders, count)
             data.warm(self._made[key])
         return self._made[key]
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """``call`` when the bench is closed."""
+        self._ending.append(call)
 
     def queue_rates(self, level: int, round_number: int) -> rows_inside.QueueRates:
         """Rates at this filling; measured once a round for all three rows."""
@@ -91,6 +123,8 @@ class Bench:
         """Closes what was kept open between rounds."""
         for index in self._indexes.values():
             index.close()
+        for end in self._ending:
+            end()
 
 
 def dcmsend(bench: Bench, contender: Contender, lists: list[list[Path]]) -> float:
@@ -135,13 +169,28 @@ def sender_startup(bench: Bench, lists: list[list[Path]]) -> float:
 
 def floor_send(bench: Bench, contender: Contender, lists: list[list[Path]]) -> float:
     """Seconds that the floor's own senders took by their own clocks."""
-    command = [sys.executable, "-m", "perf.floor", "send", "--port", str(contender.port)]
+    return _send_lists(bench, "perf.floor", ["send", "--port", contender.port], lists)
+
+
+def replay_send(bench: Bench, contender: Contender, kind: str, lists: list[list[Path]]) -> float:
+    """Seconds that the senders of `perf.replay` took by their own clocks."""
+    options = ["--port", contender.port, "--called", contender.called_ae]
+    folder = bench.work / "data" / data.VERSION / "replay" / kind
+    options += ["--sop-class", data.KINDS[kind].sop_class_uid, "--folder", folder]
+    return _send_lists(bench, "perf.replay", options, lists)
+
+
+def _send_lists(
+    bench: Bench, module: str, options: Sequence[object], lists: list[list[Path]]
+) -> float:
+    command = [sys.executable, "-m", module, *map(str, options)]
     for number, paths in enumerate(lists):
-        file = bench.work / "run" / f"floor-{number}.txt"
+        file = bench.work / "run" / f"list-{number}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(map(str, paths)))
         command += ["--list", str(file)]
-    sender = Child(command, bench.work / "logs" / "floor-send.log", pipe=True)
+    log = bench.work / "logs" / f"{module.rpartition('.')[2]}-send.log"
+    sender = Child(command, log, pipe=True)
     try:
         return read_line(sender, _SENDER_LIMIT)["seconds"]
     finally:
@@ -150,16 +199,21 @@ def floor_send(bench: Bench, contender: Contender, lists: list[list[Path]]) -> f
 
 def load(bench: Bench, contender: Contender, *options: object) -> Mapping[str, float]:
     """Run `perf.load` against a contender.  Raises BenchError unless all was acknowledged."""
-    command = [sys.executable, "-m", "perf.load", "--port", str(contender.port)]
-    command += ["--called", contender.called_ae, *map(str, options)]
-    child = Child(command, bench.work / "logs" / "load.log", pipe=True)
+    target = ("--port", contender.port, "--called", contender.called_ae)
+    return run_sender(bench.work, "perf.load", *target, *options)
+
+
+def run_sender(work: Path, module: str, *options: object) -> Mapping[str, float]:
+    """What a sender of ours reports.  Raises BenchError unless all was acknowledged."""
+    command = [sys.executable, "-m", module, *map(str, options)]
+    child = Child(command, work / "logs" / f"{module.rpartition('.')[2]}.log", pipe=True)
     try:
         report = read_line(child, _SENDER_LIMIT)
-        if child.wait(10.0) != 0:
-            raise BenchError(f"the load generator had failures: {json.dumps(report)}")
+        if child.wait(30.0) != 0:
+            raise BenchError(f"{module} had failures: {json.dumps(report)}")
         return report
     except TimeoutError:
-        raise BenchError(f"the load generator did not end in {_SENDER_LIMIT:.0f} s") from None
+        raise BenchError(f"{module} did not end in {_SENDER_LIMIT:.0f} s") from None
     finally:
         child.stop()
 

@@ -10,12 +10,14 @@ import hashlib
 import socket
 import struct
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from perf import wire
+from perf.processes import held_port
 
 _MAXIMUM_LENGTH = 256 * 1024
 _NO_DATA_SET = 0x0101
@@ -36,10 +38,14 @@ class Seen:
 
 
 class Witness:
-    """Lives in the running event loop.  `seen` counts how often each data set came."""
+    """Lives in the running event loop.  `seen` counts how often each data set came.
 
-    def __init__(self, port: int = 0) -> None:
+    A slow one waits for ``pause`` seconds before it looks at what came with a P-DATA-TF.
+    """
+
+    def __init__(self, port: int = 0, *, pause: float = 0.0) -> None:
         self.port = port
+        self._pause = pause
         self.seen: Counter[Seen] = Counter()
         self.on_seen: Callable[[Seen], None] = lambda _: None
         self._server: asyncio.Server | None = None
@@ -47,10 +53,13 @@ class Witness:
 
     async def open(self) -> None:
         """Listen, on the port of last time if there was one."""
+        if not self.port:
+            held = held_port()
+            weakref.finalize(self, held.close)
+            self.port = int(held.getsockname()[1])
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, limit=2 * _MAXIMUM_LENGTH
         )
-        self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def shut(self) -> None:
         """Stop listening and reset every connection."""
@@ -79,6 +88,8 @@ class Witness:
             kind, length = struct.unpack(">BxI", await reader.readexactly(6))
             body = await reader.readexactly(length)
             if kind == wire.P_DATA_TF:
+                if self._pause:
+                    await asyncio.sleep(self._pause)
                 message.pdu(body)
             elif kind == wire.ASSOCIATE_RQ:
                 writer.write(wire.associate_ac(body, _MAXIMUM_LENGTH))

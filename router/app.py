@@ -25,7 +25,8 @@ from router.ingest.feed import IndexFeed
 from router.ingest.storage import StorageService
 from router.ingest.verification import VerificationService
 from router.net.admission import Admission
-from router.net.listener import Listeners
+from router.net.descriptors import descriptors_left
+from router.net.listener import USUAL, Listeners
 from router.net.requestor import Target, connect
 from router.net.service import ServiceRegistry
 from router.net.settings import parse_address
@@ -43,6 +44,8 @@ from router.spool.spool import Spool
 from router.web.server import WebServer
 
 _log = structlog.get_logger("app")
+_USUAL_LINES = 600
+"""A minute, for each address, about associations that come and go as they should."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -94,7 +97,7 @@ class Gateway:
         self._read = read
         self._applied = applied
         self._stalls = StallMeter(self.counters.event_loop_stall_seconds)
-        self._lines = RateLimited()
+        self._lines = RateLimited(limits={USUAL: _USUAL_LINES})
         self._reloading = asyncio.Lock()
         self._stop = asyncio.Event()
         self._stop_by: float | None = None
@@ -156,6 +159,8 @@ class Gateway:
             self._exit.push_async_callback(self._stop_server, server)
         await self.listeners.open(ae.listen for ae in config.local)
         self._exit.push_async_callback(self._stop_traffic)
+        self._tasks.append(asyncio.create_task(self._relieve(), name="relieve"))
+        self._look_at_descriptors(config)
         self._stalls.start()
         self._exit.callback(self._stalls.stop)
         _log.info(
@@ -338,6 +343,26 @@ class Gateway:
                     unexpected = not isinstance(error, SpoolError)
                     _log.error("no spare segments", why=trouble, exc_info=unexpected)
             await asyncio.sleep(KEEPER_INTERVAL)
+
+    @staticmethod
+    def _look_at_descriptors(config: Config) -> None:
+        left, kept = descriptors_left()
+        network = config.network
+        # A large instance has a file of its own while it arrives.
+        wanted = 2 * network.max_associations + network.max_waiting + kept
+        if left < wanted:
+            _log.warning(
+                "fewer file descriptors than connections are allowed; raise LimitNOFILE of the "
+                "service (ulimit -n), or lower network.max_associations and network.max_waiting",
+                left=left,
+                wanted=wanted,
+            )
+
+    async def _relieve(self) -> None:
+        """No spinning about connections that cannot be accepted."""
+        while True:
+            await asyncio.sleep(KEEPER_INTERVAL)
+            await self.listeners.relieve()
 
     def _tell_upkeep(self, upkeep: Upkeep) -> None:
         before, self.upkeep = self.upkeep, upkeep

@@ -107,7 +107,14 @@ class Operations:
                 for name, state in sorted(gateway.forwarder.snapshot().items())
                 if state.configured
             ),
-            disk=DiskState(upkeep.used, upkeep.free, bool(upkeep.refusal)) if upkeep else None,
+            disk=DiskState(
+                upkeep.used,
+                upkeep.free,
+                bool(upkeep.refusal),
+                min(upkeep.used, gateway.spool.segments.spare_bytes),
+            )
+            if upkeep
+            else None,
             held_instances=account.held + account.quarantined,
             dead_instances=sum(d.dead for d in account.destinations.values()),
             unindexed_instances=unindexed,
@@ -129,6 +136,8 @@ class Operations:
         ]
         if gateway.spool.refusal:
             reasons.append(gateway.spool.refusal)
+        elif gateway.spool.trouble:
+            reasons.append(f"disk: {gateway.spool.trouble}")
         if gateway.feed.refusal:
             reasons.append(gateway.feed.refusal)
         elif gateway.feed.trouble or gateway.index_trouble:
@@ -195,6 +204,10 @@ class Operations:
                 known = ", ".join(n for n, r in remotes.items() if r.host is not None) or "none"
                 raise ControlError(f"{name} is not a destination", f"there are: {known}")
         return await self._act("route_held", which, destinations, "by an operator")
+
+    async def discard_held(self, which: Filter, reason: str) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("discard_held", which, reason)
 
     async def _act(self, action: str, which: Filter, *more: object) -> Changed:
         gateway = self._gateway

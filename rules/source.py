@@ -5,6 +5,8 @@ person wrote, so that the traps of YAML 1.1 (`NO` as false, `08` as an error, `1
 not exist.  Whoever needs a number or a truth value asks for it.  Must not know any key.
 """
 
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,6 +22,8 @@ MAX_DEPTH = 32
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "yes", "on"})
 _FALSE = frozenset({"false", "no", "off"})
+_ESCAPE = re.compile(r"\\U([0-9A-Fa-f]{8})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN_TAGS = frozenset({"!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))})
 
 
@@ -149,6 +153,8 @@ def parse(text: str | bytes, file: str) -> Node:
         node = composer.document()
     except yaml.YAMLError as error:
         raise Problems([*composer.problems, _syntax_problem(error, text, file)]) from None
+    except (ValueError, OverflowError) as error:  # PyYAML checks no number before it is used
+        raise Problems([*composer.problems, _number_problem(error, text, file)]) from None
     if composer.problems:
         raise Problems(composer.problems)
     return node
@@ -191,6 +197,16 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     if mark is None:
         return Problem(file, 0, 0, what, fix)
     return Problem(file, mark.line + 1, mark.column + 1, what, fix)
+
+
+def _number_problem(error: Exception, text: str, file: str) -> Problem:
+    for escape in _ESCAPE.finditer(text):
+        if int(escape[1], 16) > sys.maxunicode:
+            line = text.count("\n", 0, escape.start()) + 1
+            column = escape.start() - text.rfind("\n", 0, escape.start())
+            fix = "the last one is \\U0010FFFF"
+            return Problem(file, line, column, f"{escape[0]} is no character", fix)
+    return Problem(file, 0, 0, f"a number that cannot be read: {error}")
 
 
 class _Composer:
@@ -270,6 +286,14 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent) -> ScalarNode:
         place = self._place(event)
         quoted = event.style is not None or event.tag is not None
+        if half := _SURROGATE.search(event.value):
+            # It has no encoding: in a rule's name it would fail every record that names the rule.
+            self.problems.append(
+                place.problem(
+                    f"\\u{ord(half[0]):04x} is half a character",
+                    "write the character itself, or \\U and its eight digits",
+                )
+            )
         return ScalarNode(
             place.file, place.line, place.column, event.value, quoted, written=event.value
         )

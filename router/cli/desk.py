@@ -76,6 +76,10 @@ class Desk(Protocol):
         """``retry``, ``drop``, ``hold`` or ``release`` what the conditions mean."""
         ...
 
+    def discard(self, which: Conditions, because: str) -> Json:
+        """Give up held instances."""
+        ...
+
     def reload(self) -> Json:
         """Read the configuration anew."""
         ...
@@ -172,6 +176,10 @@ class SocketDesk:
     def act(self, action: str, which: Conditions, **more: object) -> Json:
         """See `Desk`."""
         return self._post(f"/api/v1/queue/{action}", {**which, **more})
+
+    def discard(self, which: Conditions, because: str) -> Json:
+        """See `Desk`."""
+        return self._post("/api/v1/instances/discard", {**which, "because": because})
 
     def reload(self) -> Json:
         """See `Desk`."""

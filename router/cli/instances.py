@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -181,6 +182,65 @@ def export(
         click.echo(f"{plural(len(written), 'file')} ({total}) in {directory}", err=True)
     if failed:
         raise SystemExit(FAILED)
+
+
+@instances.command()
+@config_option
+@socket_option
+@click.argument("numbers", type=click.IntRange(min=1), nargs=-1, metavar="[INSTANCE]...")
+@instance_filter_options
+@all_option
+@click.option("--because", required=True, metavar="TEXT", help="The reason, for the record.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def discard(
+    config_path: Path | None,
+    socket_path: Path | None,
+    numbers: tuple[int, ...],
+    everything: bool,
+    because: str,
+    yes: bool,
+    as_json: bool,
+    **given: object,
+) -> None:
+    """Give up instances that are held: no rule matched, or they are quarantined.
+
+    By number, or by conditions as `instances list` has them.  They are on record with the reason,
+    and their bytes are let go after spool.keep_settled.  Instances that were routed are not
+    touched: `queue drop` is for those.
+    """
+    which = conditions(given)
+    if bool(numbers) + bool(which) + everything != 1:
+        raise Misuse(
+            "it is not clear which instances are meant",
+            "give their numbers, or conditions such as --disposition quarantined, or --all",
+        )
+    if not because.strip():
+        raise Misuse("--because is empty", "say why, it is kept on record")
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise Misuse("discard asks before it does anything", "add --yes where nobody can answer")
+    numbers = tuple(dict.fromkeys(numbers))
+    if numbers:
+        which["ids"] = list(numbers)
+    elif everything:
+        which["all"] = True
+    with open_desk(config_path, socket_path) as desk:
+        if not yes:
+            what = plural(len(numbers), "instance") if numbers else "all held instances meant"
+            click.confirm(f"Discard {what}? They will never be sent.", abort=True, err=True)
+        result = desk.discard(which, because)
+    if as_json:
+        print_json(result)
+    elif result["changed"]:
+        click.echo(f"{plural(result['changed'], 'instance')} ({size(result['bytes'])}) discarded")
+    else:
+        click.echo("nothing to discard: no held instance is of that kind")
+    if result["changed"] < len(numbers):
+        raise Failure(
+            f"{len(numbers) - result['changed']} of {plural(len(numbers), 'instance')} "
+            "not discarded: not there, or not held",
+            "see `dcmrouter instances show NUMBER`",
+        )
 
 
 def _meant(desk: Desk, numbers: Iterable[int], which: Json) -> Iterator[int]:

@@ -99,12 +99,9 @@ class OfflineDesk:
     def act(self, action: str, which: Conditions, **more: object) -> Json:
         """See `Desk`."""
         given = {**which, **more}
-        everything = given.pop("all", False)
         to = given.pop("to", None)
         because = given.pop("because", "")
-        meant = _filter(given)
-        if meant == Filter() and not everything:
-            raise refused("no condition is given", "give a condition, or --all", 400)
+        meant = _meant(given)
         index, now = self._index, time.time()
         if to is not None:
             assert isinstance(to, list)
@@ -118,6 +115,12 @@ class OfflineDesk:
         else:
             method = {"retry": index.retry, "hold": index.hold, "release": index.release}[action]
             changed = _explained(lambda: method(meant, at=now, who=_WHO))
+        return encode.changed(changed)
+
+    def discard(self, which: Conditions, because: str) -> Json:
+        """See `Desk`."""
+        meant, now = _meant(which), time.time()
+        changed = _explained(lambda: self._index.discard_held(meant, because, at=now, who=_WHO))
         return encode.changed(changed)
 
     def _check_destinations(self, names: tuple[str, ...]) -> None:
@@ -169,6 +172,16 @@ def _pieces(head: bytes, reader: Reader) -> Iterator[bytes]:
         piece = bytearray(min(_PIECE, reader.remaining))
         _explained(lambda piece=piece: reader.read([memoryview(piece)]))  # type: ignore[misc]
         yield bytes(piece)
+
+
+def _meant(which: Conditions) -> Filter:
+    """What is to be acted on; everything only where it is said."""
+    given = dict(which)
+    everything = given.pop("all", False)
+    meant = _filter(given)
+    if meant == Filter() and not everything:
+        raise refused("no condition is given", "give a condition, or --all", 400)
+    return meant
 
 
 def _filter(which: Conditions) -> Filter:

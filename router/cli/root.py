@@ -21,6 +21,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "reload": ("router.cli.gateway:reload", "Make the running gateway read its configuration."),
     "queue": ("router.cli.queue:queue", "What waits for the destinations, and acting on it."),
     "instances": ("router.cli.instances:instances", "What is in the spool."),
+    "spool": ("router.cli.spool:spool", "The spool on disk: is all of it sound?"),
 }
 
 

@@ -145,11 +145,14 @@ def _read_meta(reader: _Reader, at: int) -> tuple[dict[int, str], int]:
     """
     texts: dict[int, str] = {}
     wanted = (_MEDIA_SOP_CLASS, _MEDIA_SOP_INSTANCE, _TRANSFER_SYNTAX)
+    tag = _META_GROUP << 16
     while True:
         header = reader.read(at, LONG_HEADER)
         if len(header) < HEADER:
             if header:
                 raise DicomError(f"the file ends at byte {at + len(header)}, inside a header")
+            if at and not reader.read(at - 1, 1):
+                raise DicomError(f"the file ends before byte {at}, where {show(tag)} should end")
             return texts, at
         group, element = struct.unpack_from("<HH", header)
         if group != _META_GROUP:

@@ -218,13 +218,14 @@ class Scanner:
             pending: bytes | memoryview = piece[at : at + _INFLATE]
             full = True
             while (full or pending) and not self.done and not inflate.eof:
+                room = min(_INFLATE, self._limits[1] + 1 - self._inflated)  # else cuts would tell
                 try:
-                    out = inflate.decompress(pending, _INFLATE)
+                    out = inflate.decompress(pending, room)
                 except zlib.error as error:
                     self._fail(f"the deflated data set is damaged: {error}")
                     return
                 pending = inflate.unconsumed_tail
-                full = len(out) == _INFLATE
+                full = len(out) == room
                 self._inflated += len(out)
                 self._scan(out)
                 if self._inflated > self._limits[1] and not self.done:

@@ -48,6 +48,10 @@ class Desk(Protocol):
         """The association fell; ``begun``: in the middle of this instance's own C-STORE."""
         ...
 
+    def went_out(self, item: Waiting) -> None:
+        """All of it was sent, and no answer came."""
+        ...
+
     def damaged(self, item: Waiting, error: SpoolDamaged) -> None:
         """What the spool has of it is not what was committed."""
         ...
@@ -160,6 +164,8 @@ class Courier:
                 reader,
             )
         except AssociationError as error:
+            if not reader.remaining:
+                self._desk.went_out(item)
             if self._aborted_by_us or self._stale(error):
                 self._desk.put_back(item)
             else:

@@ -29,7 +29,7 @@ from router.forward.ports import (
     OpenReader,
 )
 from router.forward.suspects import CONTROL, Suspects, may_be_of_a_proposal
-from router.forward.verdict import Fate, describe_pair, judge, no_context
+from router.forward.verdict import Fate, describe_pair, no_context
 from router.net.errors import AssociationError
 from router.net.pool import Checkout, Pool, Proposal, StoreResult
 from router.spool.errors import SpoolDamaged
@@ -82,14 +82,13 @@ class Destination:
             observer=observer,
             wake=self._wake.set,
         )
+        self.went_out = self._fates.went_out
         self._main: asyncio.Task[None] | None = None
         self._couriers: set[Courier] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired: list[Pool] = []
         self._opening: asyncio.Task[None] | None = None
-        self._yielding = False
-        self._stopping = False
-        self._admitted = False
+        self._yielding = self._stopping = self._admitted = False
         self.name = config.name
 
     # -- from outside ------------------------------------------------------------------------
@@ -385,7 +384,7 @@ class Destination:
     def answered(self, courier: Courier, item: Waiting, result: StoreResult) -> None:
         """See `Desk`."""
         self._suspects.answered(self._loop.time())
-        verdict = judge(result.status, result.comment, attempts=item.attempts)
+        verdict = self._fates.judge(item, result)
         if verdict.strained:
             opened = self._breaker.struck(courier.token, verdict.reason, self._loop.time())
             self._fallen(opened)

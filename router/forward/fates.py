@@ -1,7 +1,7 @@
 """Turns what came of an attempt into the outcome that the index keeps.
 
-Owns the number of attempts that an instance is allowed, and when it is tried again.  Must not
-know associations or queues.
+Owns the number of attempts that an instance is allowed, when it is tried again, and which ones
+may have arrived without our having heard.  Must not know associations or queues.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,13 @@ from random import Random
 from router.forward.backoff import delay
 from router.forward.ledger import Ledger
 from router.forward.ports import Observer
+from router.forward.verdict import Verdict, judge
+from router.net.pool import StoreResult
 from router.net.settings import Retry
 from router.spool.index_types import DeliveryState, Outcome, Waiting
+
+_LIMIT = 65_536
+"""Ids that are remembered; an operator may drop instances without our hearing of it."""
 
 
 class Fates:
@@ -34,7 +39,23 @@ class Fates:
         self._random = random
         self._observer = observer
         self._wake = wake
+        self._began = clock()
+        self._went_out: set[int] = set()
         self.retry = retry
+
+    def went_out(self, item: Waiting) -> None:
+        """All of it was sent, and what the peer made of it is not known."""
+        if len(self._went_out) >= _LIMIT:
+            self._went_out.clear()
+        self._went_out.add(item.ref.id)
+
+    def judge(self, item: Waiting, result: StoreResult) -> Verdict:
+        """What the answer means for this instance.
+
+        What waits since before our start may have been on its way when we stopped or crashed.
+        """
+        sent_before = item.ref.id in self._went_out or item.received_at < self._began
+        return judge(result.status, result.comment, sent_before=sent_before)
 
     def delivered(self, item: Waiting, reason: str, status: int) -> None:
         """The destination has it; ``reason`` is its warning, or ""."""
@@ -53,6 +74,8 @@ class Fates:
         ``attempted`` False: it does not count.
         """
         attempts = item.attempts + attempted
+        if status is not None:
+            self.went_out(item)
         if attempted and attempts >= self.retry.max_attempts:
             self.give_up(item, f"given up after {attempts} attempts: {reason}", status)
             return
@@ -75,6 +98,8 @@ class Fates:
         due_at: float | None = None,
         attempted: bool = True,
     ) -> None:
+        if state is not DeliveryState.READY:
+            self._went_out.discard(item.ref.id)
         outcome = Outcome(
             item.ref.id,
             self._destination,

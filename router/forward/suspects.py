@@ -6,7 +6,8 @@ Must not know instances, queues or associations.  PS3.8 §9.3.2.2.
 
 After an association that proposed several pairs has failed, pairs are proposed one by one until
 they have been accepted or refused in good order; what fails alone is a suspect and is proposed
-alone from then on, so that nothing else falls with it.
+alone from then on, so that nothing else falls with it.  What was refused among others for a
+reason that need not be its own is proposed alone as well: it may have been one too many.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,12 +44,13 @@ class Suspects:
     def __init__(self) -> None:
         self._failed: dict[Proposal, float] = {}
         self._proven: set[Proposal] = set()
+        self._crowded: dict[Proposal, float] = {}
         self._narrow_until = self._answered_at = -inf
         self._alone_last = self._control_last = False
 
     def together(self, pair: Proposal, now: float) -> bool:
         """Whether this pair may be proposed along with others."""
-        if pair in self._failed:
+        if pair in self._failed or now < self._crowded.get(pair, -inf):
             return False
         return now >= self._narrow_until or pair in self._proven
 
@@ -84,7 +86,10 @@ class Suspects:
                 if may_be_of_a_proposal(error):
                     self.failed(proposals, clock())
                 raise
-            self.stood(proposals, clock())
+            doubtful = [pair for pair in proposals if pair in association.doubtful]
+            self.stood([pair for pair in proposals if pair not in doubtful], clock())
+            if len(proposals) > 1:
+                self.crowded(doubtful, clock())
             return association
 
         return watched
@@ -109,6 +114,13 @@ class Suspects:
             self._proven.update(proposals)
         self.answered(now)
 
+    def crowded(self, pairs: Sequence[Proposal], now: float) -> None:
+        """These were refused among others, for no reason that lies in themselves."""
+        if len(self._crowded) >= _LIMIT:
+            self._crowded.clear()
+        for pair in pairs:
+            self._crowded[pair] = now + MEMORY
+
     def answered(self, now: float) -> None:
         """The peer is there."""
         self._answered_at = now
@@ -121,4 +133,5 @@ class Suspects:
         """Somebody mended the peer, or another one stands behind the name."""
         self._failed.clear()
         self._proven.clear()
+        self._crowded.clear()
         self._narrow_until = self._answered_at = -inf

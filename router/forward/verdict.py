@@ -46,7 +46,7 @@ class _Row:
 _DUPLICATE = 0x0111
 _ROWS = (
     _Row(0x0110, 0x0110, Fate.TEMPORARY),  # processing failure: a database that restarts, say
-    _Row(_DUPLICATE, _DUPLICATE, Fate.PERMANENT),  # of the first attempt; see `judge`
+    _Row(_DUPLICATE, _DUPLICATE, Fate.PERMANENT),  # unless sent before; see `judge`
     _Row(0x0117, 0x0117, Fate.PERMANENT),  # invalid SOP instance
     _Row(0x0122, 0x0122, Fate.PERMANENT),  # SOP class not supported
     _Row(0x0124, 0x0124, Fate.PERMANENT),  # not authorised
@@ -59,20 +59,20 @@ _ROWS = (
 )
 
 
-def judge(status: int, comment: str = "", *, attempts: int = 0) -> Verdict:
+def judge(status: int, comment: str = "", *, sent_before: bool = False) -> Verdict:
     """The verdict on an instance that was answered ``status`` and Error Comment ``comment``.
 
-    ``attempts`` were made before, all without success.  After one of them a duplicate SOP
-    instance (0111) is delivered: it arrived then, and its answer was lost.  A status of no row
-    is temporary: what is not understood is tried again, within the attempts that the
-    destination allows, and never taken for a success.
+    ``sent_before``: all of it may have gone out before, and no success was heard.  Then a
+    duplicate SOP instance (0111) is delivered: it arrived that time.  A status of no row is
+    temporary: what is not understood is tried again, within the attempts that the destination
+    allows, and never taken for a success.
     """
     reason = "" if status == SUCCESS else describe_status(status)
     if reason and comment:
         reason = f"{reason} ({comment})"
     if status in DELIVERED:
         return Verdict(Fate.DELIVERED, reason)
-    if status == _DUPLICATE and attempts:
+    if status == _DUPLICATE and sent_before:
         return Verdict(Fate.DELIVERED, f"{reason}; it arrived with an earlier attempt")
     for row in _ROWS:
         if row.first <= status <= row.last:

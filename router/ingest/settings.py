@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydicom.uid import UID
 
 from router.dicom.uids import is_uid, storage_sop_classes
+from router.units import Bytes
 
 _BY_KEYWORD = {UID(uid).keyword: uid for uid in storage_sop_classes() if UID(uid).keyword}
 
@@ -46,6 +47,12 @@ class StorageSettings(BaseModel):
         default="keep",
         description="SOP Class UID of the data set differs from that of the C-STORE-RQ: "
         "keep it as sent, or answer A900.",
+    )
+    max_instance: Bytes = Field(
+        default=16 * 2**30,
+        ge=2**20,
+        description="Longest data set that is taken. A longer one is dropped as it comes and "
+        "answered A700 at its end; one that does not end by twice as much ends its association.",
     )
     duplicates: Literal["suppress", "send"] = Field(
         default="suppress",

@@ -44,6 +44,7 @@ _MODALITY = 0x00080060
 _STUDY = 0x0020000D
 _SERIES = 0x0020000E
 _LONGEST = 256  # four times what a UID may have; the index is no place for what peers make up
+_STEP = 4 * 2**20  # bytes between two looks at whether an instance may grow on
 ALWAYS_WANTED = frozenset({_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES})
 """Attributes that the index holds, whatever the rules ask for."""
 
@@ -180,7 +181,7 @@ class StorageService:
 class _Answering:
     """One C-STORE-RQ until its answer."""
 
-    __slots__ = ("association", "began", "command", "context", "service")
+    __slots__ = ("_passed", "association", "began", "command", "context", "service")
 
     def __init__(
         self,
@@ -194,6 +195,18 @@ class _Answering:
         self.context = context
         self.command = command
         self.began = service.timer()
+        self._passed = 0
+
+    def pass_by(self, count: int) -> None:
+        """`count` bytes more of a data set that is refused at its end; it has to have one."""
+        self._passed += count
+        longest = self.service.settings.max_instance
+        if self._passed - count <= longest < self._passed:
+            self.association.cut(
+                "too_large",
+                f"a data set that is not taken does not end: {self._passed >> 20} MiB of it went "
+                f"by, storage.max_instance is {longest >> 20} MiB",
+            )
 
     def answer(self, status: int, comment: str = "") -> None:
         """Write the C-STORE-RSP, and the log line if it is not success."""
@@ -244,6 +257,7 @@ class _Refused(_Answering):
 
     def data(self, piece: memoryview) -> None:
         """Dropped."""
+        self.pass_by(len(piece))
 
     def end(self) -> None:
         """Answer with the refusal."""
@@ -256,7 +270,16 @@ class _Refused(_Answering):
 class _Store(_Answering):
     """An instance on its way into the spool."""
 
-    __slots__ = ("_meta", "_rules", "_scanner", "_settings", "_settled", "_writer")
+    __slots__ = (
+        "_look_at",
+        "_meta",
+        "_refusal",
+        "_rules",
+        "_scanner",
+        "_settings",
+        "_settled",
+        "_writer",
+    )
 
     def __init__(
         self,
@@ -273,11 +296,15 @@ class _Store(_Answering):
         self._scanner = Scanner(context.transfer_syntax, service.wanted)
         self._meta: InstanceMeta | None = None
         self._settled = False
+        self._refusal = ""
+        self._look_at = min(_STEP, self._settings.max_instance + 1)
         association.started()
 
     def data(self, piece: memoryview) -> None:
         """See `Operation`."""
         writer = self._writer
+        if writer.length >= self._look_at and not self._may_grow(len(piece)):
+            return
         congested = writer.congested
         writer.append(piece)
         if writer.congested and not congested:
@@ -286,6 +313,28 @@ class _Store(_Answering):
         if not scanner.done:
             scanner.feed(piece)
 
+    def _may_grow(self, count: int) -> bool:
+        """Whether a long data set may be kept on; if not, what there is of it is given up.
+
+        Its room is needed: what has begun to arrive could else fill the disk that `low_disk`
+        keeps free.
+        """
+        if self._refusal:
+            self.pass_by(count)
+            return False
+        length, longest = self._writer.length, self._settings.max_instance
+        self._refusal = self._too_long(length) or self.service.spool.no_room
+        if self._refusal:
+            self._settled = True
+            self._writer.abandon()
+            return False
+        self._look_at = min(length + _STEP, longest + 1)
+        return True
+
+    def _too_long(self, length: int) -> str:
+        longest = self._settings.max_instance
+        return f"longer than storage.max_instance, {longest} bytes" if length > longest else ""
+
     def abandon(self) -> None:
         """See `Operation`."""
         if not self._settled:
@@ -293,6 +342,10 @@ class _Store(_Answering):
 
     def end(self) -> None:
         """Decide, then commit; the answer follows the commit."""
+        refusal = self._refusal or self._too_long(self._writer.length)
+        if refusal:
+            self._refuse(OUT_OF_RESOURCES, refusal)
+            return
         scanner = self._scanner
         if not scanner.done:
             scanner.finish()
@@ -364,11 +417,8 @@ class _Store(_Answering):
         self.answer(SUCCESS)
         service.observer.on_received(association.called_ae, association.remote, ref.length)
         if meta.quarantined:
-            _log.warning(
-                "instance quarantined",
-                association=association.id,
-                instance=ref.id,
-                why=meta.reason,
+            association.warn_rarely(
+                "quarantined", "instance quarantined", instance=ref.id, why=meta.reason
             )
 
 

@@ -9,18 +9,20 @@ import asyncio
 import dataclasses
 import functools
 import time
-from typing import Protocol
+from collections.abc import Callable
 
 from router.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from router.dimse.command import ABSENT, Command, encode_command, respond
 from router.dimse.fragment import encode_message
 from router.dimse.responder import StoreResponder
-from router.net.admission import Admission, Load, Refusal, is_plausible_uid
+from router.net.admission import Refusal, is_plausible_uid
+from router.net.host import AcceptorHost
 from router.net.link import Link, describe
-from router.net.service import Operation, Service, ServiceRegistry
-from router.net.settings import LocalAE, NetworkSettings
+from router.net.service import Operation, Service
+from router.net.settings import LocalAE
 from router.ul import (
     AAssociateRQ,
+    AbortSource,
     ArtimExpired,
     AssociateRefused,
     AssociateRequested,
@@ -44,68 +46,16 @@ from router.ul import (
 _UNRECOGNIZED_OPERATION = 0x0211
 _NOT_AUTHORIZED = 0x0124
 _WINDOW = 16
+_BURST = 512
+"""Messages that may come in one piece: a peer that waits for answers has far fewer on the way."""
 _LAST_WORDS = 0.5
-"""Seconds for an A-ABORT of ours to arrive when we stop: not all peers close after it."""
+"""Seconds for our A-RELEASE-RQ to be answered when we stop, and then for our A-ABORT to arrive: not
+all peers close after it."""
+_BETWEEN = 1.0
+"""Seconds of silence after which a peer is not taken to be between two messages, when we stop."""
 _LONGEST_RAW = 80
-
-
-class NetObserver(Protocol):
-    """Counts what happens; must neither wait nor raise."""
-
-    def on_opened(self, direction: str, local_ae: str, peer: str) -> None:
-        """An association was accepted; `peer` is a configured name or ""."""
-        ...
-
-    def on_closed(self, direction: str, local_ae: str, peer: str) -> None:
-        """It ended."""
-        ...
-
-    def on_rejected(self, reason: str) -> None:
-        """We refused one, for a fixed word."""
-        ...
-
-    def on_aborted(self, direction: str, by: str) -> None:
-        """One was aborted, by ``local`` or ``peer``."""
-        ...
-
-    def on_protocol_error(self, kind: str) -> None:
-        """A peer broke the protocol, in the sense of a fixed word."""
-        ...
-
-
-class AcceptorHost(Protocol):
-    """What an accepted association needs of the listeners."""
-
-    admission: Admission
-    services: ServiceRegistry
-    settings: NetworkSettings
-    observer: NetObserver
-
-    def load(self) -> Load:
-        """Associations that are open now."""
-        ...
-
-    def opened(self, association: "AcceptedAssociation") -> None:
-        """An association was accepted."""
-        ...
-
-    def gone(self, association: "AcceptedAssociation") -> None:
-        """A connection is gone, whether it had an association or not."""
-        ...
-
-    def refused(self, association: "AcceptedAssociation", kind: str, text: str) -> None:
-        """A refusal, to be counted, and logged at a bounded rate."""
-        ...
-
-    def warn(
-        self,
-        association: "AcceptedAssociation",
-        kind: str,
-        text: str,
-        details: dict[str, str | int],
-    ) -> None:
-        """A log line, at a bounded rate for each kind and peer."""
-        ...
+_LONG_REQUEST = 16 * 1024
+"""Bytes of a request above which its proposals are not kept for the life of the association."""
 
 
 class AcceptedAssociation(Link):
@@ -119,6 +69,7 @@ class AcceptedAssociation(Link):
             artim_timeout=settings.artim_timeout,
             dimse_timeout=settings.dimse_timeout,
             idle_timeout=settings.idle_timeout,
+            min_rate=settings.min_rate,
         )
         self.local: LocalAE | None = None
         self.remote = ""
@@ -128,12 +79,17 @@ class AcceptedAssociation(Link):
         self.messages = 0
         self.since = 0.0
         self.counted = False
+        self.accounted = False
+        """A counter tells of it already: it was refused, or had an association."""
+        self.request_size = 0
         self.responders: dict[int, StoreResponder] = {}
         self._host = host
         self._listen = listen
         self._operation: Operation | None = None
         self._services: dict[int, Service] = {}
         self._outstanding = 0
+        self._burst = 0
+        self._burst_at = 0
         self._owed_in_part = False
         self._full = False
         self._release_wanted = False
@@ -184,11 +140,28 @@ class AcceptedAssociation(Link):
         self._host.warn(self, kind, text, details)
 
     def stop(self) -> None:
-        """Ask for the end: abort when nothing is under way, else when it is done."""
+        """Ask for the end: release once nothing is under way, and abort who does not answer."""
         self._stopping = True
         self._settle()
 
+    def cut(self, kind: str, why: str) -> None:
+        """Abort an association that stands, and say why; `kind` is a fixed word."""
+        self._count_cut(kind)
+        self.warn_rarely(kind, "association aborted by us", why=why)
+        self.abort()
+
     # -- Link ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `Link`."""
+        super().connection_made(transport)
+        self._host.connected(self)
+
+    def on_collect(self, size: int) -> None:
+        """See `Link`."""
+        if not self.established:
+            self.request_size = size
+            self._host.collecting(self, size)
 
     def on_event(self, event: Event) -> None:
         """See `Link`."""
@@ -203,26 +176,16 @@ class AcceptedAssociation(Link):
                 self._release_requested()
             case ReleaseReplied():
                 self.log.debug("association released by us", peer=self.peer)
+                self._settle()
             case PeerAborted(source, reason):
-                self._host.observer.on_aborted("in", "peer")
-                self.log.warning(
-                    "association aborted by the peer",
-                    peer=self.peer,
-                    calling_ae=self.calling_ae,
-                    why=describe_abort(source, reason),
-                    under_way=self.assembler.under_way,
+                self._lost_to_the_peer(
+                    "association aborted by the peer", describe_abort(source, reason)
                 )
             case ProtocolFailed(error):
                 self._protocol_failed(error)
             case TransportClosed():
                 if self.established:
-                    self._host.observer.on_aborted("in", "peer")
-                    self.log.warning(
-                        "connection lost without release or abort",
-                        peer=self.peer,
-                        calling_ae=self.calling_ae,
-                        under_way=self.assembler.under_way,
-                    )
+                    self._lost_to_the_peer("connection lost without release or abort", "")
             case ArtimExpired(state):
                 if state is State.STA2_AWAITING_ASSOCIATE_RQ:
                     self._host.refused(
@@ -244,10 +207,9 @@ class AcceptedAssociation(Link):
     def on_command(self, context_id: int, command: Command) -> None:
         """See `Link`."""
         self.messages += 1
+        self._bound_burst()
         if command.is_response or (not command.known and command.message_id == ABSENT):
-            self.log.warning(
-                "a message that nobody waits for", peer=self.peer, message=command.name
-            )
+            self.warn_rarely("message", "a message that nobody waits for", message=command.name)
             self._operation = _Ignored() if command.has_data_set else None
             self._owed_in_part = False
             return
@@ -298,13 +260,9 @@ class AcceptedAssociation(Link):
         if self.established:
             self.established = False
             self._host.observer.on_closed("in", self.called_ae, self.remote)
-            self.log.info(
-                "association ended",
-                peer=self.peer,
-                calling_ae=self.calling_ae,
-                called_ae=self.called_ae,
-                messages=self.messages,
-            )
+            self._host.tell(self, "association ended", {"messages": self.messages})
+        elif not self.accounted and not self._stopping:
+            self._unused()
         self._host.gone(self)
 
     def on_silent(self, seconds: float, *, idle: bool) -> None:
@@ -312,12 +270,20 @@ class AcceptedAssociation(Link):
         if idle and self._outstanding:
             return  # it is we who owe something
         if idle:
-            what = "was idle"
+            kind, what = "idle", "was idle"
         elif not self._writable.is_set():
-            what = "took none of our answers"
+            kind, what = "unread", "took none of our answers"
         else:
-            what = "was silent in the middle of a message"
-        self._cut("timeout", f"the peer {what} for {seconds:.0f} s")
+            kind, what = "silent", "was silent in the middle of a message"
+        self.cut(kind, f"the peer {what} for {seconds:.0f} s")
+
+    def on_slow(self, seconds: float, count: int) -> None:
+        """See `Link`."""
+        self.cut(
+            "slow",
+            f"the peer sent {count} bytes in {seconds:.0f} s in the middle of a message, "
+            f"network.min_rate asks for {self._host.settings.min_rate} a second",
+        )
 
     # -- the request ---------------------------------------------------------------------------
 
@@ -368,18 +334,15 @@ class AcceptedAssociation(Link):
             for context in self.connection.contexts.values()
             if (service := self._host.services.find(context.abstract_syntax)) is not None
         }
+        if self.request_size > _LONG_REQUEST:
+            self.connection.forget_proposals()
         self.established = True
         self.since = time.time()
         self._host.opened(self)
         self._host.observer.on_opened("in", self.called_ae, self.remote)
-        self.log.info(
-            "association accepted",
-            peer=self.peer,
-            calling_ae=self.calling_ae,
-            called_ae=self.called_ae,
-            remote=self.remote,
-            contexts=f"{len(self._services)} of {len(rq.presentation_contexts)}",
-        )
+        contexts = f"{len(self._services)} of {len(rq.presentation_contexts)}"
+        details: dict[str, str | int] = {"remote": self.remote, "contexts": contexts}
+        self._host.tell(self, "association accepted", details)
 
     def _choose(self, local: LocalAE, context: PresentationContextRQ) -> tuple[int, str]:
         service = None
@@ -393,9 +356,10 @@ class AcceptedAssociation(Link):
         return service.choose(local, dataclasses.replace(context, transfer_syntaxes=plausible))
 
     def _protocol_failed(self, error: RemoteProtocolError) -> None:
+        self.heed_no_more()
         self._host.observer.on_protocol_error(describe(error))
         if self.established:
-            self._host.observer.on_aborted("in", "local")
+            self._count_cut("protocol")
             self.warn_rarely("protocol", "association aborted by us", why=str(error))
             return
         self._host.refused(self, "protocol", str(error))
@@ -403,16 +367,45 @@ class AcceptedAssociation(Link):
 
     def _release_requested(self) -> None:
         if self.assembler.under_way:
-            self._cut("protocol", "the peer asked for the release in the middle of a message")
+            self.cut("protocol", "the peer asked for the release in the middle of a message")
             return
         self._release_wanted = True
         self._settle()
 
-    def _cut(self, kind: str, why: str) -> None:
-        """Abort an association that stands, and say why."""
+    def _bound_burst(self) -> None:
+        """Half a megabyte of tiny messages would keep everybody else waiting for a tenth of a
+        second."""
+        if self._burst_at != self.received:
+            self._burst_at, self._burst = self.received, 0
+        self._burst += 1
+        if self._burst > _BURST:
+            raise RemoteProtocolError(
+                f"more than {_BURST} messages at once, without waiting for an answer: the "
+                f"asynchronous operations window is {_WINDOW} at most",
+                source=AbortSource.SERVICE_USER,
+            )
+
+    def _count_cut(self, kind: str) -> None:
         self._host.observer.on_aborted("in", "local")
-        self.warn_rarely(kind, "association aborted by us", why=why)
-        self.abort()
+        self._host.observer.on_cut(kind)
+
+    def _lost_to_the_peer(self, text: str, why: str) -> None:
+        self.accounted = True
+        self._host.observer.on_aborted("in", "peer")
+        details: dict[str, str | int] = {"under_way": self.assembler.under_way}
+        if why:
+            details["why"] = why
+        self.warn_rarely("lost", text, **details)
+
+    def _unused(self) -> None:
+        """The peer closed before there was anything to refuse: many health checks do."""
+        self._host.observer.on_unused("incomplete" if self.received else "silent")
+        if self.received:
+            self.warn_rarely(
+                "incomplete",
+                "connection closed before its association request was whole",
+                bytes=self.received,
+            )
 
     def _abandon(self) -> None:
         operation, self._operation = self._operation, None
@@ -429,12 +422,35 @@ class AcceptedAssociation(Link):
         if self.half_closed:
             self.finish()
         if self._stopping and self._operation is None and not self._ending:
+            self._end()
+
+    def _end(self) -> None:
+        """We stop: who is in the middle of a study goes on as long as the listeners wait."""
+        if self._release_wanted:
             self._ending = True
-            if not self._release_wanted:
-                if self.connection.can_abort:
-                    self._host.observer.on_aborted("in", "local")
-                self.abort()
-            self._cut_off = self._loop.call_later(_LAST_WORDS, self.close)
+            self._end_after(_LAST_WORDS, self.close)
+        elif not (self.established and self.connection.can_release):
+            self._cut_short()
+        elif (wait := self._heard + _BETWEEN - self._loop.time()) > 0:
+            self._end_after(wait, self._settle)
+        else:
+            self._ending = True
+            self.connection.release(self._loop.time())
+            self.flush()
+            self._end_after(_LAST_WORDS, self._cut_short)
+
+    def _cut_short(self) -> None:
+        self._ending = True
+        if self.established and self.connection.can_abort:
+            self._count_cut("stop")
+        self.abort()
+        self._end_after(_LAST_WORDS, self.close)
+
+    def _end_after(self, seconds: float, what: Callable[[], None]) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+        if not self.lost:
+            self._cut_off = self._loop.call_later(seconds, what)
 
 
 def _raw_titles(rq: AAssociateRQ) -> dict[str, str | int]:

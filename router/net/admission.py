@@ -8,7 +8,7 @@ import fnmatch
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.net.settings import LocalAE, NetworkSettings, Remote
 from router.ul import AAssociateRJ, AAssociateRQ
@@ -45,11 +45,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Associations that are open now: in all, with a local AE, from a remote."""
+    """Associations that are open now: in all, with a local AE, from a remote; from an address,
+    of callers that are no remote by name."""
 
     total: int
     by_local: Mapping[str, int]
     by_remote: Mapping[str, int]
+    by_address: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Gate:
@@ -157,6 +159,8 @@ class Admission:
         over = self._over(gate.local, remote, load)
         if over:
             return Refusal(_LIMIT, "limit", over)
+        if not remote and (full := self._over_as_stranger(gate.local, source, load)):
+            return full
         return Admitted(gate.local, remote)
 
     def _over(self, local: LocalAE, remote: str, load: Load) -> str:
@@ -171,6 +175,31 @@ class Admission:
         if cap is not None and load.by_remote.get(remote, 0) >= cap:
             return f"{cap} associations of {remote} are open, its max_associations allows no more"
         return ""
+
+    def _over_as_stranger(self, local: LocalAE, source: str, load: Load) -> Refusal | None:
+        """What binds those who may call, but are no remote by name."""
+        settings = self._settings
+        limit = settings.address_limit
+        if load.by_address.get(source, 0) >= limit:
+            return Refusal(
+                _LIMIT,
+                "limit_address",
+                f"{limit} associations from {source} are open; give it a name under remotes, or "
+                "raise network.max_per_address, if it needs more",
+            )
+        for count, cap, whose in (
+            (load.total, settings.max_associations, "network"),
+            (load.by_local.get(local.ae_title, 0), local.max_associations, local.ae_title),
+        ):
+            if count >= settings.open_to_all(cap):
+                return Refusal(
+                    _LIMIT,
+                    "limit_reserve",
+                    f"{count} associations are open, the rest of the {cap} of {whose} is kept for "
+                    "remotes by name; give the caller a name under remotes, or lower "
+                    "network.reserve",
+                )
+        return None
 
 
 def is_plausible_uid(text: str) -> bool:

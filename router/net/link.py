@@ -10,8 +10,11 @@ one step, and what must be kept is copied by whoever keeps it.
 
 import abc
 import asyncio
+import contextlib
 import itertools
 import socket
+import struct
+import sys
 import time
 from typing import Any, cast
 
@@ -29,9 +32,14 @@ from router.ul import (
 )
 from router.ul.negotiation import Role
 
-RECEIVE_BUFFER_SIZE = 512 * 1024
+RECEIVE_BUFFER_SIZE = 256 * 1024
 _HEADERS = 12
 """Bytes of a PDU's header and of a PDV's (PS3.8 §9.3.5)."""
+
+_STILL_TALKS = 16 * 2**20
+"""Bytes that may come behind our A-ABORT or A-ASSOCIATE-RJ: as much as can be on its way."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 _log = structlog.get_logger("net")
 _shared = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
@@ -60,6 +68,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         artim_timeout: float,
         dimse_timeout: float,
         idle_timeout: float | None,
+        min_rate: int = 0,
     ) -> None:
         self.id = new_association_id()
         self.log = _log.bind(association=self.id)
@@ -72,18 +81,24 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
             maximum_length=maximum_length + _HEADERS if maximum_length else 0,
             on_fragment=self.assembler.fragment,
             artim=artim_timeout,
+            on_collect=self.on_collect,
         )
         self.transport: asyncio.Transport | None = None
         self.peer = ""
         self.peer_address = ""
         self.lost = False
         self.half_closed = False
+        self.received = 0
+        self._enough = sys.maxsize
         self._dimse_timeout = dimse_timeout
         self._idle_timeout = idle_timeout
         self._pauses = 0
         self._writable = asyncio.Event()
         self._writable.set()
         self._heard = 0.0
+        self._min_rate = min_rate
+        self._rate_since = 0.0
+        self._rate_from = 0
         self._hanging_up = False
         self._artim: asyncio.TimerHandle | None = None
         self._artim_at: float | None = None
@@ -123,6 +138,14 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         """
         return False
 
+    def on_collect(self, size: int) -> None:
+        """A PDU of `size` bytes, no P-DATA-TF, is about to be collected."""
+        return
+
+    def on_slow(self, seconds: float, count: int) -> None:
+        """The peer sent no more than `count` bytes in `seconds`, in the middle of a message."""
+        return
+
     @abc.abstractmethod
     def on_silent(self, seconds: float, *, idle: bool) -> None:
         """The peer was silent for `seconds`, while something was under way or not (`idle`)."""
@@ -159,6 +182,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
     def buffer_updated(self, nbytes: int) -> None:
         """`nbytes` were received."""
         self._heard = now = self._loop.time()
+        self.received += nbytes
         try:
             events = self.connection.receive(_shared[:nbytes], now)
             for event in events:
@@ -169,6 +193,8 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
             return
         if events:
             self.flush()
+        if self.received > self._enough:
+            self.reset()
 
     def eof_received(self) -> bool:
         """The peer says nothing more; what it is owed is written, within its time, before we
@@ -248,7 +274,12 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
             self.close()
             return
         self.resume_reading(every=True)
+        self.heed_no_more()
         self.flush()
+
+    def heed_no_more(self) -> None:
+        """Nothing that still comes is of use: who goes on and on is cut off before ARTIM is."""
+        self._enough = min(self._enough, self.received + _STILL_TALKS)
 
     def hang_up(self) -> None:
         """With the next `flush`, let the peer read that nothing more comes after it."""
@@ -262,7 +293,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         # A transport that is closed keeps what its peer does not read, and itself, for ever.
         if self.transport is not None and not self.lost:
             if self.transport.get_write_buffer_size():
-                self.transport.abort()
+                self.reset()
             else:
                 self.transport.close()
 
@@ -273,6 +304,15 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
     def close(self) -> None:
         """Drop the connection without a word."""
         if self.transport is not None and not self.lost:
+            self.transport.abort()
+
+    def reset(self) -> None:
+        """The same, and the kernel forgets it too: it would hold on to what is not read."""
+        if self.transport is not None and not self.lost:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                with contextlib.suppress(OSError):  # it may be gone already
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self.transport.abort()
 
     @property
@@ -292,6 +332,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         self._pauses = 0 if every else self._pauses - 1
         if not self._pauses and self.transport is not None and not self._deaf:
             self._heard = self._loop.time()
+            self._rate_since = 0.0
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
@@ -313,13 +354,30 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
     def _look(self) -> None:
         self._start_watch()
         silent = self._loop.time() - self._heard
+        slow = self._min_rate and self._slow_for()
         if not self.connection.can_abort or (self._pauses and self._writable.is_set()):
             return  # ARTIM bounds the wait, or it is we who do not listen
         if self.under_way() or not self._writable.is_set():
             if silent >= self._dimse_timeout:
                 self.on_silent(silent, idle=False)
+            elif slow:
+                self.on_slow(*slow)
         elif self._idle_timeout is not None and silent >= self._idle_timeout:
             self.on_silent(silent, idle=True)
+
+    def _slow_for(self) -> tuple[float, int] | None:
+        """Seconds and bytes of a time that is over, if it had fewer than `min_rate` asks for.
+
+        Twice the longest silence, so that a peer that only pauses is not taken for a slow one.
+        """
+        now = self._loop.time()
+        waits = self._pauses or not self._writable.is_set() or not self.under_way()
+        seconds, count = now - self._rate_since, self.received - self._rate_from
+        if not waits and self._rate_since and seconds < 2 * self._dimse_timeout:
+            return None
+        slow = not waits and self._rate_since and count < self._min_rate * seconds
+        self._rate_since, self._rate_from = now, self.received
+        return (seconds, count) if slow else None
 
 
 def describe(error: RemoteProtocolError) -> str:

@@ -11,19 +11,31 @@ from typing import cast
 
 import structlog
 
-from router.net.acceptor import AcceptedAssociation, NetObserver
+from router.net.acceptor import AcceptedAssociation
 from router.net.admission import Admission, Load
+from router.net.descriptors import descriptors_left
+from router.net.host import NetObserver
 from router.net.service import ServiceRegistry
 from router.net.settings import NetworkSettings, parse_address
 
 _log = structlog.get_logger("net")
 
-# Connections that have not asked for an association yet, or are closing, beside those that have.
-_SPARE_CONNECTIONS = 256
+USUAL = "association"
+"""Kind of the lines that tell of associations that come and go as they should."""
+
+REQUEST_MEMORY = 16 * 2**20
+"""Bytes of association requests that are still arriving, of all peers together."""
+
+_MORE = "raise LimitNOFILE of the service (ulimit -n)"
 
 
 class Listeners:
     """Listens on every address of the local AEs; `open` and `shut` follow a new configuration.
+
+    A connection *waits* until it is granted an association.  So many may wait, in all and of
+    one address, and their requests may take so much memory; then the one that has waited longest
+    makes room.  A proper peer asks as soon as it is connected, so it is never that one, however
+    many a stranger opens.
 
     `admit_line(key)` says whether a refusal may be logged now: None to hold it back, else how
     many were held back before it.
@@ -46,7 +58,14 @@ class Listeners:
         self._connections: set[AcceptedAssociation] = set()
         self._by_local: Counter[str] = Counter()
         self._by_remote: Counter[str] = Counter()
+        self._by_address: Counter[str] = Counter()
         self._total = 0
+        # In the order in which they came; dict, since it forgets any of them at once.
+        self._waiting: dict[AcceptedAssociation, None] = {}
+        self._waiting_of: dict[str, dict[AcceptedAssociation, None]] = {}
+        self._requests: dict[AcceptedAssociation, int] = {}
+        self._requests_size = 0
+        self._paused: set[str] = set()
         self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -100,10 +119,33 @@ class Listeners:
 
     def shut(self, listens: Iterable[str] | None = None) -> None:
         """Stop listening on these addresses, or on all; associations go on."""
-        for listen in list(self._servers) if listens is None else list(listens):
+        listens = [*self._servers, *self._paused] if listens is None else list(listens)
+        self._paused.difference_update(listens)
+        for listen in listens:
             server = self._servers.pop(listen, None)
             if server is not None:
                 server.close()
+
+    async def relieve(self) -> None:
+        """To be called every second or so: listens only while there is a descriptor left.
+
+        Without one accept(2) fails, and a loop that is told of a connection that it cannot accept
+        is told so again at once, for ever.
+        """
+        left, kept = descriptors_left()
+        if not left and self._servers:
+            paused = set(self._servers)
+            self.shut()
+            self._paused = paused
+            _log.error(f"no file descriptor is left: not listening until there are more; {_MORE}")
+        elif self._paused and left >= kept // 2:
+            try:
+                await self.open(sorted(self._paused))
+            except OSError as error:
+                _log.error("still not listening", why=str(error))
+            else:
+                self._paused.clear()
+                _log.warning("listening again")
 
     @property
     def listening(self) -> dict[str, int]:
@@ -137,9 +179,10 @@ class Listeners:
     def _connect(self, listen: str) -> asyncio.BaseProtocol:
         if self._stopping:  # it was accepted before the socket was closed
             return _Turned("it is being stopped", self._admit_line)
-        if len(self._connections) >= self.settings.max_associations + _SPARE_CONNECTIONS:
-            self.observer.on_rejected("connections")
-            return _Turned("too many are open", self._admit_line)
+        left, kept = self._make_room()
+        if left < kept // 2:  # what makes room is not closed before the next round of the loop
+            self.observer.on_rejected("descriptors")
+            return _Turned(f"only {left} file descriptors are left: {_MORE}", self._admit_line)
         association = AcceptedAssociation(self, listen)
         self._connections.add(association)
         self._empty.clear()
@@ -147,35 +190,89 @@ class Listeners:
 
     def load(self) -> Load:
         """See `AcceptorHost`."""
-        return Load(self._total, self._by_local, self._by_remote)
+        return Load(self._total, self._by_local, self._by_remote, self._by_address)
 
     @property
     def associations(self) -> list[AcceptedAssociation]:
         """Those that are established."""
         return [a for a in self._connections if a.established]
 
+    def connected(self, association: AcceptedAssociation) -> None:
+        """See `AcceptorHost`."""
+        address, settings = association.peer_address, self.settings
+        if len(self._waiting_of.get(address, ())) >= settings.max_waiting_per_address:
+            self._drop(next(iter(self._waiting_of[address])), "waiting_address", "of its address")
+        if len(self._waiting) >= settings.max_waiting:
+            self._drop(next(iter(self._waiting)), "waiting", "in all")
+        self._waiting[association] = None
+        self._waiting_of.setdefault(address, {})[association] = None
+
+    def _make_room(self) -> tuple[int, int]:
+        """With few descriptors left the one that waits longest goes, for the one that comes."""
+        left, kept = descriptors_left()
+        if left < kept and self._waiting:
+            which = f"while only {left} file descriptors are left: {_MORE}"
+            self._drop(next(iter(self._waiting)), "descriptors", which)
+        return left, kept
+
+    def collecting(self, association: AcceptedAssociation, size: int) -> None:
+        """See `AcceptorHost`."""
+        self._forget_request(association)
+        self._requests[association] = size
+        self._requests_size += size
+        while self._requests_size > REQUEST_MEMORY:
+            self._drop(next(iter(self._requests)), "request_memory", "with long requests")
+
+    def _drop(self, association: AcceptedAssociation, kind: str, which: str) -> None:
+        """End one that waits, the longest of those that `which` tells."""
+        if not association.accounted:  # else it was refused, and has had time to close
+            self.refused(association, kind, f"too many wait for an association {which}")
+        self._waits_no_more(association)
+        association.reset()
+
+    def _waits_no_more(self, association: AcceptedAssociation) -> None:
+        self._forget_request(association)
+        self._waiting.pop(association, None)
+        same = self._waiting_of.get(association.peer_address)
+        if same is not None:
+            same.pop(association, None)
+            if not same:
+                del self._waiting_of[association.peer_address]
+
+    def _forget_request(self, association: AcceptedAssociation) -> None:
+        self._requests_size -= self._requests.pop(association, 0)
+
     def opened(self, association: AcceptedAssociation) -> None:
         """See `AcceptorHost`."""
-        self._total += 1
-        self._by_local[association.called_ae] += 1
-        if association.remote:
-            self._by_remote[association.remote] += 1
-        association.counted = True
+        self._waits_no_more(association)
+        self._count(association, 1)
+        association.counted = association.accounted = True
 
     def gone(self, association: AcceptedAssociation) -> None:
         """See `AcceptorHost`."""
         self._connections.discard(association)
+        self._waits_no_more(association)
         if association.counted:
             association.counted = False
-            self._total -= 1
-            self._by_local[association.called_ae] -= 1
-            if association.remote:
-                self._by_remote[association.remote] -= 1
+            self._count(association, -1)
         if not self._connections:
             self._empty.set()
 
+    def _count(self, association: AcceptedAssociation, change: int) -> None:
+        self._total += change
+        self._by_local[association.called_ae] += change
+        if association.remote:
+            self._by_remote[association.remote] += change
+            return
+        self._by_address[association.peer_address] += change
+        if not self._by_address[association.peer_address]:
+            del self._by_address[association.peer_address]  # there is no end of addresses
+
     def refused(self, association: AcceptedAssociation, kind: str, text: str) -> None:
         """See `AcceptorHost`."""
+        association.accounted = True
+        association.heed_no_more()
+        self._forget_request(association)
         self.observer.on_rejected(kind)
         details: dict[str, str | int] = {"kind": kind, "why": text}
         if kind in ("called_ae", "calling_ae"):
@@ -186,10 +283,26 @@ class Listeners:
         self, association: AcceptedAssociation, kind: str, text: str, details: dict[str, str | int]
     ) -> None:
         """See `AcceptorHost`."""
+        self._say(association, association.log.warning, kind, text, details)
+
+    def tell(
+        self, association: AcceptedAssociation, text: str, details: dict[str, str | int]
+    ) -> None:
+        """See `AcceptorHost`."""
+        self._say(association, association.log.info, USUAL, text, details)
+
+    def _say(
+        self,
+        association: AcceptedAssociation,
+        log: Callable[..., object],
+        kind: str,
+        text: str,
+        details: dict[str, str | int],
+    ) -> None:
         held_back = self._admit_line(f"{kind} {association.peer_address}")
         if held_back is None:
             return
-        association.log.warning(
+        log(
             text,
             peer=association.peer,
             calling_ae=association.calling_ae,
@@ -208,7 +321,7 @@ class _Turned(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close it."""
-        if self._admit_line("connections") is not None:
+        if self._admit_line("turned") is not None:
             peer = transport.get_extra_info("peername")
             _log.warning(f"connection refused: {self._why}", peer=str(peer))
         cast(asyncio.Transport, transport).abort()  # uvloop's does not inherit from it

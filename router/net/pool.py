@@ -10,7 +10,7 @@ No timer of its own: the owner calls `Pool.reap` at `Pool.next_expiry`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from router.net.errors import AssociationError
@@ -50,6 +50,12 @@ class Association(Protocol):
     def id(self) -> str: ...
     @property
     def accepted(self) -> Mapping[Proposal, int]: ...
+    @property
+    def doubtful(self) -> Collection[Proposal]:
+        """Pairs that were not accepted for no reason that lies in themselves (PS3.8 table 9-18,
+        result 1 or 2, or no answer): some peers refuse so what is too many for them."""
+        ...
+
     @property
     def window(self) -> int: ...
     @property
@@ -256,7 +262,7 @@ class Pool:
         for pair in proposals:
             if pair in association.accepted:
                 self._refused.pop(pair, None)
-            else:
+            elif len(proposals) == 1 or pair not in association.doubtful:
                 self._refused[pair] = until
         entry = Checkout(self, association)
         self._entries.append(entry)

@@ -7,7 +7,6 @@ answers, release and abort.  Must not know queues or retries.  PS3.7 §9.1, PS3.
 import asyncio
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from router.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -22,6 +21,8 @@ from router.dimse.fragment import DataSetFramer, encode_command_pdu, encode_mess
 from router.dimse.messages import RESPONSE
 from router.dimse.status import StatusClass, status_class
 from router.net.admission import LEAST_MAXIMUM_LENGTH
+from router.net.answers import Request, of_another, refused_in_doubt
+from router.net.answers import StoreResult as StoreResult
 from router.net.errors import (
     AssociationAborted,
     AssociationBroken,
@@ -30,6 +31,7 @@ from router.net.errors import (
     AssociationTimeout,
     ConnectFailed,
 )
+from router.net.kernel import unacknowledged
 from router.net.link import Link
 from router.net.pool import Proposal, Readable
 from router.net.target import Target as Target
@@ -78,25 +80,6 @@ class RequestorObserver(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StoreResult:
-    """The answer to a C-STORE-RQ; `comment` is its Error Comment or ""."""
-
-    status: int
-    comment: str
-
-
-class _Request:
-    """One that awaits its answer; `sent` when its message is out to the last byte."""
-
-    __slots__ = ("answer", "field", "sent")
-
-    def __init__(self, field: int, answer: "asyncio.Future[Command]") -> None:
-        self.field = field
-        self.answer = answer
-        self.sent = False
-
-
 class Requestor(Link):
     """Made by `connect`.  Requests may run side by side, up to `window`.
 
@@ -113,16 +96,18 @@ class Requestor(Link):
         )
         self.target = target
         self.accepted: dict[Proposal, int] = {}
+        self.doubtful: frozenset[Proposal] = frozenset()
         self.window = 1
         self._observer = observer
         self._counted = False
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._error: AssociationError | None = None
-        self._waiting: dict[int, _Request] = {}
+        self._waiting: dict[int, Request] = {}
         self._last_id = 0
         self._sending = asyncio.Lock()
         self._buffer = memoryview(b"")
+        self._on_its_way: int | None = None
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -176,7 +161,7 @@ class Requestor(Link):
             async with self._sending:
                 await self.drained()
                 self._check()
-                message_id, request = self._expect(_C_STORE_RQ)
+                message_id, request = self._expect(_C_STORE_RQ, sop_instance_uid)
                 command = encode_store_request(
                     message_id, sop_class_uid, sop_instance_uid, priority
                 )
@@ -222,7 +207,7 @@ class Requestor(Link):
             await asyncio.wait([reading])
             raise
 
-    def _expect(self, field: int) -> tuple[int, _Request]:
+    def _expect(self, field: int, instance: str = "") -> tuple[int, Request]:
         """A Message ID for the message that is sent now: the peer cannot have answered it yet."""
         message_id = self._last_id
         while True:
@@ -230,7 +215,7 @@ class Requestor(Link):
             if message_id not in self._waiting:
                 break
         self._last_id = message_id
-        request = self._waiting[message_id] = _Request(field, self._loop.create_future())
+        request = self._waiting[message_id] = Request(field, instance, self._loop.create_future())
         self.stir()
         return message_id, request
 
@@ -322,6 +307,10 @@ class Requestor(Link):
             return
         for context in self.connection.contexts.values():
             self.accepted[context.abstract_syntax, context.transfer_syntax] = context.id
+        connection = self.connection
+        self.doubtful = refused_in_doubt(
+            connection.request, connection.acceptance, connection.contexts
+        )
         proposed = self.target.asynchronous_operations
         if proposed > 1 and window is not None:
             granted = window[0] or proposed  # 0 is unlimited
@@ -344,6 +333,12 @@ class Requestor(Link):
         if request is None or command.field != request.field | RESPONSE:
             raise RemoteProtocolError(
                 f"{command.name} for message {number}, which is not outstanding",
+                source=AbortSource.SERVICE_USER,
+            )
+        if of_another(request, command, self._waiting.values()):
+            raise RemoteProtocolError(
+                f"{command.name} for message {number}, but for another instance: "
+                f"{command.affected_sop_instance_uid}",
                 source=AbortSource.SERVICE_USER,
             )
         if not request.sent and status_class(command.status) is not StatusClass.FAILURE:
@@ -375,8 +370,19 @@ class Requestor(Link):
         """See `Link`."""
         return bool(self._waiting) or self.assembler.under_way
 
-    def on_silent(self, seconds: float, *, idle: bool) -> None:
+    def stir(self) -> None:
         """See `Link`."""
+        super().stir()
+        self._on_its_way = None
+
+    def on_silent(self, seconds: float, *, idle: bool) -> None:
+        """See `Link`; a line so slow that our bytes are still on their way is no silent peer."""
+        before, self._on_its_way = self._on_its_way, unacknowledged(self.transport)
+        if self._on_its_way and before is None:
+            return  # whether they move is seen at the next look
+        if before is not None and self._on_its_way < before:
+            self.stir()
+            return
         self._count_abort("local")
         self._fail(AssociationTimeout(f"{self.target} was silent for {seconds:.0f} s"))
         self.abort()

@@ -63,7 +63,11 @@ class LocalAE(BaseModel):
         "`proposed` takes the proposer's first, a list takes its first that was proposed; "
         "what is not listed comes after, in the proposer's order.",
     )
-    max_associations: int = Field(default=200, ge=1, description="At once, for this AE.")
+    max_associations: int = Field(
+        default=250,
+        ge=1,
+        description="At once, for this AE; network.reserve applies to them as well.",
+    )
 
 
 class Retry(BaseModel):
@@ -138,6 +142,26 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_associations: int = Field(default=500, ge=1, description="Incoming, in all.")
+    max_per_address: int | None = Field(
+        default=None,
+        ge=1,
+        description="Incoming, from one address, of callers that are no remote by name; two fifths "
+        "of max_associations when absent, but 32 at least.",
+    )
+    reserve: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of max_associations, those of each AE too, that only remotes by name "
+        "may use: others never take the last places.",
+    )
+    max_waiting: int = Field(
+        default=512,
+        ge=8,
+        description="Connections without an association, in all: they have not asked for one "
+        "yet, or were refused and are not closed. Above it the one that waits longest is dropped.",
+    )
+    max_waiting_per_address: int = Field(default=256, ge=4, description="The same, of one address.")
     max_pdu: Bytes = Field(
         default=256 * 2**10,
         ge=4096,
@@ -155,6 +179,20 @@ class NetworkSettings(BaseModel):
     dimse_timeout: Seconds = Field(
         default=60.0, gt=0, description="Longest silence of a peer in the middle of a message."
     )
+    min_rate: Bytes = Field(
+        default=256,
+        description="Bytes per second that a peer sends at least in the middle of a message, over "
+        "dimse_timeout, while we listen; 0 switches it off.",
+    )
     stop_timeout: Seconds = Field(
         default=20.0, description="At SIGTERM: time for open associations to finish, then abort."
     )
+
+    @property
+    def address_limit(self) -> int:
+        """Associations from one address of callers that are no remote by name."""
+        return self.max_per_address or max(32, self.max_associations * 2 // 5)
+
+    def open_to_all(self, limit: int) -> int:
+        """How many of `limit` associations callers that are no remote by name may have."""
+        return limit - int(limit * self.reserve)

@@ -7,6 +7,7 @@ Owns their names, labels and documentation, one row of `METRICS` each, and the t
 
 import asyncio
 import contextlib
+import gc
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,6 +161,23 @@ METRICS: tuple[MetricInfo, ...] = (
         _counts(lambda c: c.association_aborts),
     ),
     MetricInfo(
+        "dcmrouter_association_cuts_total",
+        "counter",
+        ("reason",),
+        "Of those, incoming ones that we ended: the peer was `idle`, `silent` or too `slow` in the "
+        "middle of a message, left our answers `unread`, sent a data set that was `too_large`, "
+        "broke the `protocol`, or we `stop`.",
+        _counts(lambda c: c.association_cuts),
+    ),
+    MetricInfo(
+        "dcmrouter_connections_unused_total",
+        "counter",
+        ("reason",),
+        "Connections that peers closed before they asked for an association: `silent` ones, such "
+        "as health checks of load balancers, and those whose request was `incomplete`.",
+        _counts(lambda c: c.connections_unused),
+    ),
+    MetricInfo(
         "dcmrouter_association_failures_total",
         "counter",
         ("destination", "reason"),
@@ -293,6 +311,13 @@ METRICS: tuple[MetricInfo, ...] = (
         _snapshot(lambda s: [((), s.disk.spool_bytes)] if s.disk else ()),
     ),
     MetricInfo(
+        "dcmrouter_spool_spare_bytes",
+        "gauge",
+        (),
+        "Of that, room in spare segments: what the spool needed at its fullest is kept for reuse.",
+        _snapshot(lambda s: [((), s.disk.spare_bytes)] if s.disk else ()),
+    ),
+    MetricInfo(
         "dcmrouter_spool_free_bytes",
         "gauge",
         (),
@@ -336,6 +361,21 @@ METRICS: tuple[MetricInfo, ...] = (
         (),
         "The latest that timer was since the start.",
         lambda c, _: [((), c.event_loop_stall_seconds.max)],
+    ),
+    MetricInfo(
+        "dcmrouter_tasks",
+        "gauge",
+        (),
+        "Tasks of the event loop: a few for each association and destination. It falls again "
+        "when they have ended.",
+        lambda _c, _s: [((), len(asyncio.all_tasks()))],
+    ),
+    MetricInfo(
+        "dcmrouter_gc_collections_total",
+        "counter",
+        ("generation",),
+        "Runs of the garbage collector; those of generation 2 look at everything.",
+        lambda _c, _s: [((str(n),), s["collections"]) for n, s in enumerate(gc.get_stats())],
     ),
     MetricInfo(
         "dcmrouter_log_lines_total",

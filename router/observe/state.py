@@ -26,11 +26,15 @@ class DestinationState:
 
 @dataclass(frozen=True, slots=True)
 class DiskState:
-    """The spool's room.  ``low``: C-STORE is answered A700 until space returns."""
+    """The spool's room.  ``low``: C-STORE is answered A700 until space returns.
+
+    ``spare_bytes`` are those of ``spool_bytes`` that hold nothing: segments to be written anew.
+    """
 
     spool_bytes: int
     free_bytes: int
     low: bool = False
+    spare_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from router.spool import system
 from router.spool.blocks import aligned
+from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import RECORD_HEADER_SIZE, RecordHeader, align
 from router.spool.segments import Segment
 
@@ -81,11 +82,17 @@ class Batch:
         return room
 
     def flush(self) -> None:
-        """Write what was gathered; it is durable only after a sync.  Raises SpoolError."""
+        """Write what was gathered; it is durable when this returns.  Raises SpoolError."""
         segment, pieces = self._segment, self._pieces
         if segment is not None and pieces:
-            with system.translated(f"writing to segment {segment.path.name}"):
-                system.write_blocks(segment.direct, pieces, self._offset)
+            try:
+                with system.translated(f"writing to segment {segment.path.name}"):
+                    system.write_blocks(segment.direct, pieces, self._offset, durably=True)
+            except SpoolFull:
+                raise
+            except SpoolError:
+                segment.suspect = True
+                raise
         self.clear()
 
     def clear(self) -> None:

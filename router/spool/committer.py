@@ -1,9 +1,10 @@
 """Group commit: many instances, one sync.
 
-Owns the one thread that appends records to the active segment.  A job is *done* only after an
-fdatasync that covers it.  While one group is being synced the next gathers; a lone job waits
-for nobody.  After a failed write or sync nothing of the group is done and the segment is left:
-what the kernel still holds of it is in an unknown state (PostgreSQL learnt this in 2018).
+Owns the one thread that appends records to the active segment.  A job is *done* only after a
+durable write (RWF_DSYNC, as a write and an fdatasync) that covers it.  While one group is being
+written the next gathers; a lone job waits for nobody.  After a failed write nothing of the group
+is done and the segment is left: what the kernel still holds of it is in an unknown state
+(PostgreSQL learnt this in 2018).
 """
 
 import queue
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from router.spool import system
 from router.spool.batch import Batch, in_place, padded
 from router.spool.errors import SpoolError
 from router.spool.layout import (
@@ -72,6 +72,8 @@ class Committer:
         self._on_group = on_group
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._batch = Batch()
+        self.trouble = ""
+        """Why the latest group could not be written, "" when it could."""
         self._thread = threading.Thread(target=self._run, name="spool-commit", daemon=True)
 
     def start(self) -> None:
@@ -120,7 +122,9 @@ class Committer:
             for job in jobs:
                 job.ref = None
                 job.error = known
+            self.trouble = str(known)
         else:
+            self.trouble = ""
             for job in jobs:
                 self._note_place(job, touched)
         finally:
@@ -145,9 +149,6 @@ class Committer:
                 self._segments.pin(segment.generation)
                 touched[segment.generation] = segment
         self._batch.flush()
-        for segment in touched.values():
-            with system.translated(f"syncing segment {segment.path.name}"):
-                system.sync_data(segment.fd)
 
     @staticmethod
     def _note_place(job: Job, touched: dict[int, Segment]) -> None:

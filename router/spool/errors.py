@@ -10,7 +10,8 @@ class SpoolError(Exception):
 
 
 class SpoolFull(SpoolError):
-    """No space is left, on the disk or under a configured limit; it may come back by itself."""
+    """No space or descriptor is left, on the disk, in the process or under a configured limit; it
+    may come back by itself."""
 
 
 class SpoolDamaged(SpoolError):

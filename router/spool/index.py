@@ -133,6 +133,10 @@ class Index:
         """Note the new places of instances; those that are not in the index are passed over."""
         self._keep.move(refs)
 
+    def copied_position(self) -> Position | None:
+        """The place of the last copy that `move` was told of; None when there was none."""
+        return self._keep.copied
+
     def refs_in(self, generation: int, limit: int) -> list[Ref]:
         """Instances whose record lies in a generation, by rising id."""
         return self._keep.refs_in(generation, limit)
@@ -177,7 +181,7 @@ class Index:
         By priority, highest first; then by study, the one whose first instance came first, so
         that a study stays together even when a late instance joins it; then by age.  What comes
         due after a deferral takes its old place, up to 2,000 at a call.  What would wait for
-        more than an hour for a deferral that was noted in the future is due now: the clock was
+        more than five minutes for a deferral that was noted in the future is due now: the clock was
         set back since.  That is looked for at the first call for a destination and whenever
         ``now`` is earlier than before.
         """

@@ -57,20 +57,33 @@ class Adder:
         self._destinations = destinations
         self._rules = rules
         self._keep = keep
-        meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
-        self.last_id: int = meta.get("last_id", 0)
+        self._contexts: dict[tuple[object, ...], _Context] = {}
+        self.last_id = 0
         self.position: Position | None = None
+        self._next_context = 0
+        self._doubtful = False
+        """The latest transaction failed: whether it is in the index must be looked up."""
+        self._look_up()
+
+    def _look_up(self) -> None:
+        db = self._db
+        meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
+        self.last_id = meta.get("last_id", 0)
         if "generation" in meta:
             self.position = Position(meta["generation"], meta["offset"])
         # Never an id that was: what still named a deleted context would take on another's values.
-        self._next_context: int = max(meta.get("next_context", 0), db.value(_NEXT_CONTEXT))
-        self._contexts: dict[tuple[object, ...], _Context] = {}
+        self._next_context = max(meta.get("next_context", 0), db.value(_NEXT_CONTEXT))
+        self._contexts.clear()
 
     def add(
         self, entries: Sequence[Entry], position: Position, suppress: bool, same_bytes: SameBytes
     ) -> AddResult:
         """See `Index.add`."""
         unique = list({ref.id: (ref, meta) for ref, meta in entries}.values())
+        again = self._doubtful
+        if again:
+            self._look_up()
+            self._doubtful = False
         # Ids rise, so above the last one there is nothing to ask for.
         known = self._keep.known([ref.id for ref, _ in unique if ref.id <= self.last_id])
         fresh = [entry for entry in unique if entry[0].id not in known]
@@ -86,6 +99,7 @@ class Adder:
         next_context = self._next_context + len(rows.contexts)
         if self.position is not None and position < self.position:
             position = self.position
+        self._doubtful = True
         with self._db.transaction():
             self._db.run_rows(_ADD_CONTEXTS, rows.contexts)
             self._db.run_rows(_ADD_INSTANCES, rows.instances)
@@ -100,12 +114,16 @@ class Adder:
                 *("last_id", last_id),
                 *("next_context", next_context),
             )
+        self._doubtful = False
         self.last_id = last_id
         self.position = position
         self._next_context = next_context
         if len(self._contexts) > _CONTEXTS_KEPT:
             self._contexts.clear()
         self._contexts.update(rows.used_contexts)
+        if again:  # those that are known were never told of
+            for route in (route for _, meta in unique for route in routes_of(meta)):
+                rows.ready.setdefault(route.destination, 1)
         return AddResult(rows.ready, rows.duplicates, len(fresh), len(known))
 
     def forget_contexts(self) -> None:

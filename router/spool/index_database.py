@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from router.spool import system
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index_schema import STEPS, Step, migrate
 from router.spool.record import Ref
@@ -78,11 +79,13 @@ class Database:
         self._lock = threading.RLock()
         self._closed = False
         self._ready = False
-        with contextlib.suppress(FileNotFoundError):
-            raise IndexDamaged(_marker(path).read_text(errors="replace"))
-        # A journal that was not taken down: the last end was a crash, or a power cut.
-        clean_end = not _part(path, "-wal").exists()
+        self._doubtful = False
+        """A sync of the log failed: what is in it may not be on the disk."""
         with self._translated():
+            with contextlib.suppress(FileNotFoundError):
+                raise IndexDamaged(_marker(path).read_text(errors="replace"))
+            # A journal that was not taken down: the last end was a crash, or a power cut.
+            clean_end = not _part(path, "-wal").exists()
             self._connection = sqlite3.connect(
                 path,
                 isolation_level=None,
@@ -109,7 +112,7 @@ class Database:
         run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         run(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT_PAGES * _PAGE_SIZE}")
         migrate(self._connection, steps)
-        _sync_directory(self.path.parent)
+        system.sync_directory(self.path.parent)
 
     def _check(self, *, thoroughly: bool) -> None:
         """Find a wreck now rather than at night: the first pages of each tree, or all there are."""
@@ -133,6 +136,8 @@ class Database:
         Raises SpoolError and its kinds in place of SQLite's errors.
         """
         with self._lock, self._translated():
+            if self._connection.in_transaction:  # the last one could not even be rolled back
+                self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -185,19 +190,33 @@ class Database:
         older than the log is: SQLite syncs the database before it starts the log anew.  So
         syncing the log's file is enough, and far cheaper than a checkpoint.
         """
+        if self._doubtful:
+            self._write_back()
         log = _part(self.path, "-wal")
-        try:
-            fd = os.open(log, os.O_RDONLY)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise SpoolError(f"cannot open {log}: {error}") from error
-        try:
-            os.fdatasync(fd)
-        except OSError as error:
-            raise SpoolError(f"cannot sync {log}: {error}") from error
-        finally:
-            os.close(fd)
+        with system.translated(f"cannot sync {log}"):
+            try:
+                fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+            try:
+                system.sync_data(fd)
+            except OSError:
+                self._doubtful = True
+                raise
+            finally:
+                system.close(fd)
+
+    def _write_back(self) -> None:
+        """After a sync of the log that failed: all of it to the database, which is synced.
+
+        A later sync would tell nothing: the kernel takes for written what it could not write
+        (PostgreSQL learnt this in 2018).
+        """
+        with self._lock, self._translated():
+            busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise SpoolError(f"index {self.path}: its log could not be written back")
+        self._doubtful = False
 
     def close(self) -> None:
         """Close; again is harmless.  Anything else afterwards raises SpoolError."""
@@ -211,6 +230,9 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except OSError as error:
+            kind = SpoolFull if error.errno in system.FULL else SpoolError
+            raise kind(f"index {self.path}: {error.strerror or error}") from error
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", None)
             name = getattr(error, "sqlite_errorname", None)
@@ -340,14 +362,6 @@ class Names:
 
     def items(self) -> list[tuple[str, int]]:
         return list(self._ids.items())
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 _TALLY = """

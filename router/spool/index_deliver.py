@@ -14,7 +14,7 @@ from router.spool.index_types import DeliveryState, Outcome, Settled, Waiting
 
 _PROMOTED_AT_ONCE = 2000
 _NEVER = microseconds(float("inf"))
-_LONG_WAIT = microseconds(3600.0)
+_LONG_WAIT = microseconds(300.0)
 _CLOCK_SLACK = microseconds(60.0)
 
 
@@ -181,7 +181,9 @@ SELECT json_group_array(json_array(
 CROSS JOIN instance AS i ON i.id = d.instance_id
 CROSS JOIN context AS c ON c.id = i.context_id
 """
-_LEASE_READY = _LEASE.format(index="INDEXED BY delivery_ready", due="due_at IS NULL AND ?4 > 0")
+_LEASE_READY = _LEASE.format(
+    index="INDEXED BY delivery_ready", due="due_at IS NULL AND ?4 IS NOT NULL"
+)
 _LEASE_ALL = _LEASE.format(index="", due="(due_at IS NULL OR due_at <= ?4)")
 _PROMOTE = """
 UPDATE delivery SET due_at = NULL

@@ -17,7 +17,7 @@ from router.spool.index_database import (
     ref_of,
 )
 from router.spool.index_types import Purged, Tally
-from router.spool.record import Ref
+from router.spool.record import Position, Ref
 
 _PURGED_AT_ONCE = 1000
 
@@ -27,6 +27,11 @@ class Keep:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
+        self.copied: Position | None = None
+        """See `Index.copied_position`."""
+        if "copied_generation" in meta:
+            self.copied = Position(meta["copied_generation"], meta["copied_offset"])
 
     def known(self, ids: Sequence[int]) -> set[int]:
         """Those that are in the index."""
@@ -36,12 +41,19 @@ class Keep:
         """See `Index.move`."""
         known = self.known([ref.id for ref in refs])
         moved = [ref for ref in refs if ref.id in known]
-        if moved:
-            counts = new_counts()
-            with self._db.transaction():
+        if not refs:
+            return
+        last = max((ref.generation, ref.offset) for ref in refs)
+        if self.copied is not None:
+            last = max(last, (self.copied.generation, self.copied.offset))
+        counts = new_counts()
+        with self._db.transaction():
+            if moved:
                 self.move_rows(moved, counts)
-                self._db.tally(counts)
-                self._db.run(_FORGET_GENERATIONS)
+            self._db.tally(counts)
+            self._db.run(_FORGET_GENERATIONS)
+            self._db.run(_SET_COPIED, "copied_generation", last[0], "copied_offset", last[1])
+        self.copied = Position(*last)
 
     def move_rows(self, refs: Sequence[Ref], counts: Counts) -> None:
         """Note new places in the open transaction; the caller writes ``counts``."""
@@ -134,6 +146,7 @@ FROM (
 _GENERATIONS = """
 SELECT json_group_array(json_array(key, n, bytes)) FROM tally WHERE what = ? AND n > 0
 """
+_SET_COPIED = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?)"
 _FORGET_GENERATIONS = f"DELETE FROM tally WHERE what = {int(Tally.GENERATION)} AND n = 0"
 _PURGEABLE = """
 SELECT json_group_array(json_array(

@@ -21,6 +21,8 @@ _MOVE_STEP = 256
 _MOVE_BYTES = 16 << 20
 _SPARSE = 0.25
 _TROUBLES = 10
+_TRY_AGAIN = 600
+"""Steps, so some minutes: what the disk could not read once it may read another time."""
 
 
 class KeeperIndex(Protocol):
@@ -68,7 +70,9 @@ class Keeper:
     def __init__(self, spool: Spool, index: KeeperIndex) -> None:
         self._spool = spool
         self._index = index
-        self._unmovable: dict[int, str] = {}
+        self._steps = 0
+        self._unmovable: dict[int, tuple[str, int]] = {}
+        """Records that could not be copied: why, and the step from which they may be again."""
         self._doomed: list[int] = []
         """Large instances whose rows are deleted, though perhaps not durably yet."""
         self._removable: list[int] = []
@@ -87,12 +91,15 @@ class Keeper:
         # Under pressure whatever the time: the clock may have been set back since the settling.
         before = math.inf if self._pressure() else now - settings.keep_settled
         purged = self._index.purge(before, _PURGE_STEP)
+        # At once: should the index fail now, these are told of once only.
+        self._doomed += [ref.id for ref in purged.large]
         in_use = self._index.generations_in_use()
         # Of a record that is acknowledged the index may not know yet.
         position = self._index.indexed_position()
         sealed = self._spool.segments.sealed()
         ended = [s for s in sealed if s.generation not in in_use and s.indexed(position)]
-        self._doomed += [ref.id for ref in purged.large]
+        self._removable += self._spool.take_left()
+        self._steps += 1
         recycled = moved = 0
         more = False
         troubles: list[str] = []
@@ -109,8 +116,15 @@ class Keeper:
             troubles.append(str(error))
         if self._unmovable:
             known = self._index.known(list(self._unmovable))
-            self._unmovable = {i: why for i, why in self._unmovable.items() if i in known}
-        trouble = "; ".join([*troubles, *self._unmovable.values()][:_TROUBLES])
+            self._unmovable = {
+                i: (why, until)
+                for i, (why, until) in self._unmovable.items()
+                if i in known and until > self._steps
+            }
+        self._spool.probe()
+        troubles += [self._spool.trouble] if self._spool.trouble else []
+        troubles += [why for why, _ in self._unmovable.values()]
+        trouble = "; ".join(troubles[:_TROUBLES])
         refusal = self._pressure()
         return Upkeep(
             purged=purged.count,
@@ -174,7 +188,9 @@ class Keeper:
     def _compact(self, in_use: Mapping[int, tuple[int, int]]) -> tuple[int, bool]:
         """Copy what lives out of one mostly-dead segment, so that it can be recycled.
 
-        How many records were copied, and whether there are more to copy from it.
+        How many records were copied, and whether there may be more to copy: a segment a second
+        is less than a busy gateway fills, and the spool would grow for as long as one
+        destination is away.
         """
         for kept in (self._copied, self._dense):
             for generation in kept.keys() - in_use.keys():
@@ -189,12 +205,21 @@ class Keeper:
                 continue
             if count * 2 > self._dense.get(generation, count * 2):
                 continue  # looked at before, and not half of it has gone since
-            if self._spool.segments.spare_bytes < live + segment.size:
+            if self._room() < live + segment.size:
                 continue  # copying needs room of its own
             refs = self._movable(generation)
             if refs and self._is_sparse(segment, refs, count):
-                return self._move(generation, refs), count > len(refs)
+                moved = self._move(generation, refs)
+                return moved, moved > 0 or count > len(refs)
         return 0, False
+
+    def _room(self) -> int:
+        """Bytes for copies: the spares, of which a busy gateway has none, and new segments."""
+        settings = self._spool.settings
+        more = self._spool.free_bytes() - settings.low_disk
+        if settings.max_size is not None:
+            more = min(more, settings.max_size - self._used())
+        return self._spool.segments.spare_bytes + max(0, more)
 
     def _movable(self, generation: int) -> list[Ref]:
         """What goes in one step: its data sets are in memory at once."""
@@ -236,15 +261,17 @@ class Keeper:
                 copied.append(ref)
                 places.append(result)
             elif isinstance(result, SpoolDamaged):
-                self._unmovable[ref.id] = str(result)
+                self._unmovable[ref.id] = (str(result), self._steps + _TRY_AGAIN)
             else:
                 failure = result
         size = self._spool.record_bytes(copied)
         self._copied[generation] = self._copied.get(generation, 0) + size
-        # Also when a copy could not be written: the others are not made again.
-        self._index.move(places)
+        # Before the index, which may say that it failed when it did not: an old place is looked
+        # at first as long as there is one.
         for place in places:
             self._spool.moved(place)
+        # Also when a copy could not be written: the others are not made again.
+        self._index.move(places)
         if failure is not None:
             raise failure
         return len(places)

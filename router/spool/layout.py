@@ -34,6 +34,9 @@ record   size  field (little endian)
 64             description, then the data set (unless in a file of its own)
 =======  ====  ===========================================================
 
+A description may end with spaces, so that its data set begins at a block: such a one is written
+from where it lies in memory.
+
 A record belongs to the log only if generation and offset are those of the place where it was
 found: what an earlier life of the segment left behind never matches.  That rests on generations
 being used once, so a free segment still names its past one: with the index lost, nothing else

@@ -117,6 +117,5 @@ class Reader:
             self._segment = None
             if not self._ref.large:
                 self._fd = -1
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        descriptor, self._fd = self._fd, -1
+        system.close(descriptor)

@@ -5,7 +5,7 @@ bytes are damaged.  Blocking; on the index's thread.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,11 +23,17 @@ class RebuildIndex(Protocol):
     def indexed_position(self) -> Position | None:
         """Behind the last record that is in the index."""
 
+    def copied_position(self) -> Position | None:
+        """The place of the last copy that the index was told of."""
+
     def last_id(self) -> int:
         """The largest id that ever was."""
 
     def known(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that are in the index."""
+
+    def generations_in_use(self) -> Mapping[int, tuple[int, int]]:
+        """Count and bytes of the instances in each generation that has any."""
 
     def add(
         self,
@@ -54,18 +60,19 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
     """Read every record past the index's position into the index.
 
     A record that was copied by compaction updates the place of its instance.  A copy of one that
-    the index does not know is left out when the index was past its first place, since then it
-    was purged; an index that is older, or new, never knew it, and the copy may be all there is.
+    the index does not know is left out when the index was told of the copy, or was past its first
+    place, since then it was purged; an index that is older, or new, never knew it, and the copy
+    may be all there is.
     A record whose data set is damaged is added, held, with the reason: it is never served, and
     never forgotten.  Raises SpoolError.
     """
-    position = index.indexed_position()
+    position, copied = index.indexed_position(), index.copied_position()
     report = Report(last_id=index.last_id())
     batch: list[Recovered] = []
 
     def flush() -> None:
         if batch:
-            _add(spool, index, batch, report, position, suppress_duplicates)
+            _add(spool, index, batch, report, (position, copied), suppress_duplicates)
             batch.clear()
 
     for found in spool.recover(position):
@@ -78,13 +85,23 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
         if found.damage and found.meta.disposition == "discard":
             # Nobody is to have it, and its file may have been purged before the index was lost.
             found = dataclasses.replace(found, damage="")
-        if found.damage:
-            report.damage.append(f"instance {found.ref.id}: {found.damage}")
         batch.append(found)
         if len(batch) >= _BATCH:
             flush()
     flush()
+    _look_for_missing(spool, index, report)
     return report
+
+
+def _look_for_missing(spool: Spool, index: RebuildIndex, report: Report) -> None:
+    """Segments that the index names and that are not there: else nobody is told before reading."""
+    there = {segment.generation for segment in spool.segments.sealed()}
+    for generation, (count, _) in sorted(index.generations_in_use().items()):
+        if generation not in there:
+            report.damage.append(
+                f"the segment of generation {generation} is missing, with {count} instances that "
+                "the index names"
+            )
 
 
 def _add(
@@ -92,7 +109,7 @@ def _add(
     index: RebuildIndex,
     batch: list[Recovered],
     report: Report,
-    began_at: Position | None,
+    began_at: tuple[Position | None, Position | None],
     suppress_duplicates: bool,
 ) -> None:
     known = index.known([found.ref.id for found in batch])
@@ -101,12 +118,14 @@ def _add(
     for found in batch:
         ref = found.ref
         meta = _held(found) if found.damage else found.meta
-        if found.moved and (ref.id in known or ref.id in entries):
-            if not found.damage:
-                entries[ref.id] = (ref, meta)
-                moved += 1
-        elif not found.moved or began_at is None or found.origin >= began_at.generation:
+        again = found.moved and (ref.id in known or ref.id in entries)
+        if not again and was_purged(found, *began_at):
+            continue
+        if found.damage:
+            report.damage.append(f"instance {ref.id}: {found.damage}")
+        if not again or not found.damage:
             entries[ref.id] = (ref, meta)
+            moved += again
     # One transaction: were the position noted without the new places, they were lost for good.
     result = index.add(
         list(entries.values()),
@@ -116,6 +135,16 @@ def _add(
     )
     report.added += result.added
     report.moved += moved
+
+
+def was_purged(found: Recovered, indexed: Position | None, copied: Position | None) -> bool:
+    """Whether a record that the index does not know, from behind its position, is a copy of one
+    that it knew: of `Index.indexed_position` and `copied_position`."""
+    if not found.moved:
+        return False
+    if copied is not None and not copied < Position(found.ref.generation, found.ref.offset):
+        return True
+    return indexed is not None and found.origin < indexed.generation
 
 
 def _held(found: Recovered) -> InstanceMeta:

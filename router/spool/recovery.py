@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router.spool import system
-from router.spool.errors import SpoolDamaged
+from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.layout import BLOCK, RECORD_HEADER_SIZE, RECORD_MAGIC, RecordHeader, align, crc32
 from router.spool.record import InstanceMeta, Position, Ref
 from router.spool.segments import Segment
@@ -22,7 +22,11 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A record that was found.  `damage` says what is wrong with its data set, "" if nothing."""
+    """A record that was found.  `damage` says what is wrong with it, "" if nothing.
+
+    Where that is the description, `meta` has nothing but a time: that of the latest write to the
+    segment.
+    """
 
     ref: Ref
     meta: InstanceMeta
@@ -43,13 +47,15 @@ class Damage:
     what: str
 
 
-def scan(segment: Segment, start: int, large_directory: Path) -> Iterator[Recovered | Damage]:
+def scan(
+    segment: Segment, start: int, large_directory: Path, *, sync: bool = True
+) -> Iterator[Recovered | Damage]:
     """The records of a segment from offset `start` on, in order, and what lies damaged between.
 
     A damaged stretch at the end is the tail of a group that was never acknowledged and is not
     reported: nothing behind it proves that there was more.  What the disk cannot read is damage
-    wherever it lies; a segment that it cannot sync is told and read all the same.  Raises
-    SpoolError when the segment cannot be opened.
+    wherever it lies; a segment that it cannot sync is told and read all the same.  Without `sync`
+    nothing is asked of the disk but to read.  Raises SpoolError when the segment cannot be opened.
     """
     with system.translated(f"reading segment {segment.path.name}"):
         fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -57,7 +63,8 @@ def scan(segment: Segment, start: int, large_directory: Path) -> Iterator[Recove
             # After a crash of the process alone, the page cache may show what is not on disk yet;
             # what gets into the index from here must not be gone after the next power cut.
             try:
-                system.sync_data(fd)
+                if sync:
+                    system.sync_data(fd)
             except OSError as error:
                 what = f"cannot be synced, the disk may not have all of it: {error.strerror}"
                 yield Damage(segment.path.name, 0, 0, what)
@@ -70,7 +77,7 @@ def scan(segment: Segment, start: int, large_directory: Path) -> Iterator[Recove
                 except OSError as error:
                     what = f"unreadable: {error.strerror}"
                 if header is not None:
-                    yield _record(fd, segment, header, large_directory)
+                    yield _record(fd, header, large_directory, sync=sync)
                     offset += header.size
                     continue
                 found = _next_record(fd, segment, offset + BLOCK)
@@ -80,7 +87,7 @@ def scan(segment: Segment, start: int, large_directory: Path) -> Iterator[Recove
                 yield Damage(segment.path.name, offset, end - offset, what)
                 offset = end
         finally:
-            os.close(fd)
+            system.close(fd)
 
 
 def generation_of(path: Path) -> int:
@@ -103,7 +110,13 @@ def generation_of(path: Path) -> int:
                     best = max(best, header.generation)
             return best
         finally:
-            os.close(fd)
+            system.close(fd)
+
+
+def count_sound(segment: Segment, large_directory: Path) -> int:
+    """How many records of a segment are sound.  Raises SpoolError."""
+    found = scan(segment, 0, large_directory, sync=False)
+    return sum(isinstance(record, Recovered) and not record.damage for record in found)
 
 
 def _header_at(fd: int, segment: Segment, offset: int) -> RecordHeader | None:
@@ -144,40 +157,42 @@ def _magic_blocks(fd: int, start: int, end: int) -> Iterator[int]:
                 yield offset
 
 
-def _record(
-    fd: int, segment: Segment, header: RecordHeader, large_directory: Path
-) -> Recovered | Damage:
-    name, offset = segment.path.name, header.offset
-    try:
-        raw = os.pread(fd, header.meta_length, offset + RECORD_HEADER_SIZE)
-    except OSError as error:
-        what = f"instance {header.id}: unreadable description: {error.strerror}"
-        return Damage(name, offset, header.size, what)
-    if len(raw) != header.meta_length or crc32(raw) != header.meta_crc:
-        return Damage(name, offset, header.size, f"instance {header.id}: damaged description")
-    try:
-        meta = InstanceMeta.from_bytes(raw)
-    except ValueError as error:
-        return Damage(name, offset, header.size, f"instance {header.id}: {error}")
+def _record(fd: int, header: RecordHeader, large_directory: Path, *, sync: bool) -> Recovered:
+    meta, damage = _description(fd, header)
     ref = Ref(
         id=header.id,
         generation=header.generation,
-        offset=offset,
+        offset=header.offset,
         data_offset=header.data_offset,
         length=header.length,
         crc=header.crc,
         large=header.large,
     )
-    damage = (
-        _check_large(large_path(large_directory, header.id), ref)
-        if header.large
-        else _check(fd, ref)
-    )
-    end = Position(header.generation, offset + header.size)
+    if header.large:
+        damaged_data = _check_large(large_path(large_directory, header.id), ref, sync=sync)
+    else:
+        damaged_data = _check(fd, ref)
+    damage = ", ".join(filter(None, (damage, damaged_data)))
+    end = Position(header.generation, header.offset + header.size)
     return Recovered(ref, meta, end, header.moved, damage, header.origin)
 
 
-def _check_large(path: Path, ref: Ref) -> str:
+def _description(fd: int, header: RecordHeader) -> tuple[InstanceMeta, str]:
+    """What is stored beside the data set, and what is wrong with it."""
+    try:
+        raw = os.pread(fd, header.meta_length, header.offset + RECORD_HEADER_SIZE)
+        if len(raw) == header.meta_length and crc32(raw) == header.meta_crc:
+            return InstanceMeta.from_bytes(raw), ""
+        damage = "damaged description"
+    except OSError as error:
+        damage = f"unreadable description: {error.strerror}"
+    except ValueError as error:
+        damage = str(error)
+    # Whose it was and where it was to go is lost, not that it was here: it must stay visible.
+    return InstanceMeta(os.fstat(fd).st_mtime, "", "", "", "", "", "", "", ""), damage
+
+
+def _check_large(path: Path, ref: Ref, *, sync: bool) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -185,12 +200,13 @@ def _check_large(path: Path, ref: Ref) -> str:
     except OSError as error:
         return f"its file {path.name} cannot be opened: {error.strerror}"
     try:
-        system.sync_data(fd)
+        if sync:
+            system.sync_data(fd)
         return _check(fd, ref)
     except OSError as error:
         return f"its file {path.name} cannot be synced: {error.strerror}"
     finally:
-        os.close(fd)
+        system.close(fd)
 
 
 def _check(fd: int, ref: Ref) -> str:
@@ -205,6 +221,33 @@ def _check(fd: int, ref: Ref) -> str:
         crc = crc32(chunk, crc)
         at += len(chunk)
     return "" if crc == ref.crc else f"CRC-32 is {crc:08x}, {ref.crc:08x} was committed"
+
+
+def check_record(path: Path | None, ref: Ref, large_directory: Path) -> str:
+    """What is wrong with the record and the data set of `ref`; "" when both are sound.
+
+    `path` is the segment of its generation, None where there is none.
+    """
+    file = large_path(large_directory, ref.id)
+    trouble = f"the segment of generation {ref.generation} is missing"
+    if path is not None:
+        try:
+            with system.translated(f"reading segment {path.name}"):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                header, _ = read_header_and_meta(fd, ref)
+                figures = (header.generation, header.data_offset, header.length, header.crc)
+                if figures != (ref.generation, ref.data_offset, ref.length, ref.crc):
+                    return "the index has other figures of it than its record"
+                if not ref.large:
+                    return _check(fd, ref)
+                trouble = ""
+            finally:
+                os.close(fd)
+        except SpoolError as error:
+            trouble = str(error).removeprefix(f"instance {ref.id}: ")
+    damaged_data = _check_large(file, ref, sync=False) if ref.large else ""
+    return ", ".join(filter(None, (trouble, damaged_data)))
 
 
 def read_header_and_meta(segment_fd: int, ref: Ref) -> tuple[RecordHeader, bytes]:

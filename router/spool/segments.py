@@ -5,6 +5,7 @@ Owns the files under ``segments/``.  A segment is *spare* (zeroed or recycled, g
 know records beyond their places.  Thread-safe: the committer, readers and the keeper share it.
 """
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from router.spool.record import Position
 
 _ZEROS = aligned(1 << 20)
 _OPEN_LIMIT = 64
+# What opening a file meets that says nothing about the file.
+_NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class Segment:
@@ -33,6 +36,7 @@ class Segment:
         "path",
         "pins",
         "size",
+        "suspect",
         "unread",
         "used",
     )
@@ -50,6 +54,8 @@ class Segment:
         self.used = BLOCK
         self.acked = 0
         self.unread = False
+        self.suspect = False
+        """The disk failed to take something here: for no further life."""
 
     def indexed(self, position: Position | None) -> bool:
         """Whether the index, at `position`, was told of all that was acknowledged here.
@@ -81,8 +87,9 @@ class SegmentTable:
         self._active: Segment | None = None
         self._next_number = 1
         self._next_generation = 1
+        self._debris: list[Path] = []
         self.unreadable = 0
-        """Files that `load` could not read and left alone."""
+        """Files that `load` could not read, or not whole, and left alone."""
 
     @property
     def size(self) -> int:
@@ -91,17 +98,23 @@ class SegmentTable:
 
     # -- opening -------------------------------------------------------------------------------
 
-    def load(self, find_generation: Callable[[Path], int]) -> list[str]:
+    def load(
+        self,
+        find_generation: Callable[[Path], int],
+        count_records: Callable[[Segment], int] = lambda _: 0,
+    ) -> list[str]:
         """Read the headers of all segments; every one that had a life becomes sealed.
 
-        `find_generation` is asked about a segment whose header is damaged or unreadable.  Returns
-        what was odd, a line each.  A file that cannot be read is named, counted in `unreadable`
-        and left alone.  Raises SpoolError when the directory cannot be read.
+        `find_generation` is asked about a segment whose header is damaged or unreadable,
+        `count_records` about two of one generation: a copy may be older.  Returns what was odd, a
+        line each.  A file that cannot be read is named, counted in `unreadable` and left alone.
+        Raises SpoolError when the directory cannot be read.
         """
         notes: list[str] = []
         with system.translated(f"reading the segments in {self._directory}"):
             self._directory.mkdir(parents=True, exist_ok=True)
-            paths = sorted(self._directory.glob("*.seg"))
+            # Not by glob: it takes a directory that cannot be read for an empty one.
+            paths = sorted(p for p in self._directory.iterdir() if p.suffix == ".seg")
         for path in paths:
             if not path.stem.isdecimal():
                 notes.append(f"segments/{path.name} is not a file of this spool; left alone")
@@ -109,14 +122,19 @@ class SegmentTable:
             number = int(path.stem)
             self._next_number = max(self._next_number, number + 1)
             try:
-                self._load_one(path, number, find_generation, notes)
+                self._load_one(path, number, find_generation, count_records, notes)
             except (OSError, SpoolError) as error:
                 self.unreadable += 1
                 notes.append(f"segment {path.name} cannot be read and is left alone: {error}")
         return notes
 
     def _load_one(
-        self, path: Path, number: int, find_generation: Callable[[Path], int], notes: list[str]
+        self,
+        path: Path,
+        number: int,
+        find_generation: Callable[[Path], int],
+        count_records: Callable[[Segment], int],
+        notes: list[str],
     ) -> None:
         trouble: OSError | None = None
         header = None
@@ -133,6 +151,8 @@ class SegmentTable:
             if not generation:
                 if trouble is not None:
                     raise trouble
+                if not _all_zeros(path):
+                    raise SpoolError("neither its header nor any record in it is sound")
                 path.unlink()
                 return
             notes.append(
@@ -141,20 +161,30 @@ class SegmentTable:
             )
         else:
             generation, past = header.generation, header.past
+            if generation and size < header.size:
+                self.unreadable += 1
+                notes.append(
+                    f"segment {path.name}: has been cut to {size} of {header.size} bytes; "
+                    "what lay behind is lost"
+                )
         self.reserve_generations(max(generation, past))
         if size < BLOCK or (generation == 0 and size != self._size):
             path.unlink()
             return
-        if generation in self._lives:
-            notes.append(
-                f"segment {path.name}: is in generation {generation}, as "
-                f"{self._lives[generation].path.name} is; left alone"
-            )
-            return
         segment = Segment(path, number, size, generation)
         segment.used = size
         segment.past = past
-        if generation:
+        other = self._lives.get(generation)
+        if other is not None:
+            self.unreadable += 1
+            if count_records(segment) > count_records(other):
+                segment, other = other, segment
+                self._lives[generation] = other
+            notes.append(
+                f"segment {segment.path.name}: is in generation {generation}, as "
+                f"{other.path.name} is, which has no fewer sound records; left alone"
+            )
+        elif generation:
             self._lives[generation] = segment
         else:
             self._spares.append(segment)
@@ -190,10 +220,14 @@ class SegmentTable:
                 direct = system.open_direct(segment.path, os.O_WRONLY)
                 system.write_all(fd, [header.to_bytes()], 0)
                 system.sync_data(fd)
-            except OSError:
+            except OSError as error:
                 _close_all([fd, direct])
-                # It is of no use, and must not take space that nobody accounts for.
-                segment.path.unlink(missing_ok=True)
+                if error.errno in _NOT_ITS_FAULT and min(fd, direct) < 0:
+                    with self._lock:
+                        self._spares.append(segment)  # nothing was done to it
+                else:
+                    # It is of no use, and must not take space that nobody accounts for.
+                    self._discard(segment.path)
                 raise
         with self._lock:
             segment.fd, segment.direct = fd, direct
@@ -227,8 +261,12 @@ class SegmentTable:
     def refill(self, target: int) -> bool:
         """Make one zeroed spare if there are fewer than `target`; True if one was made."""
         with self._lock:
-            if len(self._spares) >= target:
-                return False
+            debris, self._debris = self._debris, []
+            enough = len(self._spares) >= target
+        for path in debris:
+            self._discard(path)
+        if enough:
+            return False
         segment = self._make(zeroed=True)
         with self._lock:
             self._spares.append(segment)
@@ -266,11 +304,19 @@ class SegmentTable:
                 os.fsync(fd)
                 system.sync_directory(self._directory)
             except OSError:
-                path.unlink(missing_ok=True)
+                self._discard(path)
                 raise
             finally:
-                os.close(fd)
+                system.close(fd)
         return Segment(path, number, self._size, 0)
+
+    def _discard(self, path: Path) -> None:
+        """Remove a file that is of no use; if that cannot be, `refill` tries again."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            with self._lock:
+                self._debris.append(path)
 
     def recycle(self, generation: int, *, wipe: bool, indexed: Position | None) -> bool:
         """End the life of a sealed segment and make it a spare; False while it is in use.
@@ -290,7 +336,7 @@ class SegmentTable:
         _close_all([descriptor])
         try:
             with system.translated(f"recycling segment {segment.path.name}"):
-                if segment.size != self._size:
+                if segment.size != self._size or segment.suspect:
                     segment.path.unlink()
                     return True
                 self._end_life(segment, wipe=wipe)
@@ -316,7 +362,7 @@ class SegmentTable:
             header = SegmentHeader(segment.size, 0, segment.generation)
             system.write_all(fd, [header.to_bytes()], 0)
         finally:
-            os.close(fd)
+            system.close(fd)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -401,13 +447,21 @@ def _write_zeros(path: Path, start: int, end: int) -> None:
         for offset in range(start, end, len(_ZEROS)):
             system.write_blocks(fd, [_ZEROS[: min(len(_ZEROS), end - offset)]], offset)
     finally:
-        os.close(fd)
+        system.close(fd)
+
+
+def _all_zeros(path: Path) -> bool:
+    """Whether a file was never written to.  Raises OSError."""
+    with path.open("rb") as file:
+        while chunk := file.read(len(_ZEROS)):
+            if chunk != _ZEROS[: len(chunk)]:
+                return False
+    return True
 
 
 def _close_all(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
-        if descriptor >= 0:
-            os.close(descriptor)
+        system.close(descriptor)
 
 
 def free_bytes(directory: Path) -> int:

@@ -8,7 +8,6 @@ Directory: ``lock``, ``format``, ``segments/NNNNNNNN.seg``, ``large/ID.dat``.
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
 import os
 import threading
@@ -19,7 +18,8 @@ from pathlib import Path
 from router.spool import recovery, system
 from router.spool.blocks import BlockPool
 from router.spool.committer import Committer, Job
-from router.spool.errors import SpoolDamaged, SpoolError, SpoolLocked
+from router.spool.directory import check_format, lock_directory
+from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, align
 from router.spool.reader import Reader
 from router.spool.recent import Recent, RecentReader
@@ -27,9 +27,8 @@ from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
 from router.spool.segments import SegmentTable, free_bytes
 from router.spool.settings import SpoolSettings
-from router.spool.writer import Writer, large_path
+from router.spool.writer import Writer, large_number, large_path
 
-FORMAT = 1
 _LARGE_THREADS = 4
 # Metadata of the file system, the index and its journal need room after segments are made.
 _RESERVE = 16 << 20
@@ -68,6 +67,8 @@ class Spool:
         self._large_files = 0
         self._large_bytes = 0
         self._large_lock = threading.Lock()
+        self._left: list[int] = []
+        self._large_trouble = ""
         self._quiet = asyncio.Event()
         self.log_damaged = False
         """Records are lost or out of reach: a stretch of a segment, or a whole file."""
@@ -89,17 +90,20 @@ class Spool:
         """
         lock_fd = lock_directory(directory)
         try:
-            _check_format(directory)
+            check_format(directory)
             spool = cls(directory, settings, lock_fd, post, on_group)
             with system.translated(f"opening the spool in {directory}"):
                 spool.large_directory.mkdir(exist_ok=True)
-            spool.notes = spool.segments.load(recovery.generation_of)
+            spool.notes = spool.segments.load(
+                recovery.generation_of,
+                lambda segment: recovery.count_sound(segment, spool.large_directory),
+            )
             spool.log_damaged = spool.segments.unreadable > 0
             with system.translated(f"opening the spool in {directory}"):
                 system.sync_directory(spool.large_directory)
                 system.sync_directory(directory)
         except BaseException:
-            os.close(lock_fd)
+            system.close(lock_fd)
             raise
         return spool
 
@@ -132,8 +136,10 @@ class Spool:
         """
         for number, path in self.large_files():
             last_id = max(last_id, number)
-            with contextlib.suppress(OSError):  # what is in its way is told by who needs it
+            try:
                 self._large_bytes += path.stat().st_size
+            except OSError as error:
+                self.notes.append(f"large/{path.name}: its size cannot be read: {error.strerror}")
         self._ids = itertools.count(last_id + 1)
         if self.segments.spare_bytes == 0:
             try:
@@ -147,7 +153,7 @@ class Spool:
         self._committer.stop()
         self.executor.shutdown()
         self.segments.close()
-        os.close(self._lock_fd)
+        system.close(self._lock_fd)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -183,6 +189,23 @@ class Spool:
         with self._large_lock:
             self._large_bytes += count
 
+    def large_wrote(self, error: SpoolError | None) -> None:
+        """For writers: a piece of a large file was written, or could not be."""
+        self._large_trouble = "" if error is None else str(error)
+
+    def large_left(self, instance_id: int, counted: int) -> None:
+        """For writers: a file of no use could not be removed.  From any thread."""
+        with contextlib.suppress(OSError):  # then it is not accounted for exactly, or is gone
+            self.large_grew(large_path(self.large_directory, instance_id).stat().st_size - counted)
+        with self._large_lock:
+            self._left.append(instance_id)
+
+    def take_left(self) -> list[int]:
+        """Instances that were never committed and whose files are still there, to be removed."""
+        with self._large_lock:
+            left, self._left = self._left, []
+        return left
+
     def _look_quiet(self) -> None:
         if not self._writers and not self._large_files:
             self._quiet.set()
@@ -207,6 +230,38 @@ class Spool:
             )
         return self._refusal
 
+    @property
+    def no_room(self) -> str:
+        """Why even what is arriving may not grow on, "" when it may: what the keeper set."""
+        return self._refusal
+
+    @property
+    def trouble(self) -> str:
+        """Why the disk did not take the latest instance, "" when it did."""
+        return self._committer.trouble or self._large_trouble
+
+    def probe(self) -> None:
+        """If the disk failed to take something, see whether it does now.  Blocking.
+
+        Those who send may wait for that: without it nobody would find out.
+        """
+        if not self.trouble:
+            return
+        path = self.directory / "probe"
+        try:
+            with system.translated("trying the disk"):
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    system.write_all(fd, [bytes(BLOCK)], 0)
+                    system.sync_data(fd)
+                finally:
+                    system.close(fd)
+                path.unlink()
+        except SpoolError:
+            return
+        if self.segments.spare_bytes:
+            self._committer.trouble = self._large_trouble = ""
+
     def refuse(self, why: str) -> None:
         """Refuse new instances from now on; "" ends it."""
         self._refusal = why
@@ -220,7 +275,8 @@ class Spool:
     def open_reader(self, ref: Ref) -> Reader:
         """A reader of the data set of `ref`; does not touch the disk.
 
-        Raises SpoolDamaged when the record's segment has begun another life.
+        Raises SpoolDamaged when the record's segment has begun another life, SpoolError when it
+        may be in a file that could not be read at the start.
         """
         if ref.large:
             return Reader(ref, self.segments, None, large_path(self.large_directory, ref.id))
@@ -229,7 +285,14 @@ class Spool:
             ref = self._moved.get(ref.id, ref)
             segment = self.segments.pin(ref.generation)
         if segment is None:
-            raise SpoolDamaged(f"instance {ref.id}: segment generation {ref.generation} is gone")
+            what = f"instance {ref.id}: segment generation {ref.generation} is gone"
+            if self.segments.unreadable:
+                # Not its death: the file may be sound, and read at the next start.
+                raise SpoolError(
+                    f"{what}, or is in a file that could not be read at the start: see the log of "
+                    "it, then restart"
+                )
+            raise SpoolDamaged(what)
         return Reader(ref, self.segments, segment, segment.path)
 
     def open_recent(self, ref: Ref) -> Reader | RecentReader:
@@ -355,14 +418,18 @@ class Spool:
         return free_bytes(self.directory)
 
     def large_files(self) -> Iterator[tuple[int, Path]]:
-        """Instance number and path of every file under ``large/``."""
-        for path in self.large_directory.glob("*.dat"):
-            try:
-                yield int(path.stem, 16), path
-            except ValueError:
-                note = f"large/{path.name} is not a file of this spool; left alone"
-                if note not in self.notes:
-                    self.notes.append(note)
+        """Instance number and path of every file under ``large/``.  Raises SpoolError."""
+        # Not by glob: it takes a directory that cannot be read for an empty one.
+        with system.translated(f"reading {self.large_directory}"):
+            paths = [path for path in self.large_directory.iterdir() if path.suffix == ".dat"]
+        for path in paths:
+            number = large_number(path)
+            if number is not None:
+                yield number, path
+                continue
+            note = f"large/{path.name} is not a file of this spool; left alone"
+            if note not in self.notes:
+                self.notes.append(note)
 
     def large_bytes(self) -> int:
         """Bytes under ``large/``: counted at the start, then kept up with what comes and goes."""
@@ -378,54 +445,3 @@ class Spool:
             except FileNotFoundError:
                 return
         self.large_grew(-size)
-
-
-def lock_directory(directory: Path) -> int:
-    """Lock a spool directory, made if missing, for this process; returns the descriptor.
-
-    Raises SpoolLocked, naming the process that has it, or SpoolError.
-    """
-    with system.translated(f"opening the spool in {directory}"):
-        _make_durably(directory)
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        raise SpoolLocked(
-            f"the spool in {directory} is in use by process {owner}; "
-            "stop that one, or give this one another data_dir"
-        ) from error
-    # Only for the message above: a disk that is full must not keep the gateway from starting.
-    with contextlib.suppress(OSError):
-        os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
-    return fd
-
-
-def _make_durably(directory: Path) -> None:
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in missing:
-        system.sync_directory(path.parent)
-
-
-def _check_format(directory: Path) -> None:
-    path = directory / "format"
-    with system.translated(f"reading {path}"):
-        if not path.exists():
-            # Whole or not at all: an empty file after a power cut would be of no known format.
-            new = path.with_name("format.new")
-            with new.open("w") as file:
-                file.write(f"{FORMAT}\n")
-                file.flush()
-                system.sync_data(file.fileno())
-            new.replace(path)
-            system.sync_directory(directory)
-            return
-        text = path.read_text().strip()
-    if not text.isdigit() or int(text) > FORMAT:
-        raise SpoolError(
-            f"the spool in {directory} has format {text!r}, this version knows up to {FORMAT}: "
-            "use the version of dcmrouter that wrote it, or a newer one"
-        )

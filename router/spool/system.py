@@ -15,6 +15,8 @@ from pathlib import Path
 from router.spool.errors import SpoolError, SpoolFull
 
 IOV_MAX = 1024
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"""What passes when others give something back: space, or descriptors."""
 _DIRECT_BLOCK = 4096
 _SYNC_FILE_RANGE_WRITE = 2
 
@@ -30,17 +32,19 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        kind = SpoolFull if full else SpoolError
+        kind = SpoolFull if error.errno in FULL else SpoolError
         raise kind(f"{doing}: {error.strerror or error}") from error
 
 
-def write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
-    """Write all of `buffers` from `offset`; returns how many bytes.  Raises OSError."""
+def write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int, flags: int = 0) -> int:
+    """Write all of `buffers` from `offset`; returns how many bytes.  Raises OSError.
+
+    `flags` are those of ``pwritev2``.
+    """
     written = 0
     pending = [b for b in buffers if len(b)]
     while pending:
-        count = os.pwritev(fd, pending[:IOV_MAX], offset + written)
+        count = os.pwritev(fd, pending[:IOV_MAX], offset + written, flags)
         if count == 0:
             raise OSError(errno.EIO, "write returned 0")
         written += count
@@ -61,18 +65,23 @@ def open_direct(path: Path, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC)
 
 
-def write_blocks(fd: int, buffers: Sequence[memoryview], offset: int) -> None:
+def write_blocks(
+    fd: int, buffers: Sequence[memoryview], offset: int, *, durably: bool = False
+) -> None:
     """Write whole blocks from page-aligned memory, past the page cache where that can be.
 
-    `fd` comes from `open_direct`.  Durable only after `sync_data`.  Raises OSError.
+    `fd` comes from `open_direct`.  With `durably` they are on the disk when this returns, as after
+    `sync_data`, in one call of the system instead of two.  Raises OSError; what was to be written
+    is then in an unknown state.
     """
+    flags = os.RWF_DSYNC if durably else 0
     try:
-        write_all(fd, buffers, offset)
+        write_all(fd, buffers, offset, flags)
     except OSError as error:
         # Larger blocks than ours are wanted: all of it once more, through the cache, for good.
         if error.errno != errno.EINVAL or not _set_direct(fd, on=False):
             raise
-        write_all(fd, buffers, offset)
+        write_all(fd, buffers, offset, flags)
 
 
 def write_past_cache(fd: int, buffers: Sequence[memoryview], offset: int) -> None:
@@ -133,4 +142,16 @@ def sync_directory(path: Path) -> None:
     try:
         os.fsync(fd)
     finally:
-        os.close(fd)
+        close(fd)
+
+
+def close(fd: int) -> None:
+    """Close a descriptor; a negative one is none.
+
+    The descriptor is gone whatever close(2) says, so it must never be closed again: its number
+    may be another file's by then.  An error tells of writes that were not synced; what has to be
+    durable was synced before.
+    """
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -57,6 +57,13 @@ class WriterHost(Protocol):
     def large_grew(self, count: int) -> None:
         """The files under ``large/`` take `count` bytes more.  From any thread."""
 
+    def large_wrote(self, error: SpoolError | None) -> None:
+        """A piece of a large file was written, or could not be."""
+
+    def large_left(self, instance_id: int, counted: int) -> None:
+        """A file of no use, of which `counted` bytes were told, could not be removed.  From any
+        thread."""
+
 
 class Writer:
     """Takes the data set of one instance.
@@ -225,6 +232,8 @@ class _LargeFile:
         "_finished",
         "_gone",
         "_host",
+        "_id",
+        "_made",
         "_offset",
         "_on_drain",
         "_path",
@@ -236,11 +245,13 @@ class _LargeFile:
     def __init__(self, host: WriterHost, instance_id: int, on_drain: Callable[[], None]) -> None:
         self._host = host
         self._counted = 0
+        self._id = instance_id
         self._path = large_path(host.large_directory, instance_id)
         self._on_drain = on_drain
         self._offset = 0
         self._crc = 0
         self._fd = -1
+        self._made = False
         self._error: SpoolError | None = None
         self._finished: Callable[[int, SpoolError | None], None] | None = None
         self._removed = False
@@ -289,7 +300,7 @@ class _LargeFile:
         self._host.blocks.give_back(self._blocks)
         self._blocks, self._pieces = [], []
         self.in_flight = 0
-        if not self._gone and (self._removed or self._finished is not None):
+        if not self._gone:  # at once: after an error, the peer may never come to an end
             self._gone = True
             self._unlink_later()
         self._tell()
@@ -299,6 +310,8 @@ class _LargeFile:
         def run() -> None:
             try:
                 self._unlink()
+            except OSError:
+                self._host.large_left(self._id, self._counted)
             finally:
                 self._host.post(self._host.large_ended)
 
@@ -324,6 +337,7 @@ class _LargeFile:
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
+                self._made = True
             system.write_past_cache(self._fd, pieces, offset)
             self._counted += length
             self._host.large_grew(length)
@@ -366,22 +380,31 @@ class _LargeFile:
         self._busy = False
         if error is not None:
             self._error = error
+        self._host.large_wrote(error)
         then()
         self._pump()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        descriptor, self._fd = self._fd, -1
+        system.close(descriptor)
 
     def _unlink(self) -> None:
-        try:
-            self._close()
-        finally:
+        self._close()
+        if self._made:  # else it is somebody else's that was in the way
             self._path.unlink(missing_ok=True)
-            self._host.large_grew(-self._counted)
+        self._host.large_grew(-self._counted)
 
 
 def large_path(directory: Path, instance_id: int) -> Path:
     """The file of a large instance, named by its number: never by anything a peer sent."""
     return directory / f"{instance_id:016x}.dat"
+
+
+def large_number(path: Path) -> int | None:
+    """The reverse of `large_path`; None for a name that it gives to no instance."""
+    try:
+        number = int(path.stem, 16)
+    except ValueError:
+        return None
+    known = 0 < number < 1 << 63 and path.name == large_path(path.parent, number).name
+    return number if known else None

@@ -8,44 +8,25 @@ what was received, and nothing is created per PDU or PDV.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from router.ul.errors import AbortReason, AbortSource, LocalProtocolError, RemoteProtocolError
 from router.ul.events import (
-    ArtimExpired as ArtimExpired,
-)
-from router.ul.events import (
-    AssociateAccepted as AssociateAccepted,
-)
-from router.ul.events import (
-    AssociateRefused as AssociateRefused,
-)
-from router.ul.events import (
-    AssociateRejected as AssociateRejected,
-)
-from router.ul.events import (
-    AssociateRequested as AssociateRequested,
-)
-from router.ul.events import (
-    Event as Event,
-)
-from router.ul.events import (
-    PeerAborted as PeerAborted,
-)
-from router.ul.events import (
-    ProtocolFailed as ProtocolFailed,
-)
-from router.ul.events import (
-    ReleaseReplied as ReleaseReplied,
-)
-from router.ul.events import (
-    ReleaseRequested as ReleaseRequested,
-)
-from router.ul.events import (
-    TransportClosed as TransportClosed,
+    ArtimExpired,
+    AssociateAccepted,
+    AssociateRefused,
+    AssociateRejected,
+    AssociateRequested,
+    Event,
+    PeerAborted,
+    ProtocolFailed,
+    ReleaseReplied,
+    ReleaseRequested,
+    TransportClosed,
 )
 from router.ul.framing import ASSOCIATE_CAP, DEFAULT_PDU_CAP, check_data_length, check_header
-from router.ul.items import invalid
+from router.ul.items import UserInformation, invalid
 from router.ul.negotiation import NegotiatedContext, Role, accepted
 from router.ul.pdu import (
     A_ABORT,
@@ -101,6 +82,7 @@ class Connection:
     come.  The piece is a slice of what `receive` was given, valid until the call returns.  It may
     call back into the connection (`abort`, `release`), and may raise RemoteProtocolError, which
     is handled like one found here.  After any other exception the connection reads no more.
+    ``on_collect(size)`` likewise; it hears of a PDU of ``size`` bytes before that is collected.
 
     Drive it so: `transport_connected`, then `receive` with whatever comes; after every call write
     `data_to_send`, set a timer for ``deadline`` and close the transport, once all is written,
@@ -118,6 +100,7 @@ class Connection:
         "_control",
         "_deadline",
         "_deaf",
+        "_on_collect",
         "_on_fragment",
         "_open",
         "_output",
@@ -142,12 +125,14 @@ class Connection:
         on_fragment: OnFragment,
         artim: float = 30.0,
         pdu_cap: int = DEFAULT_PDU_CAP,
+        on_collect: Callable[[int], None] | None = None,
     ) -> None:
         self.role = role
         self.request: AAssociateRQ | None = None
         self.acceptance: AAssociateAC | None = None
         self.contexts: dict[int, NegotiatedContext] = {}
         self._on_fragment = on_fragment
+        self._on_collect = on_collect
         self._artim = artim
         self._pdu_cap = pdu_cap
         self._pdu_limit = min(maximum_length, pdu_cap) if maximum_length else pdu_cap
@@ -204,6 +189,14 @@ class Connection:
         pdu = self.request if self.role == "acceptor" else self.acceptance
         return 0 if pdu is None else pdu.user_information.maximum_length
 
+    def forget_proposals(self) -> None:
+        """Keep no more of request and acceptance than the maximum lengths."""
+        for name in ("request", "acceptance"):
+            if (pdu := getattr(self, name)) is not None:
+                length = UserInformation(maximum_length=pdu.user_information.maximum_length)
+                slim = replace(pdu, presentation_contexts=(), user_information=length)
+                setattr(self, name, slim)
+
     def data_to_send(self) -> bytes:
         """The control PDUs queued since the last call."""
         if not self._output:
@@ -230,6 +223,7 @@ class Connection:
         self._transport = "gone"
         self._deaf = True
         self._output.clear()
+        self._buffer.clear()  # now, not when the collector finds us: a request may be long
         if (self._state, Trigger.TRANSPORT_CLOSED) not in TABLE:
             return []
         return self._step(Trigger.TRANSPORT_CLOSED, now, tell=TransportClosed())
@@ -401,6 +395,8 @@ class Connection:
             self._buffer.clear()
         else:
             self._wanted = PDU_HEADER.size + length
+            if self._on_collect is not None:
+                self._on_collect(self._wanted)
 
     def _expected(self, kind: int) -> bool:
         """Whether table 9-10 does something with this PDU now; False is to ignore it (AA-6).

@@ -17,6 +17,7 @@ from router.ul.errors import AbortReason, LocalProtocolError, RemoteProtocolErro
 
 MAX_CONTEXTS = 128  # presentation context IDs are the odd numbers of one byte
 MAX_ITEMS = 8192  # in one PDU at all levels; 128 contexts of 40 syntaxes need 5,500
+USER_ITEM_WEIGHT = 8  # a sub-item of user information takes that many times as long to read
 
 APPLICATION_CONTEXT = 0x10
 PRESENTATION_CONTEXT_RQ = 0x20
@@ -182,11 +183,14 @@ class Reader:
         self.data = data
         self._left = MAX_ITEMS
 
-    def count(self) -> None:
-        """One item more.  Raises RemoteProtocolError above MAX_ITEMS."""
-        if not self._left:
-            raise invalid(f"more than {MAX_ITEMS} items in one PDU")
-        self._left -= 1
+    def count(self, weight: int = 1) -> None:
+        """One item more, or as good as ``weight``.  Raises RemoteProtocolError above MAX_ITEMS."""
+        self._left -= weight
+        if self._left < 0:
+            raise invalid(
+                f"more than {MAX_ITEMS} items in one PDU, those of user information counted as "
+                f"{USER_ITEM_WEIGHT} each"
+            )
 
     def items(self, pos: int, end: int, what: str) -> Iterator[tuple[int, int, int]]:
         """Type, start and end of each item between two positions.  Raises RemoteProtocolError."""
@@ -293,6 +297,7 @@ def decode_user_information(reader: Reader, start: int, end: int) -> UserInforma
     common: list[CommonExtendedNegotiation] = []
     unknown: list[tuple[int, bytes]] = []
     for kind, first, last in reader.items(start, end, "user information"):
+        reader.count(USER_ITEM_WEIGHT - 1)
         fields = Cursor(reader.data, first, last, f"user information item {kind:02X}H")
         match kind:
             case UserItem.MAXIMUM_LENGTH:

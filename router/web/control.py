@@ -56,6 +56,7 @@ def create_control_app(
         "/api/v1/queue/drop": views.drop,
         "/api/v1/queue/hold": views.hold,
         "/api/v1/queue/release": views.release,
+        "/api/v1/instances/discard": views.discard,
         "/api/v1/reload": views.reload,
     }
     return Starlette(
@@ -118,11 +119,15 @@ class _Views:
 
     async def drop(self, request: Request) -> Response:
         body = await read_json(request)
-        reason = body.pop("because", "dropped by an operator")
-        if not isinstance(reason, str):
-            raise ControlError("because is text", 'as in "because": "sent by hand"')
+        reason = _because(body, "dropped by an operator")
         which = self._filter(body)
         return JSONResponse(encode.changed(await self._source.drop(which, reason)))
+
+    async def discard(self, request: Request) -> Response:
+        body = await read_json(request)
+        reason = _because(body)
+        which = self._filter(body)
+        return JSONResponse(encode.changed(await self._source.discard_held(which, reason)))
 
     async def release(self, request: Request) -> Response:
         body = await read_json(request)
@@ -170,6 +175,13 @@ class _Views:
         if limit == 0:
             raise ControlError("limit is at least 1", "leave it out for the default")
         return encode.parse_filter(given, self._now()), limit, after
+
+
+def _because(body: dict[str, object], otherwise: str = "") -> str:
+    reason = body.pop("because", otherwise)
+    if not isinstance(reason, str) or not reason.strip():
+        raise ControlError("because is text", 'as in "because": "sent by hand"')
+    return reason
 
 
 def _number(name: str, text: str, most: int) -> int:

@@ -198,7 +198,10 @@ class WebServer:
         self._server.close()
         self._server = None
         if isinstance(self.address, Path):
-            self.address.unlink(missing_ok=True)
+            try:
+                self.address.unlink(missing_ok=True)
+            except OSError as error:  # such as a disk that is read-only; the next start takes it
+                _log.warning("a socket is left", path=str(self.address), why=error.strerror)
         for connection in list(self._state.connections):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):

@@ -146,6 +146,10 @@ class ControlSource(Protocol):
         """Instances that no rule matched, or that were quarantined, go to ``destinations``."""
         ...
 
+    async def discard_held(self, which: Filter, reason: str) -> Changed:
+        """Instances that no rule matched, or that were quarantined, are given up."""
+        ...
+
     async def queue(
         self, which: Filter, limit: int, after: tuple[int, int] | None
     ) -> Sequence[QueueItem]:

@@ -241,6 +241,76 @@ def test_held_instances_are_sent_after_all(fresh: Site) -> None:
     assert _numbers(fresh)["ready"] == COUNT + HELD
 
 
+def test_held_instances_are_given_up_on_purpose(fresh: Site) -> None:
+    config = fresh.config
+    args = ("instances", "list", "-c", config, "--disposition", "held")
+    first, second = (e["id"] for e in ok_json(*args)["entries"])
+    why = ("--because", "test images", "--yes")
+    partly = run("instances", "discard", "-c", config, first, 1, *why)
+    assert partly.exit_code == 1
+    assert partly.stdout.startswith("1 instance (")
+    assert "1 of 2 instances not discarded" in partly.stderr
+    assert [e["id"] for e in ok_json(*args)["entries"]] == [second]
+    shown = ok_json("instances", "show", "-c", config, first)
+    assert (shown["disposition"], shown["reason"]) == ("discarded", "test images")
+    assert shown["events"][-1]["action"] == "discard"
+    assert ok_json("instances", "show", "-c", config, 1)["disposition"] == "routed"
+    rest = ok_json("instances", "discard", "-c", config, "--disposition", "held", *why)
+    assert rest["changed"] == 1
+    assert "nothing to discard" in ok("instances", "discard", "-c", config, "--all", *why)
+    assert ok_json("account", "-c", config)["balanced"] is True
+
+
+def test_discarding_wants_to_know_what_and_why(site: Site) -> None:
+    for args, said in (
+        ((), "it is not clear which instances are meant"),
+        (("1", "--all"), "it is not clear which instances are meant"),
+        (("--because", " "), "--because is empty"),
+        (("--because", "x", "--json"), "add --yes"),
+    ):
+        why = () if "--because" in args else ("--because", "x", "--yes")
+        numbers = ("1",) if "--because" in args else ()
+        result = run("instances", "discard", "-c", site.config, *numbers, *args, *why)
+        assert result.exit_code == 2, args
+        assert said in result.stderr
+
+
+def test_the_spool_is_verified_beside_the_gateway_and_without(site: Site) -> None:
+    found = ok_json("spool", "verify", "-c", site.config)
+    assert found["sound"] is True
+    assert sum(s["records"] for s in found["segments"]) == COUNT + HELD
+    assert found["counts"] == {"damaged": 0, "missing": 0, "orphaned": 0, "stale": 0}
+    text = ok("spool", "verify", "-c", site.config)
+    assert "the spool is sound" in text
+    assert f"{COUNT + HELD} instances sound" in text
+
+
+def test_damage_in_the_spool_is_told_by_verify(fresh: Site) -> None:
+    # In every file: a gateway that has started may just have moved the records to another.
+    for path in (fresh.data_dir / "spool" / "segments").glob("*.seg"):
+        data = path.read_bytes()
+        if (at := data.rfind(b"PATIENT")) >= 0:
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(b"p")
+    result = run("spool", "verify", "-c", fresh.config)
+    assert result.exit_code == 1
+    assert "THE SPOOL IS NOT SOUND" in result.stdout
+    assert "CRC-32" in result.stdout
+    asked = run("spool", "verify", "-c", fresh.config, "--json")
+    assert asked.exit_code == 1
+    finding = json.loads(asked.stdout)["findings"][0]
+    assert finding["kind"] == "damaged"
+    shown = ok_json("instances", "show", "-c", fresh.config, finding["instance"])
+    assert shown["sop_instance_uid"] == finding["sop_instance_uid"]
+
+
+def test_verify_without_a_spool_is_bad_usage(tmp_path: Path) -> None:
+    result = run("spool", "verify", "-c", Site(tmp_path).config)
+    assert result.exit_code == 2
+    assert "there is no spool" in result.stderr
+
+
 def test_export(site: Site, tmp_path: Path, files: list[Path]) -> None:
     config, out = site.config, tmp_path / "out" / "deep"
     found = ok_json("instances", "export", "-c", config, "1", "2", "1", "--to", out)

@@ -99,7 +99,7 @@ def test_tolerance(file: bytes, expected: FileMeta) -> None:
         (b"", "not a DICOM file: no data set at byte 0"),
         (b"\x89PNG\r\n\x1a\n" + bytes(200), "no element at byte 0, which begins 89 50 4E 47"),
         (b"a text file that is no DICOM at all", "not a DICOM file"),
-        (HEAD[:140], "the file ends at byte 140, inside a header|no data set at byte"),
+        (HEAD[:140], r"the file ends before byte 144, where \(0002,0000\) should end"),
         (HEAD[:170], r"element \(0002,0002\) at byte 158 claims 26 bytes of 170"),
         (HEAD[:160], "inside a header"),
         (
@@ -116,6 +116,16 @@ def test_tolerance(file: bytes, expected: FileMeta) -> None:
 def test_what_is_wrong_is_said(file: bytes, error: str) -> None:
     with pytest.raises(DicomError, match=error):
         read_file_meta(file)
+
+
+def test_a_file_that_ends_inside_its_meta_information_is_no_empty_data_set() -> None:
+    # The three values that are wanted stand before the cut; the offset was past the end.
+    cut = HEAD[:-4]
+    with pytest.raises(DicomError, match=r"ends before byte \d+, where \(0002,0013\) should end"):
+        read_file_meta(cut)
+    with pytest.raises(DicomError, match="ends before byte"):
+        read_file_meta(io.BytesIO(cut))
+    assert read_file_meta(HEAD).data_set_offset == len(HEAD)
 
 
 def test_real_files_agree_with_pydicom() -> None:

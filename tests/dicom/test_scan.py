@@ -364,6 +364,15 @@ def test_a_nesting_bomb_costs_little() -> None:
     assert "more than 64 sequences deep" in scanner.error
 
 
+def test_what_is_found_before_the_limit_of_a_deflated_data_set_is_found_however_it_is_cut() -> None:
+    # Inflated at once it was scanned past the limit, inflated byte by byte it was not.
+    data = deflate(explicit(0x00080007, "OB", bytes(69_980)) + HEAD + TAIL)
+    scanners = [scan(data, DEFLATED, size=size, byte_limit=70_000) for size in (0, 1, 7)]
+    assert len({str((scanner.found, scanner.error)) for scanner in scanners}) == 1
+    assert "after 70000 bytes" in scanners[0].error
+    assert scanners[0].found == {}
+
+
 def test_a_deflate_bomb_costs_bounded_memory() -> None:
     bomb = deflate(HEAD + explicit(0x00091010, "OB", bytes(200 * 2**20)))
     assert len(bomb) < 2**20

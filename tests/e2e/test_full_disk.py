@@ -143,8 +143,8 @@ def test_forwarding_goes_on_and_makes_room_for_more(
     run.fill(kind, at_once)
     assert run.gateway.get("/healthz")[0] == 200
     run.sink.open()
-    assert run.accepts_again(kind)
-    assert set(run.send(kind, 3)) == {0}
+    # Room is made as deliveries end, not all at once.
+    assert all(run.accepts_again(kind) for _ in range(4))
     run.check()
     assert wait_until(run.gateway.ready, LIMIT)
 
@@ -152,8 +152,8 @@ def test_forwarding_goes_on_and_makes_room_for_more(
 @pytest.mark.parametrize("low_disk", ["24MiB"])
 def test_readiness_says_why_nothing_is_accepted(run: _Run) -> None:
     run.fill(MEDIUM, 20)
-    assert wait_until(lambda: run.gateway.get("/readyz")[0] == 503, LIMIT)
-    assert b"low disk" in run.gateway.get("/readyz")[1]
+    assert wait_until(lambda: b"low disk" in run.gateway.get("/readyz")[1], LIMIT)
+    assert run.gateway.get("/readyz")[0] == 503
     assert run.gateway.get("/healthz")[0] == 200
 
 

@@ -137,9 +137,12 @@ class FakeIndex:
 
 
 class FakeReader:
-    def __init__(self, ref: Ref, damaged: bool = False) -> None:
+    """One that is ``torn`` is never read to its end: the line ends in the data set."""
+
+    def __init__(self, ref: Ref, damaged: bool = False, torn: bool = False) -> None:
         self.length = self.remaining = ref.length
         self.damaged = damaged
+        self.torn = torn
         self.closed = False
 
     def try_read(self, buffers: list[memoryview]) -> bool:
@@ -147,7 +150,7 @@ class FakeReader:
         return True
 
     def read(self, buffers: list[memoryview]) -> None:
-        self.remaining -= sum(map(len, buffers))
+        self.remaining -= sum(map(len, buffers)) - self.torn
         if self.damaged and self.remaining <= 0:
             raise SpoolDamaged("CRC-32 is 00000001, 00000002 was committed")
 
@@ -160,6 +163,7 @@ class FakeSpool:
         self.damaged: set[int] = set()
         self.gone: set[int] = set()
         self.unreadable: set[int] = set()
+        self.torn: set[int] = set()
         self.readers: list[FakeReader] = []
 
     def open_reader(self, ref: Ref) -> Readable:
@@ -167,7 +171,7 @@ class FakeSpool:
             raise SpoolDamaged(f"instance {ref.id}: segment generation 1 is gone")
         if ref.id in self.unreadable:
             raise SpoolError("input/output error")
-        reader = FakeReader(ref, ref.id in self.damaged)
+        reader = FakeReader(ref, ref.id in self.damaged, ref.id in self.torn)
         self.readers.append(reader)
         return reader
 
@@ -196,6 +200,7 @@ class FakePeer:
         self.connect_error: AssociationError | None = None
         self.poison: Callable[[Proposal], bool] = lambda pair: False
         self.accepts: Callable[[Proposal], bool] = lambda pair: True
+        self.doubts: Callable[[Proposal], bool] = lambda pair: False
         self.answer: Callable[[str], Answer | Exception] = lambda uid: Answer(0)
         self.latency: Callable[[str], float] = lambda uid: 0.001
         self.connect_latency = 0.01
@@ -259,6 +264,9 @@ class FakeAssociation:
         self.accepted: Mapping[Proposal, int] = {
             pair: number for pair, number in zip(proposals, ids, strict=False) if peer.accepts(pair)
         }
+        self.doubtful: Collection[Proposal] = [
+            pair for pair in proposals if pair not in self.accepted and peer.doubts(pair)
+        ]
         self._classes = {number: pair[0] for pair, number in self.accepted.items()}
 
     async def store(

@@ -51,10 +51,10 @@ def test_only_four_statuses_of_all_mean_delivered() -> None:
 
 def test_a_duplicate_of_an_earlier_attempt_was_a_dead_letter() -> None:
     """Regression: it had arrived, and the association broke before the answer."""
-    verdict = judge(0x0111, "have it", attempts=1)
+    verdict = judge(0x0111, "have it", sent_before=True)
     assert verdict.fate is D
     assert "0111" in verdict.reason
     assert "have it" in verdict.reason
     assert "earlier attempt" in verdict.reason
-    assert judge(0x0111, attempts=0).fate is P
-    assert judge(0x0117, attempts=1).fate is P
+    assert judge(0x0111).fate is P
+    assert judge(0x0117, sent_before=True).fate is P

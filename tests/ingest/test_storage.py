@@ -303,17 +303,18 @@ def test_while_there_is_no_room_the_answer_is_a700(run: Runner, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("number", "status"), [(errno.EIO, 0x0110), (errno.ENOSPC, 0xA700), (errno.EDQUOT, 0xA700)]
 )
-@pytest.mark.parametrize("call", ["write_all", "sync_data"])
+# Small ones become durable by the write itself, large ones by a sync.
+@pytest.mark.parametrize("calls", [("write_all",), ("write_blocks", "sync_data")], ids="/".join)
 def test_a_disk_that_fails(
     run: Runner,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    call: str,
+    calls: tuple[str, ...],
     number: int,
     status: int,
     pixels: int,
 ) -> None:
-    def fail(*_: object) -> int:
+    def fail(*_: object, **__: object) -> int:
         raise OSError(number, "the disk is on fire")
 
     async def scenario() -> None:
@@ -321,7 +322,8 @@ def test_a_disk_that_fails(
             wire = await subject.associated()
             assert await stored(wire, data_set(pixels=pixels)) == (0, "")
             with monkeypatch.context() as patch:
-                patch.setattr(system, call, fail)
+                for call in calls:
+                    patch.setattr(system, call, fail)
                 got, comment = await stored(wire, data_set(pixels=pixels), 2)
             assert got == status
             assert 0 < len(comment) <= 64

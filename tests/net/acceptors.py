@@ -97,7 +97,6 @@ def store_rsp(message_id: int = 1, status: int = 0, context_id: int = 3, **chang
         "message_id_being_responded_to": message_id,
         "status": status,
         "affected_sop_class_uid": CT,
-        "affected_sop_instance_uid": "1.2.3",
     }
     return encode_message(
         context_id, encode_command(Command(0x8001, **(values | changes))), None, 0

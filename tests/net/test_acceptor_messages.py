@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import struct
 
 import pytest
@@ -364,7 +365,12 @@ def test_a_peer_that_never_reads_its_answers(run: Runner) -> None:
             subject.shelf.policy = answer
             wire = await subject.associated()
             wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
-            flood = b"".join(store_rq(b"abc", n, "1.2." + "9" * 60) for n in range(1, 2000))
+            # As many as one may have under way, again and again.
+            flood = b"".join(store_rq(b"abc", n, "1.2." + "9" * 60) for n in range(1, 17))
+            [association] = subject.listeners.associations
+            assert association.transport is not None
+            sock = association.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             sending = asyncio.ensure_future(_flood(wire, flood))
             await subject.listeners.until_open(0)
             sending.cancel()
@@ -383,6 +389,7 @@ async def _flood(wire: Wire, flood: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         while True:
             await wire.send(flood)
+            await asyncio.sleep(0)
 
 
 # -- cuts ----------------------------------------------------------------------------------------

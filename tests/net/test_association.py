@@ -8,6 +8,7 @@ import pytest
 from router.net.errors import AssociationAborted, AssociationBroken, AssociationError
 from router.net.requestor import Requestor
 from router.net.settings import NetworkSettings, Remote
+from router.ul import AReleaseRQ
 from tests.net.support import (
     CT,
     CT_PAIR,
@@ -311,7 +312,7 @@ def test_a_reader_that_fails_costs_the_association_not_the_peer(run: Runner) -> 
     run(scenario)
 
 
-def test_stop_lets_a_message_finish_and_aborts_the_idle(run: Runner) -> None:
+def test_stop_lets_a_message_finish_and_releases_the_idle(run: Runner) -> None:
     async def scenario() -> None:
         async with gate() as subject:
             idle = await call(subject.port)
@@ -329,7 +330,40 @@ def test_stop_lets_a_message_finish_and_aborts_the_idle(run: Runner) -> None:
             held[0].answer()
             assert await task == 0
             await stopping
-            assert subject.observer.aborted == {("in", "local"): 2}
+            assert not subject.observer.aborted
+
+    run(scenario)
+
+
+def test_stop_aborted_a_sender_that_was_between_two_instances(run: Runner) -> None:
+    """Regression: whoever had no message under way at that moment lost the rest of its study."""
+
+    async def scenario() -> None:
+        async with gate() as subject:
+            sender = await call(subject.port)
+            assert await store(sender, b"abc") == 0
+            stopping = asyncio.ensure_future(subject.listeners.stop(10))
+            await asyncio.sleep(0)
+            for _ in range(3):
+                assert await store(sender, b"abc") == 0
+            await sender.release()
+            await stopping
+            assert len(subject.shelf.ended) == 4
+            assert not subject.observer.aborted
+
+    run(scenario)
+
+
+def test_stop_aborts_a_sender_that_does_not_answer_the_release(run: Runner) -> None:
+    async def scenario() -> None:
+        async with gate() as subject:
+            wire = await subject.associated()
+            stopping = asyncio.ensure_future(subject.listeners.stop(10))
+            assert isinstance(await wire.pdu(), AReleaseRQ)
+            await wire.aborted()
+            await wire.close()
+            await stopping
+            assert subject.observer.aborted == {("in", "local"): 1}
 
     run(scenario)
 

@@ -75,6 +75,42 @@ def test_answers_to_a_store_that_are_none(run: Runner, answers: bytes, text: str
     run(scenario)
 
 
+@pytest.mark.parametrize("status", [0x0000, 0xB007, 0xA700, 0xC000])
+def test_an_answer_for_another_instance_was_taken_for_ours(run: Runner, status: int) -> None:
+    """Regression: the Message ID was right, the SOP Instance UID was that of something else."""
+
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await message(wire)
+        await wire.send(store_rsp(1, status, affected_sop_instance_uid="1.2.3.99"))
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            with pytest.raises(AssociationBroken, match=r"for another instance: 1\.2\.3\.99"):
+                await store(requestor, b"abc", uid="1.2.3.1")
+            assert requestor.closed
+
+    run(scenario)
+
+
+def test_an_archive_that_coerced_the_uid_has_stored_it(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await message(wire)
+        await wire.send(store_rsp(1, 0xB000, affected_sop_instance_uid="1.2.3.99"))
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            assert await store(requestor, b"abc", uid="1.2.3.1") == 0xB000
+            await requestor.release()
+
+    run(scenario)
+
+
 def test_an_answer_that_comes_twice_ends_the_association(run: Runner) -> None:
     async def handler(wire: Wire) -> None:
         await accept_any(wire)

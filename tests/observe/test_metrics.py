@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,7 +20,7 @@ SNAPSHOT = Snapshot(
         QueueLine("pacs", DeliveryState.DEAD, 0, 0, None, None),
     ),
     destinations=(DestinationState("pacs", up=True), DestinationState('a"b\\c\n', up=False)),
-    disk=DiskState(spool_bytes=64, free_bytes=1024, low=True),
+    disk=DiskState(spool_bytes=64, free_bytes=1024, low=True, spare_bytes=48),
     held_instances=4,
     dead_instances=5,
     account_differences={"pacs": -1},
@@ -108,6 +109,8 @@ async def test_what_was_looked_up_is_in_the_text(exporter):
     assert ("dcmrouter_queue_oldest_seconds", empty) not in values
     assert values["dcmrouter_destination_up", (("destination", "pacs"),)] == 1
     assert values["dcmrouter_destination_up", (("destination", 'a"b\\c\n'),)] == 0
+    assert values["dcmrouter_spool_bytes", ()] == 64
+    assert values["dcmrouter_spool_spare_bytes", ()] == 48
     assert values["dcmrouter_spool_low", ()] == 1
     assert values["dcmrouter_account_difference", (("scope", "all"),)] == 1
     assert values["dcmrouter_account_difference", (("scope", "pacs"),)] == -1
@@ -128,6 +131,27 @@ async def test_every_metric_of_the_table_is_in_the_text(exporter):
     missing = [m.name for m in METRICS if f"# TYPE {m.name} {m.kind}\n" not in text]
     assert not missing
     assert all(m.name.startswith("dcmrouter_") and m.documentation for m in METRICS)
+
+
+async def test_tasks_are_counted_while_they_live(exporter):
+    async def tasks():
+        return parsed(await exporter.render())["dcmrouter_tasks", ()]
+
+    before = await tasks()
+    gate = asyncio.Event()
+    waiting = [asyncio.create_task(gate.wait()) for _ in range(5)]
+    assert await tasks() == before + 5
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert await tasks() == before
+
+
+async def test_runs_of_the_collector_are_counted_by_generation(exporter):
+    before = parsed(await exporter.render())
+    gc.collect()
+    after = parsed(await exporter.render())
+    oldest = ("dcmrouter_gc_collections_total", (("generation", "2"),))
+    assert after[oldest] > before[oldest] >= 0
 
 
 async def test_a_failing_look_up_leaves_the_counters():

@@ -26,7 +26,7 @@ def test_a_key_that_fell_silent_is_reported_once():
 
 
 def test_the_number_of_keys_is_bounded_and_nothing_held_back_is_forgotten():
-    limiter = RateLimited(limit=1, interval=10, max_keys=8)
+    limiter = RateLimited(limit=1, interval=10, max_keys=8, spread=1000)
     for number in range(100):
         for _ in range(3):
             limiter.admit(f"peer {number}", 0.0)
@@ -37,14 +37,49 @@ def test_the_number_of_keys_is_bounded_and_nothing_held_back_is_forgotten():
     assert sum(count for _, count in drained) == 200
 
 
+def test_ever_new_addresses_are_bounded_by_their_kind():
+    """Regression: each address had its own limit, so that lines grew with the addresses."""
+    limiter = RateLimited(limit=5, interval=10, max_keys=16, spread=4)
+    admitted = [n for n in range(5000) if limiter.admit(f"artim 10.0.{n >> 8}.{n & 255}", 0.0) == 0]
+    assert len(admitted) == 20
+    assert limiter.admit("other 10.0.0.1", 0.0) == 0
+    drained = dict(limiter.drain(10.0))
+    assert len(drained) <= 17
+    assert drained["artim, others"] >= 4900
+    assert sum(drained.values()) == 4980
+    assert limiter.drain(10.0) == []
+    assert limiter.admit("artim 10.0.0.1", 10.0) == 0
+
+
+def test_what_a_kind_held_back_is_told_with_the_key_later():
+    limiter = RateLimited(limit=1, interval=10, spread=1)
+    assert limiter.admit("artim a", 0.0) == 0
+    assert limiter.admit("artim b", 1.0) is None
+    assert limiter.admit("artim b", 11.0) == 1
+    assert limiter.drain(21.0) == []
+
+
+def test_a_kind_has_its_own_limit():
+    limiter = RateLimited(limit=1, limits={"usual": 3})
+    assert [limiter.admit("usual x", 0.0) for _ in range(4)] == [0, 0, 0, None]
+    assert [limiter.admit("rare x", 0.0) for _ in range(2)] == [0, None]
+
+
 def test_limits_are_positive():
+    with pytest.raises(ValueError, match="positive"):
+        RateLimited(limits={"usual": 0})
     with pytest.raises(ValueError, match="positive"):
         RateLimited(limit=0)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcde"), st.floats(0, 5)), max_size=200))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["k a", "k b", "k c", "k d", "m a", "n"]), st.floats(0, 5)),
+        max_size=200,
+    )
+)
 def test_admitted_and_reported_lines_are_all_that_came(steps):
-    limiter = RateLimited(limit=2, interval=7, max_keys=3)
+    limiter = RateLimited(limit=2, interval=7, max_keys=3, spread=2)
     now, admitted, reported = 0.0, 0, 0
     for key, pause in steps:
         now += pause
@@ -52,5 +87,5 @@ def test_admitted_and_reported_lines_are_all_that_came(steps):
         if before is not None:
             admitted += 1
             reported += before
-    reported += sum(count for _, count in limiter.drain(now + 7))
+    reported += sum(count for _, count in limiter.drain(now + 14))
     assert admitted + reported == len(steps)

@@ -59,9 +59,9 @@ def test_a_free_loop_is_never_late(measured):
 def test_a_stall_is_seen_with_its_length(measured):
     loop, histogram, meter = measured
     meter.start()
-    loop.run(1.0, stalls=[(0.495, 0.040)])
-    assert histogram.max == pytest.approx(0.035, abs=1e-9)
-    assert histogram.quantile(1.0) == 0.05
+    loop.run(1.0, stalls=[(0.495, 0.038)])
+    assert histogram.max == pytest.approx(0.033, abs=1e-9)
+    assert histogram.quantile(1.0) == 0.035
     late = sum(histogram.counts[1:])
     assert late == 1
 

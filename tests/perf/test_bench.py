@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from perf import bench, machine, rows_inside
+from perf import bench, data, machine, rows_inside
 from perf.contenders import (
     Dcmrouter,
     DcmrouterWarm,
@@ -25,6 +25,7 @@ from perf.contenders import (
 from perf.processes import BenchError, Child, accepts, cpu_seconds, group_members, resident_bytes
 from perf.report import Sample, Target
 from perf.rows import ROWS, TITLES, Row, receive
+from perf.rows_floor import measure_against_floor
 from perf.steps import QUICK, Bench, await_delivered, histogram_buckets, load, quantile
 
 
@@ -191,12 +192,27 @@ def test_the_floor_counts_what_its_sender_sends(
     # Smaller than what is sent, so that it has to go round to the start of its file.
     monkeypatch.setattr(Floor, "size", 300_000)
     what = Bench(tmp_path, QUICK)
-    lists = what.files("mr", 2, 2)
+    measure = measure_against_floor("mr", lambda bench: bench.files("mr", 2, 2), "n")
 
-    sample = receive(what, "floor", lists, "n")
+    sample = measure(what, "floor", 0)
 
     assert sample.work == 4
     assert sample.value > 0
+
+
+def test_the_cheapest_sender_sends_what_the_files_hold(tmp_path: Path) -> None:
+    what = Bench(tmp_path, QUICK)
+    measure = measure_against_floor("mr", lambda bench: bench.files("mr", 2, 2), "n")
+
+    sample = measure(what, "dcmrouter", 0)
+
+    assert sample.work == 4
+    streams = sorted((tmp_path / "data" / data.VERSION / "replay" / "mr").iterdir())
+    files = sorted(path for each in what.files("mr", 2, 2) for path in each)
+    assert len(streams) == len(files) == 4
+    for stream, file in zip(streams, files, strict=True):
+        body = file.read_bytes()
+        assert stream.read_bytes().endswith(body[-100:])
 
 
 def test_the_sink_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -124,3 +124,45 @@ def test_the_table_names_everybody_and_says_who_is_missing() -> None:
     assert "90.0 – 200" in text
     assert "1.00 ×" in text
     assert "missing: other: not installed (r)" in text
+
+
+def test_details_have_a_table_of_their_own() -> None:
+    outcome = Outcome("ok", samples(90, 100, 200))
+    result = RowResult(
+        "r",
+        "a row",
+        "ms",
+        "lower",
+        ("a", "b"),
+        (Target("", 150, 50),),
+        {"a": outcome, "b": Outcome("failed", reason="gone")},
+        details=(("took", "seconds"), ("else", "nothing")),
+    )
+    console = Console(width=140, record=True, file=io.StringIO())
+    print_table([result], {"a": "The First"}, console)
+    table = console.export_text().rpartition("a row, ms")[2]
+    [line] = [line for line in table.splitlines() if "The First" in line]
+    assert [cell.strip() for cell in line.strip("│ ").split("│")] == [
+        "The First",
+        "100",
+        "2.00",
+        "–",
+    ]
+
+
+def test_a_figure_of_several_subjects_stands_on_the_line_of_each() -> None:
+    result = RowResult(
+        "r",
+        "a row",
+        "ms",
+        "lower",
+        ("a", "b"),
+        (Target("", 150, 50),),
+        {"a": Outcome("ok", samples(100)), "b": Outcome("ok", samples(300))},
+    )
+    console = Console(width=140, record=True, file=io.StringIO())
+    print_table([result], {"a": "The First", "b": "The Second"}, console)
+    text = console.export_text()
+    assert text.count("The Second") == 1
+    [line] = [line for line in text.splitlines() if "The Second" in line]
+    assert line.count("300") == 4

@@ -1,5 +1,6 @@
 """Nodes and where they stood."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,24 @@ def test_problems_come_once_and_in_the_order_of_the_text() -> None:
     problems = Problems([late, early, late])
     assert problems.problems == (early, late)
     assert str(problems) == "f:2:7: early; mend it\nf:9:1: late"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            '- "a"\n- "b\\U00110000"',
+            r"f:2:5: \U00110000 is no character; the last one is \U0010FFFF",
+        ),
+        ('"\\UFFFFFFFF"', r"f:1:2: \UFFFFFFFF is no character; the last one is \U0010FFFF"),
+        (f"%YAML {'9' * 5000}.1\n--- a", "f: a number that cannot be read: "),
+        ('- "\\ud83d\\ude00"', r"f:1:3: \ud83d is half a character; write the character itself"),
+    ],
+)
+def test_numbers_that_the_yaml_library_lets_through(text: str, problem: str) -> None:
+    with pytest.raises(Problems) as raised:
+        parse(text, "f")
+    assert str(raised.value).startswith(problem)
 
 
 def _problems(text: str | bytes) -> tuple[Problem, ...] | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from router.spool import segments as segments_module
+from router.spool import spool as spool_module
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.record import Ref
 from tests.spool.conftest import OpenRig
@@ -59,6 +60,21 @@ def test_compaction_ends(rig: Rig) -> None:
     assert moved[-1] == 0
     rig.spool.segments.seal()
     assert sum(rig.step().moved for _ in range(5)) == 2, "of the next sparse segment, once"
+
+
+def test_sparse_segments_came_up_faster_than_one_was_copied_a_second(rig: Rig) -> None:
+    # One small instance in each waits for a destination that is away, all others are delivered.
+    for _ in range(6):
+        refs = fill(rig, 8, 12_000, "pacs")
+        deliver(rig, refs[1:])
+        gone(rig, refs[1:])
+    steps = [rig.step()]
+    while steps[-1].again and len(steps) < 50:
+        steps.append(rig.step())
+    assert sum(step.moved for step in steps) == 6
+    assert len(lives(rig)) <= 1, "what was copied out of is not waited for"
+    assert steps[-1].moved == 0
+    check_all(rig)
 
 
 def test_a_fuller_segment_is_left_alone(rig: Rig) -> None:
@@ -124,7 +140,8 @@ def test_a_step_of_compaction_is_one_group_and_bounded_in_memory(
 def test_without_room_nothing_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse(rig)
     rig.spool.segments.trim(0)
-    monkeypatch.setattr(segments_module, "free_bytes", lambda _: 0)
+    for module in (segments_module, spool_module):
+        monkeypatch.setattr(module, "free_bytes", lambda _: 0)
     assert rig.step().moved == 0
     check_all(rig)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from router.spool import system
 from router.spool.index import Index
-from router.spool.index_types import Filter
+from router.spool.index_types import DeliveryState, Filter, Outcome
 from router.spool.record import Ref
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Loop, Rig, check_all, meta, payload, segment_of
@@ -164,6 +164,30 @@ def test_a_copy_of_a_purged_instance_is_left_out(open_rig: OpenRig) -> None:
     again = open_rig()
     assert again.index.instance(gone.id) is None
     again.acked = rig.acked
+    check_all(again)
+
+
+@pytest.mark.parametrize("size", [1000, LARGE])
+def test_a_purged_copy_was_sent_again_after_a_restart_while_nothing_new_came(
+    open_rig: OpenRig, size: int
+) -> None:
+    # The index's position is then still in the generation that the copy came from.
+    rig = open_rig()
+    gone = rig.commit(payload(1, size), meta(1, "pacs")).kept
+    kept = rig.commit(payload(2, size), meta(2, "pacs")).kept
+    rig.feed()
+    rig.spool.segments.seal()
+    move_all(rig, gone.generation)
+    rig.index.settle([Outcome(gone.id, "pacs", DeliveryState.DELIVERED, 1.0)])
+    purged = rig.index.purge(2e9, 10)
+    assert purged.count == 1
+    for ref in purged.large:
+        rig.spool.remove_large(ref.id)
+    rig.close()
+    again = open_rig()
+    assert again.report.damage == []
+    assert again.index.instance(gone.id) is None
+    again.acked = {kept.id: rig.acked[kept.id]}
     check_all(again)
 
 

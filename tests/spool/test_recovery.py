@@ -87,6 +87,7 @@ def test_a_bit_flipped_in_every_byte_of_a_record_in_the_middle(
     raw = bytearray(path.read_bytes())
     segment = copied(path, tmp_path / "flipped.seg")
     middle = refs[1]
+    description = middle.data_offset - len(meta(1, "pacs").to_bytes())
     for at in range(middle.offset, middle.data_offset + middle.length):
         bit = 1 << (at % 8)
         with segment.path.open("r+b") as file:
@@ -99,9 +100,11 @@ def test_a_bit_flipped_in_every_byte_of_a_record_in_the_middle(
         assert served(found) == [refs[0].id, refs[2].id], at
         (bad,) = [f for f in found if isinstance(f, Damage) or f.damage]
         if isinstance(bad, Damage):
-            assert at < middle.data_offset
+            assert at < description
             assert (bad.offset, bad.length) == (middle.offset, BLOCK)
             assert bad.segment == "flipped.seg"
+        elif at < middle.data_offset:
+            assert bad.damage == "damaged description"
         else:
             assert at >= middle.data_offset
             assert "CRC-32" in bad.damage
@@ -218,7 +221,8 @@ def test_a_description_of_no_known_form_is_damage(rig: Rig) -> None:
     rig.spool.segments.seal()
     found = list(rig.spool.recover(None))
     assert served(found) == [good.id, after.id]
-    assert "not an instance description" in found[1].what
+    assert isinstance(found[1], Recovered)
+    assert "not an instance description" in found[1].damage
 
 
 @pytest.mark.parametrize("how", ["missing", "short", "flipped"])

@@ -256,9 +256,9 @@ def test_wiping_leaves_nothing_and_comes_before_the_end_of_the_life(
     order: list[str] = []
     real = system.write_all
 
-    def writing(fd: int, buffers: list[bytes], offset: int) -> int:
+    def writing(fd: int, buffers: list[bytes], offset: int, flags: int = 0) -> int:
         order.append("header" if offset == 0 else "zeros")
-        return real(fd, buffers, offset)
+        return real(fd, buffers, offset, flags)
 
     monkeypatch.setattr(system, "write_all", writing)
     monkeypatch.setattr(system, "sync_data", lambda _: order.append("sync"))

@@ -159,6 +159,28 @@ def test_a_file_in_the_way_is_not_overwritten(rig: Rig) -> None:
     assert in_the_way.read_bytes() == b"somebody's"
     arriving.abandon()
     check_clean(rig)
+    assert in_the_way.read_bytes() == b"somebody's"
+
+
+def test_what_a_full_disk_cut_off_kept_its_room_until_its_peer_ended(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a data set that never ends filled the disk and kept it full."""
+    arriving = rig.begin()
+    arriving.append(memoryview(payload(1, 2 * MIB)))
+    settle(rig)
+    assert len(files(rig)) == 1
+
+    def full(fd: int, pieces: object, offset: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(system, "write_past_cache", full)
+    arriving.append(memoryview(payload(2, 2 * MIB)))
+    settle(rig)
+    assert files(rig) == []
+    arriving.append(memoryview(payload(3, 2 * MIB)))
+    arriving.abandon()
+    check_clean(rig)
 
 
 # -- abandoning ------------------------------------------------------------------------------------
@@ -279,13 +301,16 @@ def test_the_data_is_on_disk_before_the_record_is_written(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    for name in ("write_all", "sync_data", "sync_directory"):
+    for name in ("write_all", "write_blocks", "sync_data", "sync_directory"):
         real = getattr(system, name)
 
         def call(
-            *arguments: object, real: Callable[..., object] = real, name: str = name
+            *arguments: object,
+            real: Callable[..., object] = real,
+            name: str = name,
+            **options: object,
         ) -> object:
-            result = real(*arguments)
+            result = real(*arguments, **options)
             who = threading.current_thread().name.split("_")[0]
             order.append(f"{who} {name}")
             return result
@@ -297,7 +322,7 @@ def test_the_data_is_on_disk_before_the_record_is_written(
     assert order.index("spool-large sync_directory") < record
     last_write = max(n for n, what in enumerate(order) if what == "spool-large write_all")
     assert last_write < order.index("spool-large sync_data")
-    assert order[-1] == "spool-commit sync_data"
+    assert order[-1] == "spool-commit write_blocks"
 
 
 # -- scarce memory ---------------------------------------------------------------------------------

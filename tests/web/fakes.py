@@ -46,7 +46,9 @@ STATUS = Status(
             DestinationState("pacs", up=False, reason="refused: " + EVIL, next_probe_at=1030.0),
             DestinationState(EVIL, up=True, associations=2),
         ),
-        disk=DiskState(spool_bytes=64_000_000, free_bytes=5_000_000_000, low=True),
+        disk=DiskState(
+            spool_bytes=64_000_000, free_bytes=5_000_000_000, low=True, spare_bytes=16_000_000
+        ),
         held_instances=7,
         dead_instances=1,
         account_differences={"pacs": 1},
@@ -128,6 +130,9 @@ class FakeGateway:
 
     async def drop(self, which, reason):
         return self._act("drop", which, reason)
+
+    async def discard_held(self, which, reason):
+        return self._act("discard_held", which, reason)
 
     async def hold(self, which):
         return self._act("hold", which)

@@ -105,6 +105,15 @@ async def test_a_body_without_end_is_refused(client):
     assert answer.status_code == 413
 
 
+async def test_discard_wants_a_condition_and_a_reason(client, gateway):
+    address = "/api/v1/instances/discard"
+    await client.post(address, json={"ids": [4], "because": "test images"})
+    assert gateway.calls == [("discard_held", Filter(ids=(4,)), "test images")]
+    for body in ({"ids": [4]}, {"ids": [4], "because": " "}, {"because": "test images"}):
+        assert (await client.post(address, json=body)).status_code == 400
+    assert len(gateway.calls) == 1
+
+
 async def test_drop_says_because(client, gateway):
     await client.post("/api/v1/queue/drop", json={"ids": [1], "because": "sent by hand"})
     assert gateway.calls == [("drop", Filter(ids=(1,)), "sent by hand")]

@@ -80,7 +80,12 @@ async def test_a_refusal_of_the_gateway_is_passed_on(client, gateway):
 async def test_status_and_queue(client):
     status = (await client.get("/api/v1/status")).json()
     assert status["version"] == "1.2.3"
-    assert status["disk"] == {"spool_bytes": 64_000_000, "free_bytes": 5_000_000_000, "low": True}
+    assert status["disk"] == {
+        "spool_bytes": 64_000_000,
+        "free_bytes": 5_000_000_000,
+        "low": True,
+        "spare_bytes": 16_000_000,
+    }
     assert status["destinations"][0]["name"] == "pacs"
     queues = (await client.get("/api/v1/queue")).json()["queues"]
     assert queues == status["queues"]

@@ -157,3 +157,9 @@ class _Uncounted:
 
     def on_protocol_error(self, kind: str) -> None:
         """See `NetObserver`."""
+
+    def on_cut(self, reason: str) -> None:
+        """See `NetObserver`."""
+
+    def on_unused(self, reason: str) -> None:
+        """See `NetObserver`."""

@@ -1,0 +1,91 @@
+"""The directory of a spool: made, locked, and of a format that we know.
+
+Owns ``lock`` and ``format``.  Must not know what else lies there.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from router.spool import system
+from router.spool.errors import SpoolError, SpoolLocked
+
+FORMAT = 1
+_FIXES = {
+    errno.EROFS: "mount its file system writable (after a fault the kernel makes it read-only: "
+    "see its log, check the disk)",
+    errno.EACCES: "give the user that the gateway runs as the right to write there",
+    errno.EPERM: "give the user that the gateway runs as the right to write there",
+}
+
+
+def lock_directory(directory: Path) -> int:
+    """Lock a spool directory, made if missing, for this process; returns the descriptor.
+
+    Raises SpoolLocked, naming the process that has it, or SpoolError.
+    """
+    with system.translated(f"opening the spool in {directory}"):
+        try:
+            _make_durably(directory)
+            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if fix := _FIXES.get(error.errno or 0):
+                raise SpoolError(
+                    f"cannot write to the spool in {directory}: {error.strerror}; {fix}, or set "
+                    "another data_dir"
+                ) from error
+            raise
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = _owner(fd)
+        system.close(fd)
+        raise SpoolLocked(
+            f"the spool in {directory} is in use by process {owner}; "
+            "stop that one, or give this one another data_dir"
+        ) from error
+    except OSError as error:  # such as a network file system that knows no locks
+        system.close(fd)
+        raise SpoolError(f"locking the spool in {directory}: {error.strerror}") from error
+    # Only for the message above: a disk that is full must not keep the gateway from starting.
+    with contextlib.suppress(OSError):
+        os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
+    return fd
+
+
+def _owner(fd: int) -> str:
+    try:
+        return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def _make_durably(directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        system.sync_directory(path.parent)
+
+
+def check_format(directory: Path) -> None:
+    """Note the format of a new spool.  Raises SpoolError for one that we do not know."""
+    path = directory / "format"
+    with system.translated(f"reading {path}"):
+        if not path.exists():
+            # Whole or not at all: an empty file after a power cut would be of no known format.
+            new = path.with_name("format.new")
+            with new.open("w") as file:
+                file.write(f"{FORMAT}\n")
+                file.flush()
+                system.sync_data(file.fileno())
+            new.replace(path)
+            system.sync_directory(directory)
+            return
+        text = path.read_text().strip()
+    if not text.isdigit() or int(text) > FORMAT:
+        raise SpoolError(
+            f"the spool in {directory} has format {text!r}, this version knows up to {FORMAT}: "
+            "use the version of dcmrouter that wrote it, or a newer one"
+        )

@@ -1,0 +1,141 @@
+"""The index as it lies on disk, for looking at alone: beside a running gateway or without one.
+
+Owns a connection that cannot write.  Must not be used to change anything, nor to decide what may
+be given up: between two questions a gateway may have moved on.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from router.spool.errors import IndexDamaged, SpoolError
+from router.spool.index_database import ref_of
+from router.spool.index_schema import APPLICATION_ID, STEPS
+from router.spool.index_types import Disposition
+from router.spool.record import Position, Ref
+
+_PAGE = 4096
+_TIMEOUT = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An instance: where the index says that it lies, and what became of it."""
+
+    ref: Ref
+    disposition: Disposition
+    sop_instance_uid: str
+
+
+class IndexView:
+    """Raises IndexDamaged when the file is corrupt or no index, SpoolError for other trouble."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log = path.with_name(path.name + "-wal")
+        self._connect()
+        version = self._value("PRAGMA user_version")
+        if self._value("PRAGMA application_id") != APPLICATION_ID or not version:
+            self.close()
+            raise IndexDamaged(f"{path} is not an index")
+        if version != len(STEPS):
+            self.close()
+            raise SpoolError(
+                f"the index has schema version {version}, this program reads {len(STEPS)}: use the "
+                "version of dcmrouter that made it, or start the gateway of this one once"
+            )
+
+    def _connect(self) -> None:
+        # Without a journal nobody has it open; then SQLite need not make one to read.
+        self._alone = not self._log.exists()
+        options = "mode=ro&immutable=1" if self._alone else "mode=ro"
+        try:
+            self._connection = sqlite3.connect(
+                f"file:{quote(os.fspath(self._path))}?{options}",
+                uri=True,
+                isolation_level=None,
+                timeout=_TIMEOUT,
+            )
+        except sqlite3.Error as error:
+            raise SpoolError(f"index {self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Again is harmless."""
+        self._connection.close()
+
+    def damage(self) -> str:
+        """What SQLite finds wrong with the file, read through; "" for nothing."""
+        found = str(self._value("PRAGMA quick_check(1)"))
+        return "" if found == "ok" else " ".join(found.split())
+
+    def position(self) -> Position | None:
+        """See `Index.indexed_position`."""
+        meta = dict(self._rows("SELECT key, value FROM meta"))
+        return Position(meta["generation"], meta["offset"]) if "generation" in meta else None
+
+    def copied_position(self) -> Position | None:
+        """See `Index.copied_position`."""
+        meta = dict(self._rows("SELECT key, value FROM meta"))
+        if "copied_generation" not in meta:
+            return None
+        return Position(meta["copied_generation"], meta["copied_offset"])
+
+    def generations(self) -> dict[int, int]:
+        """How many instances have their record in each generation; from the rows themselves."""
+        return dict(self._rows(_GENERATIONS))
+
+    def instances(self, generation: int) -> Iterator[Row]:
+        """Those of a generation, by offset; a page of them at a time."""
+        after = -1
+        while rows := self._rows(_IN_GENERATION, generation, after, _PAGE):
+            yield from map(_row, rows)
+            after = rows[-1][2]
+
+    def instance(self, instance_id: int) -> Row | None:
+        """One; None when it is not in the index, any more or yet."""
+        rows = self._rows(_INSTANCE, instance_id)
+        return _row(rows[0]) if rows else None
+
+    def _value(self, sql: str) -> Any:
+        return self._rows(sql)[0][0]
+
+    def _rows(self, sql: str, *parameters: object) -> list[Any]:
+        """All at once, so that no read holds up a gateway's journal."""
+        if self._alone and self._log.exists():  # a gateway has been started
+            self._again()
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            if self._alone and self._log.exists():
+                self._again()
+                return self._rows(sql, *parameters)
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            kind = IndexDamaged if damaged else SpoolError
+            raise kind(f"index {self._path}: {error}") from error
+
+    def _again(self) -> None:
+        self._connection.close()
+        self._connect()
+
+
+def _row(row: tuple[Any, ...]) -> Row:
+    return Row(ref_of(row), Disposition(row[7]), row[8])
+
+
+_COLUMNS = """
+SELECT id, generation, offset, data_offset, length, crc, large, disposition, sop_instance_uid
+FROM instance
+"""
+_INSTANCE = f"{_COLUMNS} WHERE id = ?"
+_IN_GENERATION = f"""
+{_COLUMNS} INDEXED BY instance_generation
+WHERE generation = ? AND offset > ? ORDER BY offset LIMIT ?
+"""
+_GENERATIONS = """
+SELECT generation, count(*) FROM instance INDEXED BY instance_generation GROUP BY generation
+"""

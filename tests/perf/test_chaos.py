@@ -1,0 +1,60 @@
+"""The plan of the kills; that nothing is lost by them is `tests.e2e.test_kill`."""
+
+import itertools
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perf import chaos, failpoints
+from perf.chaos import ASLEEP, MOODY, RUNNING, STARTING, STEADY, STOPPING, plan
+from router.config import load
+
+
+def test_half_of_the_kills_are_chosen_and_every_phase_has_as_many() -> None:
+    phases = list(failpoints.SITES)
+    kills = list(itertools.islice(plan(random.Random(1)), 20 * 2 * len(phases)))
+    chosen = Counter(kill.phase for kill in kills if kill.point is not None)
+    chance = Counter(kill.phase for kill in kills if kill.point is None)
+    assert chosen == dict.fromkeys(phases, 20)
+    assert chance.keys() == {STARTING, RUNNING, STOPPING}
+    assert sum(chance.values()) == sum(chosen.values())
+
+
+def test_the_same_seed_plans_the_same_kills() -> None:
+    one, two = (list(itertools.islice(plan(random.Random(7)), 60)) for _ in range(2))
+    assert one == two
+    assert one != list(itertools.islice(plan(random.Random(8)), 60))
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_gateway_takes_both_configurations(tmp_path: Path, other: bool) -> None:
+    ports = {STEADY: 11112, MOODY: 11113, ASLEEP: 11114}
+    local = {"ae_title": "ROUTER", "listen": "127.0.0.1:11111", "accept": "any"}
+    values = chaos.settings(ports, segment_size="4MiB", other=other)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"local": [local], **values}))
+    loaded = load(path)
+    assert not loaded.warnings
+    assert loaded.config.remotes.keys() == ports.keys()
+
+
+def test_what_a_kill_cuts_short_is_no_error_and_all_else_is() -> None:
+    torn = {
+        "event": "damage in the spool",
+        "where": "instance 7: CRC-32 is 00000001, 00000002 was committed",
+    }
+    assert chaos._expected(torn)
+    assert not chaos._expected(torn | {"where": "instance 7: its file 7.dat is missing"})
+    assert not chaos._expected(torn | {"event": "the index cannot be written"})
+
+
+def test_a_reload_that_meets_the_stop_is_no_error_and_any_other_is() -> None:
+    line = {
+        "event": "configuration not reloaded",
+        "problem": "c.yaml: the gateway is being stopped",
+    }
+    assert chaos._expected(line)
+    assert not chaos._expected(line | {"problem": "c.yaml:3: unknown key"})
