@@ -83,7 +83,6 @@ class Adder:
         again = self._doubtful
         if again:
             self._look_up()
-            self._doubtful = False
         # Ids rise, so above the last one there is nothing to ask for.
         known = self._keep.known([ref.id for ref, _ in unique if ref.id <= self.last_id])
         fresh = [entry for entry in unique if entry[0].id not in known]

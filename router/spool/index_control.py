@@ -239,10 +239,12 @@ class Control:
         write: Callable[[list[list[int]]], None],
         limit: int | None,
     ) -> Changed:
+        if which.destination is not None or which.state is not None:
+            return Changed(0, 0)  # what is held as a whole has no deliveries that could be meant
         for disposition in _HELD:
             if which.disposition not in (None, disposition):
                 continue
-            narrowed = replace(which, disposition=disposition, destination=None, state=None)
+            narrowed = replace(which, disposition=disposition)
             after = 0
             while True:
                 size = _AT_ONCE if limit is None else min(_AT_ONCE, limit - action.count)

@@ -60,6 +60,7 @@ class Queues:
                 calling_ae=row[12],
                 attempts=row[13],
                 priority=row[14],
+                twin=bool(row[15]),
             )
             for row in rows
         ]
@@ -171,7 +172,11 @@ _LEASE = """
 SELECT json_group_array(json_array(
     i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large,
     c.sop_class_uid, i.sop_instance_uid, c.transfer_syntax_uid, c.study_instance_uid,
-    i.received_at, c.calling_ae, d.attempts, d.priority
+    i.received_at, c.calling_ae, d.attempts, d.priority,
+    EXISTS (SELECT 1 FROM instance AS t INDEXED BY instance_sop
+        WHERE t.study_order = i.study_order AND t.sop_key = i.sop_key
+        AND t.sop_instance_uid = i.sop_instance_uid AND t.id <> i.id
+        AND (t.crc <> i.crc OR t.length <> i.length))
 )) FROM (
     SELECT instance_id, attempts, priority FROM delivery {index}
     WHERE destination_id = ?1 AND state = 0 AND {due}

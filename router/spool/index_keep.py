@@ -58,9 +58,11 @@ class Keep:
     def move_rows(self, refs: Sequence[Ref], counts: Counts) -> None:
         """Note new places in the open transaction; the caller writes ``counts``."""
         ids = id_list([ref.id for ref in refs])
-        before = {row[0]: row[1:] for row in self._db.json(_PLACES, ids)}
+        before = {row[0]: tuple(row[1:]) for row in self._db.json(_PLACES, ids)}
+        # Never to other bytes: what only looks like a record, or has a number that was given twice.
+        refs = [r for r in refs if (r.length, r.crc) == (before[r.id][1], before[r.id][3])]
         for ref in refs:
-            generation, length, large = before[ref.id]
+            generation, length, large, _ = before[ref.id]
             count(counts, Tally.GENERATION, generation, -1, 0 if large else -length)
             count(counts, Tally.GENERATION, ref.generation, 1, 0 if ref.large else ref.length)
         self._db.run_rows(
@@ -126,7 +128,7 @@ SELECT json_group_array(i.id)
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
 """
 _PLACES = """
-SELECT json_group_array(json_array(i.id, i.generation, i.length, i.large))
+SELECT json_group_array(json_array(i.id, i.generation, i.length, i.large, i.crc))
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
 """
 _MOVE = """

@@ -87,6 +87,7 @@ class Waiting:
     calling_ae: str
     attempts: int
     priority: int
+    twin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

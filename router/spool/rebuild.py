@@ -69,6 +69,7 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
     position, copied = index.indexed_position(), index.copied_position()
     report = Report(last_id=index.last_id())
     batch: list[Recovered] = []
+    end: Position | None = None
 
     def flush() -> None:
         if batch:
@@ -86,9 +87,13 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
             # Nobody is to have it, and its file may have been purged before the index was lost.
             found = dataclasses.replace(found, damage="")
         batch.append(found)
+        end = found.end if end is None or end < found.end else end
         if len(batch) >= _BATCH:
             flush()
     flush()
+    if end is not None and (position is None or position < end):
+        # Only now: what is broken off must begin again where it began, see `was_purged`.
+        index.add([], end, suppress_duplicates=suppress_duplicates, same_bytes=spool.same_bytes)
     _look_for_missing(spool, index, report)
     return report
 
@@ -129,7 +134,7 @@ def _add(
     # One transaction: were the position noted without the new places, they were lost for good.
     result = index.add(
         list(entries.values()),
-        batch[-1].end,
+        began_at[0] or Position(0, 0),
         suppress_duplicates=suppress_duplicates,
         same_bytes=spool.same_bytes,
     )

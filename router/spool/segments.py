@@ -5,6 +5,7 @@ Owns the files under ``segments/``.  A segment is *spare* (zeroed or recycled, g
 know records beyond their places.  Thread-safe: the committer, readers and the keeper share it.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -88,6 +89,8 @@ class SegmentTable:
         self._next_number = 1
         self._next_generation = 1
         self._debris: list[Path] = []
+        self.left: list[str] = []
+        """Names of files that `load` could not read at all."""
         self.unreadable = 0
         """Files that `load` could not read, or not whole, and left alone."""
 
@@ -125,6 +128,7 @@ class SegmentTable:
                 self._load_one(path, number, find_generation, count_records, notes)
             except (OSError, SpoolError) as error:
                 self.unreadable += 1
+                self.left.append(path.name)
                 notes.append(f"segment {path.name} cannot be read and is left alone: {error}")
         return notes
 
@@ -188,6 +192,10 @@ class SegmentTable:
             self._lives[generation] = segment
         else:
             self._spares.append(segment)
+
+    def skip_generations(self, count: int) -> None:
+        """Leave as many unused: a file that cannot be read may be in one of them."""
+        self._next_generation += count
 
     def reserve_generations(self, last: int) -> None:
         """Never use a generation up to `last` again."""
@@ -337,6 +345,8 @@ class SegmentTable:
         try:
             with system.translated(f"recycling segment {segment.path.name}"):
                 if segment.size != self._size or segment.suspect:
+                    if wipe:
+                        _wipe_if_possible(segment.path, segment.size)
                     segment.path.unlink()
                     return True
                 self._end_life(segment, wipe=wipe)
@@ -448,6 +458,12 @@ def _write_zeros(path: Path, start: int, end: int) -> None:
             system.write_blocks(fd, [_ZEROS[: min(len(_ZEROS), end - offset)]], offset)
     finally:
         system.close(fd)
+
+
+def _wipe_if_possible(path: Path, size: int) -> None:
+    """Before it is removed; of what the disk does not take, that nobody uses it again must do."""
+    with contextlib.suppress(OSError):
+        _write_zeros(path, BLOCK, size)
 
 
 def _all_zeros(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from router.spool import system
+from router.spool.batch import padded
 from router.spool.blocks import BLOCK_SIZE, SMALL_BLOCK, BlockPool
 from router.spool.committer import Job
 from router.spool.errors import SpoolError
@@ -164,7 +165,7 @@ class Writer:
             host.writer_ended(self)
             done(job.ref, job.end, job.error)
 
-        if len(meta) > META_LIMIT:
+        if len(padded(meta)) > META_LIMIT:
             error = SpoolError(f"the description of instance {self.id} has {len(meta)} bytes")
             host.blocks.give_back(blocks)
             self._remove_large()

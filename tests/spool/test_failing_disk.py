@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from router.spool import keeper as keeper_module
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolLocked
 from router.spool.index import Filter, Index
+from router.spool.index_types import AddResult
 from router.spool.record import Ref
 from router.spool.spool import Spool, lock_directory
 from tests.spool.conftest import OpenRig
@@ -363,3 +366,37 @@ def test_a_probe_asks_nothing_of_a_disk_that_is_well(rig: Rig) -> None:
         rig.spool.probe()
     assert seam.calls == []
     assert isinstance(rig.spool, Spool)
+
+
+def test_a_delivery_slept_after_a_commit_that_lied_and_a_second_trouble(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig()
+    rig.commit(payload(9, 5000), meta(9, "pacs"))
+    rig.feed()
+    rig.commit(payload(1, 5000), meta(1, "pacs"))
+    ((ref, what, end),) = rig.ends
+    database, keep = type(rig.index._db), type(rig.index._keep)
+    real = database.transaction
+
+    @contextmanager
+    def lying(self: Any) -> Iterator[None]:
+        with real(self):
+            yield
+        raise SpoolError("disk I/O error")
+
+    def busy(self: Any, ids: object) -> set[int]:
+        raise SpoolError("busy")
+
+    def add() -> AddResult:
+        return rig.index.add(
+            [(ref, what)], end, suppress_duplicates=False, same_bytes=rig.spool.same_bytes
+        )
+
+    faults: list[tuple[type, str, Any]] = [(database, "transaction", lying), (keep, "known", busy)]
+    for owner, name, fake in faults:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fake)
+            with pytest.raises(SpoolError):
+                add()
+    assert add().deliveries.get("pacs")

@@ -107,6 +107,16 @@ def test_held_instances_are_routed_after_all(index: Index) -> None:
         index.route_held(Filter(), [], "by hand", at=T0)
 
 
+@pytest.mark.parametrize("which", [Filter(destination="pacs"), Filter(state=DEAD)])
+def test_held_instances_of_no_destination_went_with_those_of_one(
+    index: Index, which: Filter
+) -> None:
+    add(index, (ref(1), meta(1, reason="no rule matched")), (ref(2), meta(2, "pacs")))
+    assert index.discard_held(which, "test images", at=T0).count == 0
+    assert index.route_held(which, ["vna"], "by hand", at=T0).count == 0
+    assert index.account().held == 1
+
+
 def test_held_instances_are_discarded(index: Index) -> None:
     add(index, (ref(1), meta(1, reason="no rule matched")), (ref(2), meta(2, "pacs")))
     assert index.discard_held(Filter(), "test images", at=T0 + 9, who="eva").count == 1
