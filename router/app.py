@@ -231,6 +231,7 @@ class Gateway:
                     name=name,
                     connect=functools.partial(connect, target, observer=self.counters),
                     identity=target,
+                    peer=(target.host, target.port, target.ae_title),
                     associations=remote.associations,
                     asynchronous_operations=remote.asynchronous_operations,
                     linger=remote.linger,
@@ -417,8 +418,7 @@ class Gateway:
         self.storage.apply(config.storage, loaded.rules)
         self.listeners.settings = config.network
         self.listeners.admission = Admission(config.local, config.remotes, config.network)
-        wanted = {ae.listen for ae in config.local}
-        self.listeners.shut(set(self.listeners.listening) - wanted)
+        self.listeners.shut_all_but({ae.listen for ae in config.local})
         self.forwarder.configure(self._destinations(config))
         self.spool.apply(config.spool)
         self._applied(config)

@@ -48,7 +48,7 @@ class Desk(Protocol):
         """The association fell; ``begun``: in the middle of this instance's own C-STORE."""
         ...
 
-    def went_out(self, item: Waiting) -> None:
+    def went_out(self, courier: "Courier", item: Waiting) -> None:
         """All of it was sent, and no answer came."""
         ...
 
@@ -64,10 +64,10 @@ class Desk(Protocol):
 class Courier:
     """One association at work.
 
-    One that is ``probing`` sends a single instance.  ``token`` is the breaker's and ``study``
-    the board's; ``held`` are the instances in its lanes.  ``fallen`` is the desk's mark that the
-    association's end was taken note of; ``yielding`` asks it to finish what it holds and let the
-    association go.
+    One that is ``probing`` sends a single instance.  ``token`` is the breaker's, ``study`` the
+    board's and ``peer`` the desk's: whom it sends to; ``held`` are the instances in its lanes.
+    ``fallen`` is the desk's mark that the association's end was taken note of; ``yielding`` asks
+    it to finish what it holds and let the association go.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Courier:
         token: int,
         *,
         probing: bool,
+        peer: object,
         open_reader: OpenReader,
         log: FilteringBoundLogger,
     ) -> None:
@@ -90,6 +91,7 @@ class Courier:
         self.probing = probing
         self.checkout = checkout
         self.token = token
+        self.peer = peer
         self.study: str | None = None
         self.yielding = False
         self.fallen = False
@@ -155,6 +157,12 @@ class Courier:
 
     async def _send(self, item: Waiting, reader: Readable) -> None:
         association = self.checkout.association
+        sent = False
+
+        def went() -> None:
+            nonlocal sent
+            sent = True
+
         self._desk.attempt(self, item)
         try:
             result = await association.store(
@@ -162,10 +170,11 @@ class Courier:
                 item.sop_class_uid,
                 item.sop_instance_uid,
                 reader,
+                on_sent=went,
             )
         except AssociationError as error:
-            if not reader.remaining:
-                self._desk.went_out(item)
+            if sent:
+                self._desk.went_out(self, item)
             if self._aborted_by_us or self._stale(error):
                 self._desk.put_back(item)
             else:

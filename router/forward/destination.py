@@ -61,6 +61,7 @@ class Destination:
         self._logger = log
         self._wake = asyncio.Event()
         self._config: DestinationConfig | None = config
+        self._peer = config.peer
         self._board = Board(limit=1, minimum=1, byte_limit=_ACTIVE_BYTES)
         self._pool = self._new_pool(config)
         self._breaker = Breaker(config.retry, random)
@@ -82,7 +83,6 @@ class Destination:
             observer=observer,
             wake=self._wake.set,
         )
-        self.went_out = self._fates.went_out
         self._main: asyncio.Task[None] | None = None
         self._couriers: set[Courier] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,6 +128,9 @@ class Destination:
             self._board.clear()
         else:
             self._fates.retry = config.retry
+            if config.peer != self._peer:
+                self._peer = config.peer
+                self._fates.forget()
             self._pool = self._new_pool(config)
             if not self._breaker.up:
                 self._observer.on_availability(self.name, True)
@@ -264,7 +267,7 @@ class Destination:
         self._wake.set()
 
     async def _work(self, token: int, *, probing: bool) -> None:
-        pool = self._pool
+        pool, peer = self._pool, self._peer
         try:
             try:
                 checkout = await self._acquire(pool, token, probing=probing)
@@ -272,7 +275,7 @@ class Destination:
                 self._opening = None
                 self._yielding = False
             if checkout is not None:
-                await self._employ(pool, checkout, token, probing=probing)
+                await self._employ(pool, checkout, token, peer, probing=probing)
         finally:
             self._breaker.abandon(token)  # of no effect unless this was a probe that told nothing
 
@@ -312,12 +315,15 @@ class Destination:
         for item in items:
             self._fates.defer(item, what)
 
-    async def _employ(self, pool: Pool, checkout: Checkout, token: int, *, probing: bool) -> None:
+    async def _employ(
+        self, pool: Pool, checkout: Checkout, token: int, peer: object, *, probing: bool
+    ) -> None:
         courier = Courier(
             self,
             checkout,
             token,
             probing=probing,
+            peer=peer,
             open_reader=self._open_reader,
             log=self._logger,
         )
@@ -430,6 +436,11 @@ class Destination:
             self._fates.defer(item, str(error))
         else:
             self.put_back(item)
+
+    def went_out(self, courier: Courier, item: Waiting) -> None:
+        """See `Desk`; what the peer of before has tells nothing of the one of now."""
+        if courier.peer == self._peer:
+            self._fates.went_out(item)
 
     def damaged(self, item: Waiting, error: SpoolDamaged) -> None:
         """See `Desk`."""

@@ -39,22 +39,25 @@ class Fates:
         self._random = random
         self._observer = observer
         self._wake = wake
-        self._began = clock()
         self._went_out: set[int] = set()
         self.retry = retry
 
     def went_out(self, item: Waiting) -> None:
-        """All of it was sent, and what the peer made of it is not known."""
+        """All of it was sent, and no answer of any use came."""
         if len(self._went_out) >= _LIMIT:
             self._went_out.clear()
         self._went_out.add(item.ref.id)
 
+    def forget(self) -> None:
+        """The destination is another peer now, to which nothing was sent yet."""
+        self._went_out.clear()
+
     def judge(self, item: Waiting, result: StoreResult) -> Verdict:
         """What the answer means for this instance.
 
-        What waits since before our start may have been on its way when we stopped or crashed.
+        Where another object has the same UID, a duplicate may be that one.
         """
-        sent_before = item.ref.id in self._went_out or item.received_at < self._began
+        sent_before = not item.twin and item.ref.id in self._went_out
         return judge(result.status, result.comment, sent_before=sent_before)
 
     def delivered(self, item: Waiting, reason: str, status: int) -> None:
@@ -74,8 +77,6 @@ class Fates:
         ``attempted`` False: it does not count.
         """
         attempts = item.attempts + attempted
-        if status is not None:
-            self.went_out(item)
         if attempted and attempts >= self.retry.max_attempts:
             self.give_up(item, f"given up after {attempts} attempts: {reason}", status)
             return

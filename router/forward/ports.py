@@ -71,13 +71,15 @@ class DestinationConfig:
     """A destination as configured.
 
     ``connect`` opens an association to it.  ``identity`` is equal for two when the
-    same peer is called in the same way, so that a reload leaves its associations alone.
+    same peer is called in the same way, so that a reload leaves its associations alone;
+    ``peer`` is equal for two that call the same one, in whatever way.
     ``asynchronous_operations`` is the window that will be proposed.
     """
 
     name: str
     connect: Connect = field(compare=False)
     identity: Hashable
+    peer: Hashable = None
     associations: int = 2
     asynchronous_operations: int = 1
     linger: float = 2.0

@@ -43,10 +43,10 @@ class _Row:
     strained: bool = False
 
 
+HAS_ONE = "the destination has an instance of this UID already, which may be this one or another"
 _DUPLICATE = 0x0111
 _ROWS = (
     _Row(0x0110, 0x0110, Fate.TEMPORARY),  # processing failure: a database that restarts, say
-    _Row(_DUPLICATE, _DUPLICATE, Fate.PERMANENT),  # unless sent before; see `judge`
     _Row(0x0117, 0x0117, Fate.PERMANENT),  # invalid SOP instance
     _Row(0x0122, 0x0122, Fate.PERMANENT),  # SOP class not supported
     _Row(0x0124, 0x0124, Fate.PERMANENT),  # not authorised
@@ -62,8 +62,9 @@ _ROWS = (
 def judge(status: int, comment: str = "", *, sent_before: bool = False) -> Verdict:
     """The verdict on an instance that was answered ``status`` and Error Comment ``comment``.
 
-    ``sent_before``: all of it may have gone out before, and no success was heard.  Then a
-    duplicate SOP instance (0111) is delivered: it arrived that time.  A status of no row is
+    ``sent_before``: all of it went out before, and no answer was heard.  Then a duplicate SOP
+    instance (0111) is delivered: it arrived that time.  Otherwise what the destination has may be
+    another object, and a dead letter is seen where a loss is not.  A status of no row is
     temporary: what is not understood is tried again, within the attempts that the destination
     allows, and never taken for a success.
     """
@@ -74,6 +75,8 @@ def judge(status: int, comment: str = "", *, sent_before: bool = False) -> Verdi
         return Verdict(Fate.DELIVERED, reason)
     if status == _DUPLICATE and sent_before:
         return Verdict(Fate.DELIVERED, f"{reason}; it arrived with an earlier attempt")
+    if status == _DUPLICATE:
+        return Verdict(Fate.PERMANENT, f"{reason}; {HAS_ONE}")
     for row in _ROWS:
         if row.first <= status <= row.last:
             return Verdict(row.fate, reason, row.strained)

@@ -46,7 +46,7 @@ from router.ul import (
 _UNRECOGNIZED_OPERATION = 0x0211
 _NOT_AUTHORIZED = 0x0124
 _WINDOW = 16
-_BURST = 512
+_BURST = 128
 """Messages that may come in one piece: a peer that waits for answers has far fewer on the way."""
 _LAST_WORDS = 0.5
 """Seconds for our A-RELEASE-RQ to be answered when we stop, and then for our A-ABORT to arrive: not

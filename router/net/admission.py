@@ -180,7 +180,7 @@ class Admission:
         """What binds those who may call, but are no remote by name."""
         settings = self._settings
         limit = settings.address_limit
-        if load.by_address.get(source, 0) >= limit:
+        if load.by_address.get(neighbourhood(source), 0) >= limit:
             return Refusal(
                 _LIMIT,
                 "limit_address",
@@ -217,6 +217,13 @@ def parse_network(text: str) -> Network | None:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
+
+
+def neighbourhood(address: str) -> str:
+    """What one peer can have all addresses of: an IPv6 address stands for its /64."""
+    if ":" not in address or address.startswith("fe80:"):  # link-local: all neighbours share it
+        return address
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
 def _within(source: str, networks: Sequence[Network]) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from router.dimse.command import Command
-from router.dimse.status import COERCION_OF_DATA_ELEMENTS
 from router.net.pool import Proposal
 from router.ul import AAssociateAC, AAssociateRQ, ContextResult
 
@@ -42,18 +41,14 @@ class Request:
         self.sent = False
 
 
-def of_another(request: Request, command: Command, outstanding: Iterable[Request]) -> bool:
-    """Whether a response names another instance than that of its message (PS3.7 §9.1.1.1.8).
+def renamed(request: Request, command: Command) -> str:
+    """The instance that a response names, if not that of its message (PS3.7 §9.1.1.1.8), or "".
 
-    An archive that says it changed elements may have changed the UID too, but not to that of
-    something else that it was sent.
+    Archives are about that give what they store a UID of their own.  That of something else that
+    they were sent is another matter: then the answer is for that one.
     """
     named = command.affected_sop_instance_uid
-    if not request.instance or not named or named == request.instance:
-        return False
-    if command.status != COERCION_OF_DATA_ELEMENTS:
-        return True
-    return any(other.instance == named for other in outstanding)
+    return named if request.instance and named and named != request.instance else ""
 
 
 def refused_in_doubt(

@@ -5,6 +5,7 @@ to take and to read instances, and accept(2) itself, without one, could only be 
 over.  Must not know connections.
 """
 
+import errno
 import os
 import resource
 
@@ -24,7 +25,8 @@ def descriptors_left() -> tuple[int, int]:
     kept = min(_MOST_KEPT, max(_LEAST_KEPT, limit // 4))
     try:
         lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0, kept
+    except OSError as error:
+        # Without a /dev/null, say, it is not known how many are left.
+        return (0 if error.errno in (errno.EMFILE, errno.ENFILE) else kept), kept
     os.close(lowest)
     return limit - lowest, kept

@@ -39,6 +39,9 @@ _HEADERS = 12
 _STILL_TALKS = 16 * 2**20
 """Bytes that may come behind our A-ABORT or A-ASSOCIATE-RJ: as much as can be on its way."""
 
+_FROZEN = 1.0
+"""Seconds that a timer is late when it was this process that did not run, or hardly."""
+
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 _log = structlog.get_logger("net")
@@ -103,6 +106,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         self._artim: asyncio.TimerHandle | None = None
         self._artim_at: float | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
         self._finishing: asyncio.TimerHandle | None = None
 
     # -- what subclasses say -------------------------------------------------------------------
@@ -349,11 +353,18 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         limits = [self._dimse_timeout]
         if self._idle_timeout is not None:
             limits.append(self._idle_timeout)
-        self._watch = self._loop.call_later(min(limits) / 4, self._look)
+        self._look_at = self._loop.time() + min(limits) / 4
+        self._watch = self._loop.call_at(self._look_at, self._look)
 
     def _look(self) -> None:
+        now = self._loop.time()
+        late = now - self._look_at
         self._start_watch()
-        silent = self._loop.time() - self._heard
+        if late > _FROZEN:  # what the peer sent meanwhile is not read yet
+            self.stir()
+            self._rate_since = 0.0
+            return
+        silent = now - self._heard
         slow = self._min_rate and self._slow_for()
         if not self.connection.can_abort or (self._pauses and self._writable.is_set()):
             return  # ARTIM bounds the wait, or it is we who do not listen

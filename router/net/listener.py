@@ -6,13 +6,13 @@ Owns the listening sockets, the count of connections, and the log of refusals.  
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import cast
 
 import structlog
 
 from router.net.acceptor import AcceptedAssociation
-from router.net.admission import Admission, Load
+from router.net.admission import Admission, Load, neighbourhood
 from router.net.descriptors import descriptors_left
 from router.net.host import NetObserver
 from router.net.service import ServiceRegistry
@@ -34,8 +34,8 @@ class Listeners:
 
     A connection *waits* until it is granted an association.  So many may wait, in all and of
     one address, and their requests may take so much memory; then the one that has waited longest
-    makes room.  A proper peer asks as soon as it is connected, so it is never that one, however
-    many a stranger opens.
+    makes room, of the address with the most where there are too many in all.  A proper peer asks
+    as soon as it is connected, so it is never that one, however many a stranger opens.
 
     `admit_line(key)` says whether a refusal may be logged now: None to hold it back, else how
     many were held back before it.
@@ -126,6 +126,10 @@ class Listeners:
             if server is not None:
                 server.close()
 
+    def shut_all_but(self, wanted: Collection[str]) -> None:
+        """Stop listening where it is not wanted, and do not begin again there."""
+        self.shut({*self._servers, *self._paused}.difference(wanted))
+
     async def relieve(self) -> None:
         """To be called every second or so: listens only while there is a descriptor left.
 
@@ -134,16 +138,18 @@ class Listeners:
         """
         left, kept = descriptors_left()
         if not left and self._servers:
-            paused = set(self._servers)
+            paused = {*self._servers, *self._paused}
             self.shut()
             self._paused = paused
             _log.error(f"no file descriptor is left: not listening until there are more; {_MORE}")
         elif self._paused and left >= kept // 2:
+            waiting = sorted(self._paused)
             try:
-                await self.open(sorted(self._paused))
+                await self.open(waiting)
             except OSError as error:
                 _log.error("still not listening", why=str(error))
             else:
+                self.shut(set(waiting) - self._paused)  # not wanted any more, meanwhile
                 self._paused.clear()
                 _log.warning("listening again")
 
@@ -199,11 +205,12 @@ class Listeners:
 
     def connected(self, association: AcceptedAssociation) -> None:
         """See `AcceptorHost`."""
-        address, settings = association.peer_address, self.settings
+        address, settings = neighbourhood(association.peer_address), self.settings
         if len(self._waiting_of.get(address, ())) >= settings.max_waiting_per_address:
             self._drop(next(iter(self._waiting_of[address])), "waiting_address", "of its address")
         if len(self._waiting) >= settings.max_waiting:
-            self._drop(next(iter(self._waiting)), "waiting", "in all")
+            crowd = max(self._waiting_of.values(), key=len)  # who has most of them, not who is slow
+            self._drop(next(iter(crowd)), "waiting", "in all")
         self._waiting[association] = None
         self._waiting_of.setdefault(address, {})[association] = None
 
@@ -233,11 +240,12 @@ class Listeners:
     def _waits_no_more(self, association: AcceptedAssociation) -> None:
         self._forget_request(association)
         self._waiting.pop(association, None)
-        same = self._waiting_of.get(association.peer_address)
+        address = neighbourhood(association.peer_address)
+        same = self._waiting_of.get(address)
         if same is not None:
             same.pop(association, None)
             if not same:
-                del self._waiting_of[association.peer_address]
+                del self._waiting_of[address]
 
     def _forget_request(self, association: AcceptedAssociation) -> None:
         self._requests_size -= self._requests.pop(association, 0)
@@ -264,9 +272,10 @@ class Listeners:
         if association.remote:
             self._by_remote[association.remote] += change
             return
-        self._by_address[association.peer_address] += change
-        if not self._by_address[association.peer_address]:
-            del self._by_address[association.peer_address]  # there is no end of addresses
+        address = neighbourhood(association.peer_address)
+        self._by_address[address] += change
+        if not self._by_address[address]:
+            del self._by_address[address]  # there is no end of addresses
 
     def refused(self, association: AcceptedAssociation, kind: str, text: str) -> None:
         """See `AcceptorHost`."""

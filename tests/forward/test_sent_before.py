@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from router.net.errors import AssociationBroken
 from router.spool.index_types import DeliveryState, Outcome
 from tests.forward.fakes import MR, MR_PAIR, Answer, House, waiting
@@ -42,9 +44,81 @@ def test_a_duplicate_after_an_attempt_that_cost_nothing_was_a_dead_letter() -> N
     assert "earlier attempt" in outcome.reason
 
 
-def test_a_duplicate_after_a_refusal_is_delivered() -> None:
-    first, second = run(sent_after(Answer(0x0110), HAVE_IT))
-    assert (first.state, second.state) == (READY, DELIVERED)
+@pytest.mark.parametrize("status", [0x0110, 0x0210, 0x0213, 0xA700, 0xFE00])
+def test_a_refusal_was_taken_for_an_answer_that_was_lost(status: int) -> None:
+    """Regression: the peer said that it had not stored it, so that what it has is another."""
+    outcomes = run(sent_after(Answer(status), HAVE_IT))
+    assert [outcome.state for outcome in outcomes] == [READY, DEAD]
+
+
+def test_a_duplicate_after_a_lost_answer_and_a_refusal_is_delivered() -> None:
+    lost = AssociationBroken("connection reset")
+    last = run(sent_after(lost, Answer(0xA700), HAVE_IT))[-1]
+    assert last.state is DELIVERED
+
+
+def test_another_object_of_the_same_uid_was_taken_for_ours() -> None:
+    """Regression: 0111 for the second of two was called delivered, and nobody had it."""
+
+    async def scenario() -> None:
+        house = House("pacs", associations=1)
+        given: list[Answer | Exception] = [AssociationBroken("connection reset"), HAVE_IT]
+        house.peer.answer = lambda uid: given.pop(0)
+        house.start()
+        house.arrive("pacs", replace(waiting(1, received_at=wall()), twin=True))
+        await house.index.until_closed("pacs")
+        await house.stop()
+        last = house.index.last("pacs", 1)
+        assert last.state is DEAD
+        assert "may be this one or another" in last.reason
+
+    run(scenario())
+
+
+def test_what_was_read_but_never_written_was_taken_for_sent() -> None:
+    """Regression: the peer left while the end of it was read, before any of that was sent."""
+
+    async def scenario() -> None:
+        house = House("pacs", associations=1)
+        house.peer.left_before_the_end = True
+        house.peer.answer = lambda uid: HAVE_IT
+        house.start()
+        house.arrive("pacs", waiting(1, received_at=wall()))
+        await house.index.until(lambda: bool(house.index.rows["pacs"][1].history))
+        house.peer.left_before_the_end = False
+        await house.index.until_closed("pacs")
+        await house.stop()
+        assert house.index.last("pacs", 1).state is DEAD
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("peer", "state"), [("old", DELIVERED), ("new", DEAD)])
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_what_the_peer_of_before_was_sent_was_taken_for_sent_to_the_new_one(
+    peer: str, state: DeliveryState, meanwhile: bool
+) -> None:
+    """Regression: after a reload with another host, its 0111 was called delivered."""
+
+    async def scenario() -> None:
+        house = House("pacs", associations=1, peer="old")
+        house.peer.answer = lambda uid: AssociationBroken("connection reset")
+        house.peer.latency = lambda uid: 1.0
+        house.start()
+        house.arrive("pacs", waiting(1, received_at=wall()))
+        while not house.peer.asked:
+            await asyncio.sleep(0.1)
+        if not meanwhile:
+            await house.index.until(lambda: bool(house.index.rows["pacs"][1].history))
+        house.forwarder.configure([house.config("pacs", identity=1, associations=1, peer=peer)])
+        if meanwhile:
+            await house.index.until(lambda: bool(house.index.rows["pacs"][1].history))
+        house.peer.answer = lambda uid: HAVE_IT
+        await house.index.until_closed("pacs")
+        await house.stop()
+        assert house.index.last("pacs", 1).state is state
+
+    run(scenario())
 
 
 def test_a_duplicate_of_what_never_went_out_whole_was_taken_for_ours() -> None:
@@ -55,9 +129,9 @@ def test_a_duplicate_of_what_never_went_out_whole_was_taken_for_ours() -> None:
     assert [outcome.state for outcome in outcomes] == [READY, DEAD]
 
 
-def test_a_duplicate_after_a_restart_was_a_dead_letter() -> None:
-    """Regression: it had been on its way when the gateway stopped or crashed, and no attempt of
-    it was recorded."""
+def test_all_that_waited_at_a_restart_was_taken_for_sent() -> None:
+    """Regression: what no attempt is recorded of may never have been sent, and what the peer has
+    of its UID may be another object.  What was on its way is a dead letter too, that says so."""
 
     async def scenario() -> None:
         before = House("pacs", associations=1)
@@ -75,8 +149,10 @@ def test_a_duplicate_after_a_restart_was_a_dead_letter() -> None:
         after.start()
         after.arrive("pacs", item, replace(waiting(2), received_at=wall()))
         await after.index.until_closed("pacs")
-        assert after.index.last("pacs", 1).state is DELIVERED
-        assert after.index.last("pacs", 2).state is DEAD
+        for number in (1, 2):
+            last = after.index.last("pacs", number)
+            assert last.state is DEAD
+            assert "has an instance of this UID already, which may be this one" in last.reason
         await after.stop()
 
     run(scenario())

@@ -56,5 +56,7 @@ def test_a_duplicate_of_an_earlier_attempt_was_a_dead_letter() -> None:
     assert "0111" in verdict.reason
     assert "have it" in verdict.reason
     assert "earlier attempt" in verdict.reason
-    assert judge(0x0111).fate is P
+    unsent = judge(0x0111)
+    assert unsent.fate is P
+    assert "has an instance of this UID already, which may be this one" in unsent.reason
     assert judge(0x0117, sent_before=True).fate is P

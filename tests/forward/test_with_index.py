@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from router.spool.index import Index
@@ -48,6 +49,24 @@ def entry(number: int, at: float, *destinations: str) -> tuple[Ref, InstanceMeta
         routes=tuple(RouteMeta(name, "all", 0) for name in destinations),
     )
     return Ref(number, 1, number * 1000, number * 1000 + 100, 800, number), meta
+
+
+def test_two_objects_of_one_uid_are_known_as_twins(tmp_path: Path) -> None:
+    index = Index.open(tmp_path / "index.sqlite")
+    entries = [entry(n, 1.7e9, "pacs") for n in (1, 2, 3, 4)]
+    same = {"sop_instance_uid": "1.2.3.1", "study_instance_uid": "1.5.1"}
+    entries[1] = (entries[1][0], replace(entries[1][1], **same))
+    three = {"sop_instance_uid": "1.2.3.4", "study_instance_uid": "1.5.4"}
+    entries[2] = (replace(entries[3][0], id=3), replace(entries[2][1], **three))  # the same bytes
+    index.add(
+        entries,
+        Position(1, 9000),
+        suppress_duplicates=False,
+        same_bytes=lambda one, two: True,
+    )
+    leased = {item.ref.id: item.twin for item in index.lease("pacs", 10, 1.8e9, ())}
+    assert leased == {1: True, 2: True, 3: False, 4: False}
+    index.close()
 
 
 def test_two_destinations_one_down_for_a_while_and_every_account_balances(tmp_path: Path) -> None:

@@ -7,9 +7,16 @@ import struct
 import pytest
 
 from router.net import acceptor, link, listener
-from router.net.admission import Admission, Admitted, Load, Refusal
+from router.net.admission import Admission, Admitted, Load, Refusal, neighbourhood
 from router.net.settings import LocalAE, NetworkSettings, Remote
-from router.ul import AAssociateRJ, AAssociateRQ, AReleaseRQ, UserInformation, encode_pdu
+from router.ul import (
+    AAssociateAC,
+    AAssociateRJ,
+    AAssociateRQ,
+    AReleaseRQ,
+    UserInformation,
+    encode_pdu,
+)
 from router.ul.pdu import APPLICATION_CONTEXT_NAME
 from tests.net.support import Gate, Runner, Wire, echo_rq, gate, request, store_rq
 
@@ -105,6 +112,42 @@ def test_the_oldest_of_all_makes_room(run: Runner) -> None:
             assert subject.observer.unused == {"silent": 8}
 
     run(scenario)
+
+
+def test_a_crowd_of_one_address_pushed_out_those_of_others(run: Runner) -> None:
+    """Regression: the oldest of all went, so that who opened most lost least."""
+
+    async def scenario() -> None:
+        async with gate(max_waiting=8) as subject:
+            slow = await subject.wire()
+            await subject.listeners.until_open(1)
+            [association] = subject.listeners._waiting
+            subject.listeners._waits_no_more(association)
+            association.peer_address = "10.9.9.8"  # from elsewhere, and before all others
+            subject.listeners.connected(association)
+            crowd = [await subject.wire() for _ in range(20)]
+            await gone(crowd[0])
+            await slow.send(request())
+            assert isinstance(await slow.pdu(), AAssociateAC)
+            for one in (slow, *crowd[1:]):
+                await one.close()
+            await subject.quiet()
+            assert not subject.listeners._waiting_of
+
+    run(scenario)
+
+
+def test_every_address_of_an_ipv6_network_had_a_count_of_its_own() -> None:
+    """Regression: a stranger has 2**64 of them."""
+    one, other = neighbourhood("2001:db8:1:2::1"), neighbourhood("2001:db8:1:2:a:b:c:d")
+    assert one == other == "2001:db8:1:2::/64"
+    assert neighbourhood("2001:db8:1:3::1") != one
+    assert neighbourhood("10.0.0.1") == "10.0.0.1"
+    assert neighbourhood("fe80::1") == "fe80::1"
+    full = Load(0, {}, {}, {one: 40})
+    verdict = decide(full, "2001:db8:1:2::77", max_associations=100)
+    assert isinstance(verdict, Refusal)
+    assert verdict.kind == "limit_address"
 
 
 def test_who_was_refused_and_stays_is_dropped_without_being_counted_twice(run: Runner) -> None:
@@ -238,6 +281,29 @@ def test_a_byte_now_and_then_of_a_data_set_held_its_place_for_ever(run: Runner) 
     assert line["event"] == "association aborted by us"
 
 
+@pytest.mark.parametrize("by", [2.0, 0.0])
+def test_a_peer_was_charged_with_the_time_that_we_were_frozen(run: Runner, by: float) -> None:
+    """Regression: after SIGSTOP, or a pause of the virtual machine, all were cut off."""
+
+    async def scenario() -> None:
+        async with gate(dimse_timeout=1000.0) as subject:
+            wire = await subject.associated()
+            await wire.send(store_rq(bytes(5000), maximum=6000)[:500])
+            while not subject.listeners.associations[0].under_way():
+                await asyncio.sleep(0)
+            [association] = subject.listeners.associations
+            association._heard -= 2000.0
+            association._look_at = asyncio.get_running_loop().time() - by
+            assert association._watch is not None
+            association._watch.cancel()
+            association._look()
+            assert association.connection.can_abort is bool(by)
+            await wire.close()
+            await subject.quiet()
+
+    run(scenario)
+
+
 def test_a_slow_peer_that_is_fast_enough_is_let_be(run: Runner) -> None:
     async def scenario() -> None:
         async with gate(dimse_timeout=0.1, min_rate=1000) as subject:
@@ -276,7 +342,7 @@ def test_who_goes_on_after_it_was_cut_off_is_reset(
     run(scenario)
 
 
-@pytest.mark.parametrize(("count", "taken"), [(512, True), (513, False)])
+@pytest.mark.parametrize(("count", "taken"), [(128, True), (129, False)])
 def test_thousands_of_messages_in_one_piece_held_up_all_others(
     run: Runner, count: int, taken: bool
 ) -> None:

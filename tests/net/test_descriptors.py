@@ -1,5 +1,6 @@
 """Peers that take all descriptors leave enough to go on with."""
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -90,3 +91,19 @@ def test_nobody_is_let_in_on_the_last_descriptors(
     run(scenario)
     (line,) = run.said("connection refused")
     assert "only 19 file descriptors are left: raise LimitNOFILE" in line["event"]
+
+
+@pytest.mark.parametrize(
+    ("number", "none"), [(errno.EMFILE, True), (errno.ENFILE, True), (errno.ENOENT, False)]
+)
+def test_any_error_was_taken_for_no_descriptors(
+    monkeypatch: pytest.MonkeyPatch, number: int, none: bool
+) -> None:
+    """Regression: without a /dev/null the gateway stopped listening for good."""
+
+    def fail(*args: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    left, kept = descriptors_left()
+    assert left == (0 if none else kept)

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from router.ingest.verification import VerificationService
+from router.net import listener
 from router.net.admission import Admission
 from router.net.listener import Listeners
 from router.net.requestor import connect
@@ -90,6 +91,61 @@ def test_shutting_an_address_leaves_its_associations(run: Runner) -> None:
         await requestor.release()
         await subject.stop(1.0)
         assert subject.listening == {}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("while_opening", [False, True])
+def test_an_address_that_a_reload_removed_was_opened_again(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, while_opening: bool
+) -> None:
+    """Regression: it was removed while nothing was listened on for want of descriptors."""
+    left = 0
+    monkeypatch.setattr(listener, "descriptors_left", lambda: (left, 40))
+
+    async def scenario() -> None:
+        nonlocal left
+        subject = listeners(ae("ROUTER", V4), ae("ROUTER", OTHER))
+        await subject.open([V4, OTHER])
+        await subject.relieve()
+        assert subject.listening == {}
+        left = 1000
+        if while_opening:
+            opening = subject._open
+
+            async def opened(listen: str) -> asyncio.Server:
+                subject.shut_all_but({OTHER})
+                return await opening(listen)
+
+            monkeypatch.setattr(subject, "_open", opened)
+        else:
+            subject.shut_all_but({OTHER})
+        await subject.relieve()
+        assert list(subject.listening) == [OTHER]
+        await subject.stop(0.0)
+
+    run(scenario)
+
+
+def test_addresses_that_wait_were_forgotten_when_descriptors_ran_out_again(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a reload had opened another one meanwhile."""
+    left = 0
+    monkeypatch.setattr(listener, "descriptors_left", lambda: (left, 40))
+
+    async def scenario() -> None:
+        nonlocal left
+        subject = listeners(ae("ROUTER", V4), ae("ROUTER", OTHER))
+        await subject.open([V4])
+        await subject.relieve()
+        await subject.open([OTHER])
+        await subject.relieve()
+        assert subject.listening == {}
+        left = 1000
+        await subject.relieve()
+        assert set(subject.listening) == {V4, OTHER}
+        await subject.stop(0.0)
 
     run(scenario)
 

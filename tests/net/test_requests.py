@@ -6,12 +6,13 @@ import pytest
 
 from router.dimse.command import Command, encode_command
 from router.dimse.fragment import encode_message
+from router.net import requestor as requestor_module
 from router.net.errors import (
     AssociationBroken,
     AssociationError,
     AssociationTimeout,
 )
-from router.net.requestor import StoreResult
+from router.net.requestor import Requestor, StoreResult
 from router.ul import (
     PDV,
     AAbort,
@@ -34,6 +35,7 @@ from tests.net.support import (
     Runner,
     Wire,
     call,
+    gate,
     store,
 )
 
@@ -75,22 +77,69 @@ def test_answers_to_a_store_that_are_none(run: Runner, answers: bytes, text: str
     run(scenario)
 
 
-@pytest.mark.parametrize("status", [0x0000, 0xB007, 0xA700, 0xC000])
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB007, 0xA700, 0xC000])
 def test_an_answer_for_another_instance_was_taken_for_ours(run: Runner, status: int) -> None:
-    """Regression: the Message ID was right, the SOP Instance UID was that of something else."""
+    """Regression: the Message ID was right, the SOP Instance UID was that of the one before."""
 
     async def handler(wire: Wire) -> None:
         await accept_any(wire)
-        await message(wire)
-        await wire.send(store_rsp(1, status, affected_sop_instance_uid="1.2.3.99"))
+        for number in (1, 2):
+            await message(wire)
+            await wire.send(store_rsp(number, status, affected_sop_instance_uid="1.2.3.99"))
         await to_the_end(wire)
 
     async def scenario() -> None:
         async with scripted(handler) as port:
             requestor = await call(port)
+            assert await store(requestor, b"abc", uid="1.2.3.99") == status
             with pytest.raises(AssociationBroken, match=r"for another instance: 1\.2\.3\.99"):
                 await store(requestor, b"abc", uid="1.2.3.1")
             assert requestor.closed
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xB007, 0xA700, 0xC000])
+def test_an_archive_that_answers_with_uids_of_its_own_got_nothing_delivered(
+    run: Runner, status: int
+) -> None:
+    """Regression: every association was aborted at its first answer."""
+
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        for number in (1, 2, 3):
+            await message(wire)
+            answer = store_rsp(number, status, affected_sop_instance_uid=f"1.2.99.{number}")
+            await wire.send(answer)
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            for number in (1, 2, 3):
+                assert await store(requestor, b"abc", uid=f"1.2.3.{number}") == status
+            await requestor.release()
+
+    run(scenario)
+    (line,) = run.said("UID that it was not sent")
+    assert line["named"] == "1.2.99.1"
+
+
+def test_what_is_remembered_of_an_association_is_bounded(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        for number in range(1, 101):
+            await message(wire)
+            await wire.send(store_rsp(number))
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            for number in range(1, 101):
+                await store(requestor, b"abc", uid=f"1.2.3.{number}")
+            assert len(requestor._recent) == 64
+            await requestor.release()
 
     run(scenario)
 
@@ -237,6 +286,77 @@ def test_a_peer_that_closes_its_side_and_never_reads(run: Runner) -> None:
 
     full: asyncio.Event
     given_up: asyncio.Event
+    run(scenario)
+
+
+def test_bytes_that_left_the_transport_were_not_taken_for_progress(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: on a slow line the kernel takes as much as is acknowledged, and its own count
+    stands still."""
+
+    class Slow(asyncio.Transport):
+        def get_write_buffer_size(self) -> int:
+            return held
+
+    async def scenario() -> None:
+        nonlocal held
+        async with gate() as subject:
+            requestor = await call(subject.port)
+            monkeypatch.setattr(requestor_module, "unacknowledged", lambda transport: 1000)
+            real, requestor.transport = requestor.transport, Slow()
+            requestor.on_silent(60.0, idle=False)
+            held = 1000
+            requestor.on_silent(60.0, idle=False)
+            requestor.transport = real
+            assert not requestor.closed
+            await requestor.release()
+            await subject.quiet()
+
+    held = 2000
+    run(scenario)
+
+
+def test_what_was_not_handed_to_the_transport_was_taken_for_sent(run: Runner) -> None:
+    """Regression: the peer left while the data set was read, and no byte of it was written."""
+
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await reading.wait()
+        await wire.close()
+        closed.set()
+
+    class Slow(Data):
+        def read(self, buffers: list[memoryview]) -> None:
+            loop.call_soon_threadsafe(reading.set)
+            asyncio.run_coroutine_threadsafe(gone(), loop).result()
+            super().read(buffers)
+
+    async def gone() -> None:
+        while not requestor.closed:
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        nonlocal reading, closed, loop, requestor
+        reading, closed, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            data, sent = Slow(b"abc", cold=True), []
+            with pytest.raises(AssociationBroken):
+                await requestor.store(
+                    requestor.accepted[CT_PAIR],
+                    CT,
+                    "1.2.3",
+                    data,
+                    on_sent=lambda: sent.append(True),
+                )
+            assert (data.remaining, sent) == (0, [])
+            await closed.wait()
+
+    reading: asyncio.Event
+    closed: asyncio.Event
+    loop: asyncio.AbstractEventLoop
+    requestor: Requestor
     run(scenario)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from perf import wire
 from router.dimse.status import describe_status
+from router.forward.verdict import HAS_ONE
 from router.spool.index_types import DeliveryState
 from tests.forward.fakes import CT, EXPLICIT, IMPLICIT, MR
 from tests.proxy import faults
@@ -300,10 +301,11 @@ _WRONG = (
         "which is not outstanding",
     ),
     _wrong("for the message before", faults.response(add_to_id=-1), "which is not outstanding"),
-    _wrong(
-        "for another SOP instance",
-        faults.response(instance="1.2.3.4.5"),
-        "for another instance",
+    replace(
+        _wrong("for a SOP instance that it was not sent", faults.response(instance="1.2.3.4.5")),
+        goes_on=True,
+        copies=(1, 1),
+        calls=1,
     ),
     _wrong("a C-ECHO-RSP", faults.response(field=wire.C_ECHO_RSP), "C-ECHO-RSP for message"),
     _wrong("without Status", faults.response(status=None), "without Status"),
@@ -378,7 +380,8 @@ def _status(status: int, *, fate: str) -> Case:
     if fate == "delivered":
         return replace(case, last=reason if status else "")
     if fate == "dead":
-        return replace(case, state=DEAD, last=reason)
+        more = f"; {HAS_ONE}" if status == 0x0111 else ""
+        return replace(case, state=DEAD, last=reason + more)
     return replace(case, tries=(reason,), copies=(2, 2), status=0, calls=2)
 
 
