@@ -25,9 +25,10 @@ from router.ingest.feed import IndexFeed
 from router.ingest.storage import StorageService
 from router.ingest.verification import VerificationService
 from router.net.admission import Admission
+from router.net.connector import connect
 from router.net.descriptors import descriptors_left
 from router.net.listener import USUAL, Listeners
-from router.net.requestor import Target, connect
+from router.net.requestor import Target
 from router.net.service import ServiceRegistry
 from router.net.settings import parse_address
 from router.observe.counters import Counters
@@ -337,7 +338,9 @@ class Gateway:
         while True:
             before, trouble = trouble, ""
             try:
-                await asyncio.to_thread(self.keeper.supply)
+                # Not in a thread of nobody's: closing the spool waits for its own.
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self.spool.executor, self.keeper.supply)
             except Exception as error:  # noqa: BLE001 - as above
                 trouble = str(error) or repr(error)
                 if trouble != before:

@@ -62,8 +62,9 @@ def echo(
 
 
 async def _echo(target: "Target") -> Answer:
+    from router.net.connector import connect
     from router.net.errors import AssociationError
-    from router.net.requestor import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, connect
+    from router.net.requestor import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 
     began = time.perf_counter()
     association = await connect(target, [(VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN)])

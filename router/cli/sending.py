@@ -15,9 +15,10 @@ from router.cli.failures import os_error
 from router.cli.files import DicomFile, FileReader
 from router.dicom.uids import storage_sop_classes, transfer_syntax
 from router.dimse.status import DELIVERED, SUCCESS, StatusClass, describe_status, status_class
+from router.net.connector import connect
 from router.net.errors import AssociationError
 from router.net.pool import MAX_CONTEXTS, Proposal
-from router.net.requestor import Requestor, StoreResult, Target, connect
+from router.net.requestor import Requestor, StoreResult, Target
 
 Verdict = Literal["sent", "warning", "failed"]
 

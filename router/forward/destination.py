@@ -15,6 +15,7 @@ from random import Random
 from structlog.typing import FilteringBoundLogger
 
 from router.dimse.status import describe_status
+from router.forward.availability import Availability
 from router.forward.board import Board
 from router.forward.breaker import Breaker
 from router.forward.courier import Courier
@@ -65,6 +66,14 @@ class Destination:
         self._board = Board(limit=1, minimum=1, byte_limit=_ACTIVE_BYTES)
         self._pool = self._new_pool(config)
         self._breaker = Breaker(config.retry, random)
+        self._availability = Availability(
+            config.name,
+            self._breaker,
+            observer=observer,
+            log=log,
+            on_up=self._wake.set,
+            on_down=self._lease_anew,
+        )
         self._ledger = Ledger(
             config.name,
             index,
@@ -298,7 +307,7 @@ class Destination:
             return None
         self._bury_refused()
         if checkout is None or wanted == [CONTROL]:
-            self._answering(token)
+            self._availability.answering(token)
         return checkout
 
     def _not_opened(self, token: int, error: Exception, alone: Proposal | None) -> None:
@@ -307,7 +316,7 @@ class Destination:
             self._observer.on_association_failed(self.name, error.kind)
             reason = str(error)
         if not (alone and may_be_of_a_proposal(error) and self._suspects.to_blame(alone, now)):
-            self._fallen(self._breaker.failed(token, reason, now))
+            self._availability.fallen(self._breaker.failed(token, reason, now))
             return
         items = self._board.withdraw(alone)
         what = f"an association for {describe_pair(alone)} alone failed: {reason}"
@@ -339,7 +348,7 @@ class Destination:
                 self.put_back(item)
             if courier.in_vain:
                 reason = "the peer accepted the association and ended it at once"
-                self._fallen(self._breaker.struck(token, reason, self._loop.time()))
+                self._availability.fallen(self._breaker.struck(token, reason, self._loop.time()))
             pool.release(checkout)
 
     async def _join(self, seconds: float) -> None:
@@ -393,9 +402,9 @@ class Destination:
         verdict = self._fates.judge(item, result)
         if verdict.strained:
             opened = self._breaker.struck(courier.token, verdict.reason, self._loop.time())
-            self._fallen(opened)
+            self._availability.fallen(opened)
         else:
-            self._answering(courier.token)
+            self._availability.answering(courier.token)
         if verdict.fate is Fate.DELIVERED:
             self._fates.delivered(item, verdict.reason, result.status)
             return
@@ -431,7 +440,9 @@ class Destination:
             # One fall is one failure, however many messages were outstanding.
             courier.fallen = True
             self._observer.on_association_failed(self.name, error.kind)
-            self._fallen(self._breaker.struck(courier.token, str(error), self._loop.time()))
+            self._availability.fallen(
+                self._breaker.struck(courier.token, str(error), self._loop.time())
+            )
         if begun:
             self._fates.defer(item, str(error))
         else:
@@ -459,6 +470,11 @@ class Destination:
         )
         self._fates.defer(item, reason)
 
+    def _lease_anew(self) -> None:
+        # By the time of the probe something more urgent may have come.
+        self._board.clear()
+        self.notify()
+
     # -- outcomes ----------------------------------------------------------------------------
 
     def _bury_refused(self) -> None:
@@ -476,26 +492,6 @@ class Destination:
             )
             for item in items:
                 self._fates.give_up(item, reason)
-
-    # -- up and down -------------------------------------------------------------------------
-
-    def _answering(self, token: int) -> None:
-        if self._breaker.succeeded(token):
-            self._logger.info("destination is up", destination=self.name)
-            self._observer.on_availability(self.name, True)
-            self._wake.set()
-
-    def _fallen(self, opened: bool) -> None:
-        if not opened:
-            return
-        if self._breaker.failures == 1:
-            self._observer.on_availability(self.name, False)
-            self._logger.warning(
-                "destination is down", destination=self.name, reason=self._breaker.reason
-            )
-        # By the time of the probe something more urgent may have come: lease anew.
-        self._board.clear()
-        self.notify()
 
     # -- pool --------------------------------------------------------------------------------
 

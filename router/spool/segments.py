@@ -213,8 +213,9 @@ class SegmentTable:
         otherwise.
         """
         with self._lock:
-            self._seal()
+            left = self._seal()
             segment = self._spares.pop() if self._spares else None
+        _close_all([left])
         if segment is None:
             segment = self._make(zeroed=False)
         with self._lock:
@@ -250,14 +251,17 @@ class SegmentTable:
     def seal(self) -> None:
         """Write no more to the active segment, if there is one."""
         with self._lock:
-            self._seal()
+            left = self._seal()
+        _close_all([left])
 
-    def _seal(self) -> None:
+    def _seal(self) -> int:
+        """With the lock; the descriptor to be closed without it, since that may wait."""
         active, self._active = self._active, None
-        if active is not None:
-            active.pins -= 1
-            _close_all([active.direct])
-            active.direct = -1
+        if active is None:
+            return -1
+        active.pins -= 1
+        descriptor, active.direct = active.direct, -1
+        return descriptor
 
     @property
     def active(self) -> Segment | None:
@@ -443,8 +447,7 @@ class SegmentTable:
     def close(self) -> None:
         """Close all descriptors."""
         with self._lock:
-            self._seal()
-            descriptors = [segment.fd for segment in self._lives.values()]
+            descriptors = [self._seal(), *(segment.fd for segment in self._lives.values())]
             for segment in self._lives.values():
                 segment.fd = -1
         _close_all(descriptors)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from router.dimse.assemble import Assembler
 from router.dimse.command import Command
-from router.net.requestor import Target, connect
+from router.net.connector import connect
+from router.net.requestor import Target
 from router.net.settings import Retry
 from router.spool.index_types import DeliveryState
 from router.ul import (

@@ -22,8 +22,9 @@ from router.dimse.responder import StoreResponder
 from router.ingest.verification import VerificationService
 from router.net.acceptor import AcceptedAssociation
 from router.net.admission import Admission
+from router.net.connector import connect
 from router.net.listener import Listeners
-from router.net.requestor import Requestor, Target, connect
+from router.net.requestor import Requestor, Target
 from router.net.service import Operation, Service, ServiceRegistry
 from router.net.settings import LocalAE, NetworkSettings, Remote
 from router.ul import (

@@ -8,8 +8,8 @@ import pytest
 from router.ingest.verification import VerificationService
 from router.net import listener
 from router.net.admission import Admission
+from router.net.connector import connect
 from router.net.listener import Listeners
-from router.net.requestor import connect
 from router.net.service import ServiceRegistry
 from router.net.settings import LocalAE, NetworkSettings
 from router.ul import AAssociateRJ

@@ -10,8 +10,8 @@ import pytest
 from pynetdicom import AE, _config, evt
 
 from router.dicom.part10 import FileMeta
+from router.net.connector import connect
 from router.net.errors import AssociationRejected
-from router.net.requestor import connect
 from router.net.settings import Remote
 from tests.dicom.files import data_set, dicom_files
 from tests.net.support import ECHO_PAIR, VERIFICATION, Data, Recorder, Runner, gate, target

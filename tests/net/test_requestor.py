@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from router.net.connector import connect
 from router.net.errors import (
     AssociationAborted,
     AssociationBroken,
@@ -16,7 +17,7 @@ from router.net.errors import (
     AssociationTimeout,
     ConnectFailed,
 )
-from router.net.requestor import Requestor, Target, connect
+from router.net.requestor import Requestor, Target
 from router.net.settings import Remote
 from router.ul import (
     PDV,

@@ -17,9 +17,10 @@ import structlog
 
 from perf.witness import Seen, Witness
 from router.forward import DestinationConfig, Forwarder
+from router.net.connector import connect
 from router.net.errors import AssociationError
 from router.net.pool import Association, Proposal
-from router.net.requestor import Target, connect
+from router.net.requestor import Target
 from router.net.settings import Retry
 from router.spool.errors import SpoolError
 from router.spool.index import Index
