@@ -51,6 +51,7 @@ class Aim:
     made: int = 0
     opening: int = 0
     refused: int = 0
+    sent_away: int = 0
     up: asyncio.Event = field(default_factory=asyncio.Event)
     _next: float = 0.0
 
@@ -366,7 +367,7 @@ async def attack(kind: Attack, aim: Aim) -> None:
                     aim.up.set()
                 await kind.visit(peer)
             except (OSError, asyncio.IncompleteReadError):
-                pass  # it was sent away, as it deserves
+                aim.sent_away += 1
             finally:
                 peer.close()
         aim.up.set()

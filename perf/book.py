@@ -4,16 +4,19 @@ Owns what was sent, what of it was acknowledged, and what has come to each desti
 compared the moment they arrive.  Knows the product only by what it answers and delivers.
 """
 
+import asyncio
 import hashlib
 import struct
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from perf import data, wire
 from perf.witness import Seen
 
 _CONTEXT = 1
 _TOLD = 20
+_STALLED, _LOST = 60.0, 10.0
 
 
 class Goods:
@@ -109,3 +112,20 @@ class Book:
                 ("  acknowledged and lost", len(self.owed[name])),
             ]
         return rows
+
+
+async def settled(book: Book, waiting: Callable[[], Awaitable[int]]) -> None:
+    """Until the gateway has nothing ``waiting`` any longer and the book is settled.
+
+    A fault in the book when nothing moves any longer before that.
+    """
+    best, since, left = -1, time.monotonic(), 1
+    while time.monotonic() - since < (_STALLED if left else _LOST):
+        arrived = sum(map(len, book.arrived.values()))
+        if arrived > best:
+            best, since = arrived, time.monotonic()
+        left = await waiting()
+        if not left and book.settled:
+            return
+        await asyncio.sleep(0.1)
+    book.fault(f"nothing moves any longer, {left} deliveries wait")

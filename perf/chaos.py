@@ -28,7 +28,7 @@ import uvloop
 from pydicom.uid import MRImageStorage
 
 from perf import data, failpoints, wire
-from perf.book import Book, Goods, pdus
+from perf.book import Book, Goods, pdus, settled
 from perf.failpoints import Failpoint
 from perf.forkserver import Forked, ForkedGateway, ForkServer
 from perf.load import Association
@@ -37,7 +37,6 @@ from perf.witness import Witness
 
 _SENDERS = 4
 # Seconds without an arrival after which there will be none, and when nothing waits any more.
-_STALLED, _LOST = 60.0, 10.0
 _READY = 30.0
 # Seconds that a gateway may live with a chosen moment ahead of it.
 _PATIENCE = 2.0
@@ -374,16 +373,7 @@ class Chaos:
         if not self._moody_open:
             await self._toggle()
         await self.witnesses[ASLEEP].open()
-        best, since, waiting = -1, time.monotonic(), 1
-        while time.monotonic() - since < (_STALLED if waiting else _LOST):
-            arrived = sum(map(len, self.book.arrived.values()))
-            if arrived > best:
-                best, since = arrived, time.monotonic()
-            waiting = await asyncio.to_thread(self.gateway.waiting)
-            if not waiting and self.book.settled:
-                return
-            await asyncio.sleep(0.1)
-        self.book.fault(f"nothing moves any longer, {waiting} deliveries wait")
+        await settled(self.book, lambda: asyncio.to_thread(self.gateway.waiting))
 
     async def _conclude(self) -> None:
         book = self.book

@@ -27,7 +27,7 @@ from typing import Any
 import uvloop
 
 from perf import series
-from perf.book import Book
+from perf.book import Book, settled
 from perf.gateway import GatewayProcess
 from perf.processes import BenchError
 from perf.series import Bound, Verdict
@@ -36,7 +36,6 @@ from perf.witness import Witness
 
 _MIB = 2**20
 # Seconds without an arrival after which there will be none, and when nothing waits any more.
-_STALLED, _LOST = 60.0, 10.0
 _SLOWNESS = 0.02
 _TICK = os.sysconf("SC_CLK_TCK")
 # Of the longest course; a shorter one has all of them more often, so that its parts are alike.
@@ -288,16 +287,7 @@ class Soak:
         """Until nothing waits any longer, or nothing moves."""
         if not self._flapping_open:
             await self._flap()
-        best, since, waiting = -1, time.monotonic(), 1
-        while time.monotonic() - since < (_STALLED if waiting else _LOST):
-            arrived = sum(map(len, self.book.arrived.values()))
-            if arrived > best:
-                best, since = arrived, time.monotonic()
-            waiting = await asyncio.to_thread(self.gateway.waiting)
-            if not waiting and self.book.settled:
-                return
-            await asyncio.sleep(0.1)
-        self.book.fault(f"nothing moves any longer, {waiting} deliveries wait")
+        await settled(self.book, lambda: asyncio.to_thread(self.gateway.waiting))
 
     async def _conclude(self) -> None:
         book = self.book

@@ -200,3 +200,4 @@ def test_any_sequence_is_read_or_refused(calls: list[tuple[int, int, bytes, bool
             log.assembler.fragment(context_id, control, memoryview(piece), end_of_pdv)
         except RemoteProtocolError:
             break
+    assert {command.field for _, command, _ in log.messages} <= {0x0001, 0x0030}

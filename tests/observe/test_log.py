@@ -187,14 +187,18 @@ def test_a_reader_that_stands_still_does_not_hold_up_the_writer():
 
 
 def test_a_stream_that_fails_is_no_failure_of_the_caller():
+    tried = []
+
     class Broken(StuckStream):
         def write(self, text):
+            tried.append(text)
             raise BrokenPipeError
 
     sink = BackgroundSink(Broken())
     sink.write("x")
     sink.close()
     sink.write("y")
+    assert tried == ["x\n", "y\n"]
 
 
 def test_the_background_form_writes_out_on_close(stream):

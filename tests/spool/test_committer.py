@@ -504,7 +504,10 @@ def test_stopping_finishes_what_was_submitted(bench: Bench) -> None:
 
 
 def test_stopping_what_never_started(tmp_path: Path, loop: Loop) -> None:
+    threads = threading.active_count()
     Committer(SegmentTable(tmp_path, SIZE, 0), loop.post, lambda *_: None).stop()
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- records ---------------------------------------------------------------------------------------
