@@ -41,6 +41,8 @@ _STILL_TALKS = 16 * 2**20
 
 _FROZEN = 1.0
 """Seconds that a timer is late when it was this process that did not run, or hardly."""
+_THAWING = 1.0
+"""Seconds to read what came while we were frozen, before ARTIM counts against the peer."""
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -343,6 +345,13 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
     # -- timers --------------------------------------------------------------------------------
 
     def _artim_expired(self) -> None:
+        if self._artim_at is not None and self._loop.time() - self._artim_at > _FROZEN:
+            # What the peer sent meanwhile is not read yet.
+            self._artim = self._loop.call_later(_THAWING, self._artim_over)
+        else:
+            self._artim_over()
+
+    def _artim_over(self) -> None:
         self._artim = None
         self._artim_at = None
         for event in self.connection.timer_expired(self._loop.time()):

@@ -38,7 +38,8 @@ class Listeners:
     as soon as it is connected, so it is never that one, however many a stranger opens.
 
     `admit_line(key)` says whether a refusal may be logged now: None to hold it back, else how
-    many were held back before it.
+    many were held back before it.  `on_gone(id)` is called when an association that stood has
+    ended.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Listeners:
         settings: NetworkSettings,
         observer: NetObserver,
         admit_line: Callable[[str], int | None],
+        on_gone: Callable[[str], None] = lambda association: None,
     ) -> None:
         self.services = services
         self.admission = admission
         self.settings = settings
         self.observer = observer
         self._admit_line = admit_line
+        self._on_gone = on_gone
         self._servers: dict[str, asyncio.Server] = {}
         self._connections: set[AcceptedAssociation] = set()
         self._by_local: Counter[str] = Counter()
@@ -263,6 +266,7 @@ class Listeners:
         if association.counted:
             association.counted = False
             self._count(association, -1)
+            self._on_gone(association.id)
         if not self._connections:
             self._empty.set()
 

@@ -70,6 +70,7 @@ class Association(Protocol):
         *,
         on_sent: Callable[[], None],
     ) -> StoreResult: ...
+    async def echo(self) -> int: ...
     async def release(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -165,6 +166,10 @@ class Pool:
     def forget_refusals(self) -> None:
         """The next association proposes again what was refused."""
         self._refused.clear()
+
+    def forget_refusal(self, pair: Proposal) -> None:
+        """The next association that needs this pair proposes it again."""
+        self._refused.pop(pair, None)
 
     def served(self, pair: Proposal) -> bool:
         """Whether an association that stands, in use or idle, accepts this pair."""

@@ -304,6 +304,32 @@ def test_a_peer_was_charged_with_the_time_that_we_were_frozen(run: Runner, by: f
     run(scenario)
 
 
+@pytest.mark.parametrize("by", [2.0, 0.0])
+def test_artim_was_charged_with_the_time_that_we_were_frozen(run: Runner, by: float) -> None:
+    """Regression: who asked while we did not run was closed before its request was read."""
+
+    async def scenario() -> None:
+        async with gate(artim_timeout=1000.0) as subject:
+            wire = await subject.wire()
+            while not subject.listeners._waiting:
+                await asyncio.sleep(0)
+            [association] = subject.listeners._waiting
+            expired = association._artim
+            assert expired is not None
+            expired.cancel()
+            association.connection._deadline = asyncio.get_running_loop().time() - by
+            association._artim_at = association.connection.deadline
+            association._artim_expired()
+            assert association.connection.want_close is not bool(by)
+            if by:
+                await wire.associate()
+                await wire.release()
+            await wire.close()
+            await subject.quiet()
+
+    run(scenario)
+
+
 def test_a_slow_peer_that_is_fast_enough_is_let_be(run: Runner) -> None:
     async def scenario() -> None:
         async with gate(dimse_timeout=0.1, min_rate=1000) as subject:
