@@ -11,7 +11,7 @@ from typing import Protocol
 
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import Purged
-from router.spool.layout import BLOCK
+from router.spool.layout import BLOCK, align
 from router.spool.record import Position, Ref
 from router.spool.segments import Segment
 from router.spool.spool import Spool
@@ -227,8 +227,10 @@ class Keeper:
         step: list[Ref] = []
         room = _MOVE_BYTES
         for ref in refs:
-            if ref.id in self._unmovable:
-                continue
+            size = align(ref.data_offset - ref.offset + ref.length)
+            too_long = not ref.large and BLOCK + size > self._spool.segments.size
+            if too_long or ref.id in self._unmovable:
+                continue  # of a time when segments were larger: it would hold up all the others
             room -= 0 if ref.large else ref.length
             if step and (room < 0 or len(step) == _MOVE_STEP):
                 break

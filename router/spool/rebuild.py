@@ -45,6 +45,9 @@ class RebuildIndex(Protocol):
     ) -> AddResult:
         """More instances, new places of those that it has, and the position behind them."""
 
+    def barrier(self) -> None:
+        """Make everything committed so far durable."""
+
 
 @dataclass(slots=True)
 class Report:
@@ -94,6 +97,9 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
     if end is not None and (position is None or position < end):
         # Only now: what is broken off must begin again where it began, see `was_purged`.
         index.add([], end, suppress_duplicates=suppress_duplicates, same_bytes=spool.same_bytes)
+    if spool.made_up_for:
+        index.barrier()  # first: a power cut must not take what the note would bring back
+        spool.forget_unread()
     _look_for_missing(spool, index, report)
     return report
 
@@ -103,6 +109,7 @@ def _look_for_missing(spool: Spool, index: RebuildIndex, report: Report) -> None
     there = {segment.generation for segment in spool.segments.sealed()}
     for generation, (count, _) in sorted(index.generations_in_use().items()):
         if generation not in there:
+            spool.log_damaged = True  # it may be brought back: keep its large files
             report.damage.append(
                 f"the segment of generation {generation} is missing, with {count} instances that "
                 "the index names"
@@ -122,13 +129,15 @@ def _add(
     moved = 0
     for found in batch:
         ref = found.ref
-        meta = _held(found) if found.damage else found.meta
+        meta = _held(found) if found.damage and not found.unsure else found.meta
         again = found.moved and (ref.id in known or ref.id in entries)
-        if not again and was_purged(found, *began_at):
+        began = began_at if found.noted is None else (found.noted, None)
+        if not again and was_purged(found, *began):
             continue
         if found.damage:
             report.damage.append(f"instance {ref.id}: {found.damage}")
-        if not again or not found.damage:
+        # One that is known may have been copied since, from a segment that is read again.
+        if not found.damage or not (again or ref.id in known):
             entries[ref.id] = (ref, meta)
             moved += again
     # One transaction: were the position noted without the new places, they were lost for good.

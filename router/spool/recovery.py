@@ -18,6 +18,7 @@ from router.spool.segments import Segment
 from router.spool.writer import large_path
 
 _CHUNK = 1 << 20
+_MAY_PASS = ("unreadable at byte", "cannot be opened", "cannot be synced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class Recovered:
     damage: str = ""
     origin: int = 0
     """Generation in which a moved one was first committed."""
+    noted: Position | None = None
+    """How far the index was when the segment could not be read, of one that is made up for."""
+    unsure: bool = False
+    """The disk did not give its bytes now; they may be sound, and reading it will tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +177,10 @@ def _record(fd: int, header: RecordHeader, large_directory: Path, *, sync: bool)
         damaged_data = _check_large(large_path(large_directory, header.id), ref, sync=sync)
     else:
         damaged_data = _check(fd, ref)
+    unsure = not damage and any(why in damaged_data for why in _MAY_PASS)
     damage = ", ".join(filter(None, (damage, damaged_data)))
     end = Position(header.generation, header.offset + header.size)
-    return Recovered(ref, meta, end, header.moved, damage, header.origin)
+    return Recovered(ref, meta, end, header.moved, damage, header.origin, unsure=unsure)
 
 
 def _description(fd: int, header: RecordHeader) -> tuple[InstanceMeta, str]:

@@ -178,6 +178,10 @@ class SegmentTable:
         segment = Segment(path, number, size, generation)
         segment.used = size
         segment.past = past
+        if trouble is not None:
+            # Only its records were asked, and those of its last life may be out of reach too.
+            segment.unread = True
+            self.unreadable += 1
         other = self._lives.get(generation)
         if other is not None:
             self.unreadable += 1
@@ -193,9 +197,10 @@ class SegmentTable:
         else:
             self._spares.append(segment)
 
-    def skip_generations(self, count: int) -> None:
-        """Leave as many unused: a file that cannot be read may be in one of them."""
+    def skip_generations(self, count: int) -> int:
+        """Leave as many unused: a file that cannot be read may be in one of them.  The next."""
         self._next_generation += count
+        return self._next_generation
 
     def reserve_generations(self, last: int) -> None:
         """Never use a generation up to `last` again."""

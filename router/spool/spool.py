@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from router.spool import recovery, system, unread
+from router.spool import recovery, system
+from router.spool.arrears import Arrears
 from router.spool.blocks import BlockPool
 from router.spool.committer import Committer, Job
 from router.spool.directory import check_format, lock_directory
@@ -33,9 +34,6 @@ _LARGE_THREADS = 4
 # Metadata of the file system, the index and its journal need room after segments are made.
 _RESERVE = 16 << 20
 _COMPARED = 64 << 20
-# More than any file holds or any run began: what a start could not read may bear them.
-_SKIPPED_IDS = 1 << 32
-_SKIPPED_GENERATIONS = 1 << 20
 
 
 class Spool:
@@ -77,7 +75,7 @@ class Spool:
         """Records are lost or out of reach: a stretch of a segment, or a whole file."""
         self._moved: dict[int, Ref] = {}
         self._refusal = ""
-        self._skip = False
+        self._arrears = Arrears(directory, self.large_directory)
 
     @classmethod
     def open(
@@ -112,35 +110,22 @@ class Spool:
         return spool
 
     def recover(self, after: Position | None) -> Iterator[Recovered | Damage]:
-        """Records past `after`, the last position that the index knows, in order.  Blocking.
+        """Records past `after`, the last position that the index knows, in order, and those that
+        earlier starts could not read.  Blocking.
 
         A segment that cannot be opened is reported as damage, and left alone while this runs.
         """
-        if after is not None:
-            self.segments.reserve_generations(after.generation)
-        before = unread.load(self.directory)
-        origin = after or Position(0, 0)
-        left = {name: before.get(name, origin) for name in self.segments.left}
-        for segment in self.segments.sealed():
-            noted = before.get(segment.path.name, origin)
-            begin = noted if noted < origin else origin
-            if segment.generation < begin.generation:
-                continue
-            start = begin.offset if segment.generation == begin.generation else 0
-            try:
-                for found in recovery.scan(segment, start, self.large_directory):
-                    if isinstance(found, Damage):
-                        self.log_damaged = True
-                        segment.unread |= found.what.startswith("unreadable")
-                    yield found
-            except SpoolError as error:
-                segment.unread = self.log_damaged = True
-                yield Damage(segment.path.name, start, segment.size - start, str(error))
-            if segment.unread:
-                left[segment.path.name] = begin
-        if left != before:
-            unread.save(self.directory, left)
-        self._skip = bool(left)
+        yield from self._arrears.recover(self.segments, after)
+        self.log_damaged |= self._arrears.damaged
+
+    @property
+    def made_up_for(self) -> bool:
+        """Something was read that an earlier start could not, or could not be that it could."""
+        return self._arrears.changed
+
+    def forget_unread(self) -> None:
+        """The index durably has what earlier starts could not read and `recover` gave."""
+        self._arrears.save()
 
     def start(self, last_id: int) -> None:
         """Begin to accept; instances are numbered from `last_id` + 1.
@@ -154,9 +139,7 @@ class Spool:
                 self._large_bytes += path.stat().st_size
             except OSError as error:
                 self.notes.append(f"large/{path.name}: its size cannot be read: {error.strerror}")
-        if self._skip:  # what could not be read may have numbers that nobody knows of
-            last_id += _SKIPPED_IDS
-            self.segments.skip_generations(_SKIPPED_GENERATIONS)
+        last_id = self._arrears.go_past(self.segments, last_id)
         self._ids = itertools.count(last_id + 1)
         if self.segments.spare_bytes == 0:
             try:

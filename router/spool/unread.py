@@ -1,40 +1,118 @@
-"""Which segments earlier starts could not read, and from where on.
+"""Which segments earlier starts could not read, and which parts of them.
 
 Owns the file ``unread`` of a spool directory.  Without it a start that reads such a segment again
 would begin where the index has got to meanwhile, and what lies before that would be lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.spool import system
+from router.spool.errors import SpoolError
 from router.spool.record import Position
 
 NAME = "unread"
+_FLOOR = "-"
+_ALL = 2**62
+
+Stretch = tuple[int, int]
+"""From one offset in a segment up to another."""
+_NONE = Position(0, 0)
+WHOLE: Stretch = (0, _ALL)
 
 
-def load(directory: Path) -> dict[str, Position]:
-    """Position in the log up to which the index knew all, by the name of a segment's file.
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """``known``: the position in the log up to which the index knew all when a segment could not be
+    read.  Only what lies in the ``stretches`` is still to be made up for: the rest was read, and
+    what became of it is in the index, or was until it was purged."""
 
-    Raises SpoolError when the file is there and cannot be read.
+    known: Position
+    stretches: tuple[Stretch, ...] = (WHOLE,)
+
+    def holds(self, offset: int) -> bool:
+        """Whether what lies at an offset could not be read."""
+        return any(start <= offset < end for start, end in self.stretches)
+
+    def and_from(self, offset: int) -> "Unread":
+        """Those stretches, and all from an offset on."""
+        return Unread(self.known, (*self.stretches, (offset, _ALL)))
+
+    def joined(self, other: "Unread") -> "Unread":
+        """The stretches of both."""
+        stretches = tuple(sorted({*self.stretches, *other.stretches}))
+        return Unread(min(self.known, other.known), stretches)
+
+    def still(self, unreadable: Iterable[Stretch]) -> "Unread":
+        """What of it is unreadable now."""
+        left = {
+            (max(start, begin), min(end, stop))
+            for start, end in self.stretches
+            for begin, stop in unreadable
+            if start < stop and begin < end
+        }
+        return Unread(self.known, tuple(sorted(left)))
+
+
+@dataclass(slots=True)
+class Notes:
+    """``segments`` by the names of their files.
+
+    ``floor``: the generation and the number (as an offset) from which a start went on that could
+    not read something.  The next one may be unable to read what that one wrote, and must not give
+    out the same again.
     """
+
+    segments: dict[str, Unread] = field(default_factory=dict)
+    floor: Position = _NONE
+
+
+def load(directory: Path) -> Notes:
+    """Raises SpoolError when the file is there and cannot be read."""
     path = directory / NAME
+    notes = Notes()
     with system.translated(f"reading {path}"):
         try:
-            rows = [line.split() for line in path.read_text().split("\n") if line]
+            text = path.read_text(errors="replace")
         except FileNotFoundError:
-            return {}
-    return {name: Position(int(generation), int(offset)) for name, generation, offset in rows}
+            return notes
+    try:
+        for name, generation, offset, *stretches in map(str.split, text.splitlines()):
+            place = Position(int(generation), int(offset))
+            if name == _FLOOR:
+                notes.floor = place
+            else:
+                notes.segments[name] = Unread(place, tuple(map(_stretch, stretches)))
+    except ValueError:
+        raise SpoolError(
+            f"reading {path}: it is damaged; move it away together with index.sqlite and start "
+            "again: the index is then built anew from all that can be read"
+        ) from None
+    return notes
 
 
-def save(directory: Path, unread: Mapping[str, Position]) -> None:
+def save(directory: Path, notes: Notes) -> None:
     """Note them durably, all or nothing.  Raises SpoolError."""
     path = directory / NAME
     new = path.with_name(f"{NAME}.new")
     with system.translated(f"writing {path}"):
         with new.open("w") as file:
-            file.writelines(f"{n} {p.generation} {p.offset}\n" for n, p in unread.items())
+            if notes.segments:
+                file.writelines(_lines(notes.segments, notes.floor))
             file.flush()
             system.sync_data(file.fileno())
         new.replace(path)
         system.sync_directory(directory)
+
+
+def _lines(segments: Mapping[str, Unread], floor: Position) -> Iterable[str]:
+    yield f"{_FLOOR} {floor.generation} {floor.offset}\n"
+    for name, noted in segments.items():
+        stretches = "".join(f" {start}-{end}" for start, end in noted.stretches)
+        yield f"{name} {noted.known.generation} {noted.known.offset}{stretches}\n"
+
+
+def _stretch(text: str) -> Stretch:
+    start, end = text.split("-")
+    return int(start), int(end)
