@@ -1,7 +1,8 @@
 """``kill -9`` under load, again and again; then every instance is accounted for.
 
 ``python -m perf.chaos --kills 50``.  Four senders never stop; of three destinations one is
-switched off every now and then, and one until the end.  Half of the kills come at random
+switched off every now and then, and one until the end; some instances go to one of two, whichever
+is up, and some when their study is complete.  Half of the kills come at random
 moments, while the gateway runs, starts or stops; half at a chosen place in a chosen phase
 (`perf.failpoints`).  Each instance is sent once.  At the end everything that was acknowledged must
 have arrived wherever it was to go, with the bytes that were sent, and the gateway's own account
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from perf.failpoints import Failpoint
 from perf.forkserver import Forked, ForkedGateway, ForkServer
 from perf.load import Association
 from perf.processes import BenchError
-from perf.witness import Witness
+from perf.witness import Seen, Witness
 
 _SENDERS = 4
 # Seconds without an arrival after which there will be none, and when nothing waits any more.
@@ -59,6 +60,8 @@ _NO_ANSWER = (BenchError, OSError, http.client.HTTPException, ValueError)
 
 STEADY, MOODY, ASLEEP = "steady", "moody", "asleep"
 _BOTH = (STEADY, MOODY)
+EITHER = "either"
+"""No destination of its own: what goes there goes to the moody one, or else to the steady one."""
 # With the share of each among what is sent.  The large ones lie in files of their own; the last
 # ones wait until the end, so that the segments around them become sparse and are compacted.
 _GOODS = (
@@ -66,7 +69,11 @@ _GOODS = (
     (Goods(data.Kind("chaos-mr", 5, MRImageStorage, "MR", 256, 256, 16), _BOTH), 34),
     (Goods(data.Kind("chaos-large", 6, MRImageStorage, "MR", 1024, 1024, 16), _BOTH), 4),
     (Goods(data.Kind("chaos-late", 7, MRImageStorage, "OT", 64, 64, 16), (*_BOTH, ASLEEP)), 2),
+    (Goods(data.Kind("chaos-either", 8, MRImageStorage, "US", 64, 64, 16), (EITHER,)), 20),
 )
+_WHOLE = Goods(data.Kind("chaos-whole", 9, MRImageStorage, "CR", 64, 64, 16), (STEADY,))
+_WHOLE_SHARE = 10
+_STUDY = 20  # instances that follow one another in one study
 
 
 def settings(ports: dict[str, int], *, segment_size: str, other: bool) -> dict[str, Any]:
@@ -77,8 +84,15 @@ def settings(ports: dict[str, int], *, segment_size: str, other: bool) -> dict[s
     retry = {"first": "50ms", "cap": "500ms", "max_attempts": 1_000_000}
     remote = {"host": "127.0.0.1", "associations": 3 if other else 2, "retry": retry}
     rules = [
-        {"name": "everything to both", "to": list(_BOTH)},
+        {"name": "most to both", "when": {"not": {"Modality": ["US", "CR"]}}, "to": list(_BOTH)},
         {"name": "the late ones", "when": {"Modality": "OT"}, "to": ASLEEP},
+        {"name": "one of two", "when": {"Modality": "US"}, "to": {"failover": [MOODY, STEADY]}},
+        {
+            "name": "whole studies",
+            "when": {"Modality": "CR"},
+            "to": STEADY,
+            "send": {"after": "study-complete", "quiet": "1s"},
+        },
     ]
     return {
         "remotes": {
@@ -123,7 +137,7 @@ class Sender:
         self._port = port
         self._book = book
         self._random = random.Random(seed)
-        self._serial = 0
+        self._serial = self._whole = 0
 
     async def run(self, up: asyncio.Event, stop: asyncio.Event) -> None:
         """Until `stop`; when it cannot connect it waits for `up`."""
@@ -141,13 +155,26 @@ class Sender:
                 await _first(up, stop)
 
     async def _send(self, association: Association) -> None:
-        (goods,) = self._random.choices([g for g, _ in _GOODS], [share for _, share in _GOODS])
+        shares = [*_GOODS, (_WHOLE, _WHOLE_SHARE)]
+        (goods,) = self._random.choices([g for g, _ in shares], [share for _, share in shares])
         self._serial += 1
         uid, body = goods.make(self._number, self._serial)
+        if goods is _WHOLE:
+            self._whole += 1
+            body = _in_study(body, self._number, self._whole // _STUDY)
         self._book.send(uid, body, goods.destinations)
         self._book.answer(uid, await association.store(uid, pdus(body, association.maximum_length)))
         if sum(len(self._book.owed[name]) for name in _BOTH) > _OWED:
             await asyncio.sleep(_TIME_TAKEN)
+
+
+def _in_study(body: bytes, sender: int, number: int) -> bytes:
+    """The same instance, but of the study of that number."""
+    of_template = data.instance_uid(_WHOLE.kind, data.TEMPLATE_SENDER, 0, level=1).encode()
+    of_number = data.instance_uid(_WHOLE.kind, sender, number, level=1).encode()
+    if body.count(of_template) != 1:
+        raise ValueError("the study of the template was not found")
+    return body.replace(of_template, of_number)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -164,8 +191,8 @@ class Chaos:
         self.home = home
         self.kills = kills
         self.minutes = minutes
-        self.book = Book((STEADY, MOODY, ASLEEP))
-        self.witnesses = {name: Witness() for name in self.book.arrived}
+        self.book = Book((STEADY, MOODY, ASLEEP, EITHER))
+        self.witnesses = {name: Witness() for name in (STEADY, MOODY, ASLEEP)}
         self.done = self.torn = self.checks = 0
         self.hit: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
@@ -180,7 +207,7 @@ class Chaos:
     async def run(self) -> bool:
         """Kill, restart, account; True when nothing is wrong."""
         for name, witness in self.witnesses.items():
-            witness.on_seen = self.book.receiver(name)
+            witness.on_seen = self._receiver(name)
             await witness.open()
         await self.witnesses[ASLEEP].shut()
         with ForkServer(self.home / "forkserver.log") as server:
@@ -199,6 +226,15 @@ class Chaos:
                 for witness in self.witnesses.values():
                     await witness.shut()
         return not self.book.faults
+
+    def _receiver(self, name: str) -> Callable[[Seen], None]:
+        meant, either = self.book.receiver(name), self.book.receiver(EITHER)
+
+        def came(seen: Seen) -> None:
+            _, destinations = self.book.sent.get(seen.sop_instance_uid, (b"", ()))
+            (either if EITHER in destinations and name in _BOTH else meant)(seen)
+
+        return came
 
     def _settings(self) -> dict[str, Any]:
         ports = {name: witness.port for name, witness in self.witnesses.items()}
@@ -252,7 +288,7 @@ class Chaos:
             self._segment_size = "4MiB" if self._segment_size == "8MiB" else "8MiB"
             self.gateway.configure(self._settings())
         self.gateway.point = kill.point
-        owed = {(name, uid) for name in _BOTH for uid in self.book.owed[name]}
+        owed = {(name, uid) for name in (*_BOTH, EITHER) for uid in self.book.owed[name]}
         self._spawn()
         if kill == Kill(STARTING):
             await self._gone(self._dice.uniform(0.0, 0.12))
@@ -361,6 +397,7 @@ class Chaos:
             )
         queue = await asyncio.to_thread(lambda: list(self.gateway.queue()))
         waiting = {(row["destination"], row["sop_instance_uid"]) for row in queue}
+        waiting |= {(EITHER, uid) for name, uid in waiting if name in _BOTH}
         lost = {(n, uid) for n, uid in owed - waiting if uid in self.book.owed[n]}
         if lost:
             self.book.fault(

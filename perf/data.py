@@ -136,9 +136,13 @@ def warm(lists: list[list[Path]]) -> int:
     return total
 
 
+TEMPLATE_SENDER = 999_999
+"""Whose study that of every template is."""
+
+
 def template(kind: Kind) -> Template:
     """A data set with its pixels, to be sent many times under other UIDs."""
-    ds = make_dataset(kind, 999_999, 0)
+    ds = make_dataset(kind, TEMPLATE_SENDER, 0)
     data = encode(ds)
     return Template(
         kind, data, _uid_offset(data, ds), len(data) - kind.pixel_bytes, kind.pixel_bytes

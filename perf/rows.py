@@ -240,6 +240,10 @@ def _decision(bench: Bench, name: str, _: int) -> Sample:
     return rows_inside.decision_microseconds(500, bench.sizes.decisions)
 
 
+def _mixed_decision(bench: Bench, name: str, _: int) -> Sample:
+    return rows_inside.decision_microseconds(500, bench.sizes.decisions, mixed=True)
+
+
 _RECEIVERS = ("dcmrouter", "dcmrouter-warm", "storescp", "orthanc", "pynetdicom")
 # pynetdicom takes most of the time of a run; it has a target for MR alone.
 _QUICK_RECEIVERS = tuple(name for name in _RECEIVERS if name != "pynetdicom")
@@ -378,6 +382,17 @@ ROWS: tuple[Row, ...] = (
         "µs",
         ("rules",),
         _decision,
+        (Target("", 50, 20),),
+        better="lower",
+        subjects=("rules",),
+        missing=lambda name: rows_inside.rules_missing(),
+    ),
+    Row(
+        "rules-mixed",
+        "rule decision, 500 rules with every operator, 31 tags, mean",
+        "µs",
+        ("rules",),
+        _mixed_decision,
         (Target("", 50, 20),),
         better="lower",
         subjects=("rules",),

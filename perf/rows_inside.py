@@ -22,6 +22,7 @@ _FILL_BATCH = 2000
 _DESTINATION = "pacs"
 _STUDY_SIZE = 300
 _NOW = 1_700_000_000.0
+_RECEIVED = 1_795_286_000.0  # 21 November 2026, in the evening
 
 
 def queue_missing() -> str:
@@ -219,11 +220,63 @@ def rules_text(count: int, seed: int = 1) -> str:
     return "\n".join(lines)
 
 
-def decision_microseconds(rules: int, decisions: int) -> Sample:
-    """Mean time of one decision over many different instances."""
+def mixed_rules_text(count: int, seed: int = 1) -> str:
+    """``count`` rules over the same attributes and the date of the study, with all that conditions
+    can say: half as above, half with a number, a date, a name, a regex, a window, labels..."""
+    draw = random.Random(seed)
+    plain = rules_text(count, seed).splitlines()
+    lines = []
+    for number, line in enumerate(plain):
+        if number % 4 < 2:
+            lines.append(line)
+            continue
+        kind = _MIXED[(number // 4 * 2 + number % 2) % len(_MIXED)]
+        conditions = kind.replace("##", str(draw.randrange(30))).replace("#", str(number % 9))
+        first = f"calling_ae: {draw.choice(('CT', 'MR', 'US'))}{number % 10}*"
+        if number % 3 == 0:
+            first = f"Modality: [{', '.join(draw.sample(_KEYWORDS['Modality'][1], 2))}]"
+        label = f", tag: kind-{number % 5}" if number % 10 == 1 else ""
+        lines.append(
+            f"- {{name: rule {number}, when: {{{first}, {conditions}}}, to: remote-{number % 20}"
+            f"{label}}}"
+        )
+    return "\n".join(lines)
+
+
+_MIXED = (
+    'SliceThickness: "< #"',
+    "KVP: 90..1#0",
+    'SeriesNumber: [">= ##", 3]',
+    'StudyDate: ">= today-##d"',
+    "StudyDate: 2026-01-01..2026-11-1#",
+    'ReferringPhysicianName: "doctor##^*"',
+    "OperatorsName: OP##",
+    'StudyDescription: "/protocol .*#/i"',
+    "SeriesDescription: {contains: axial, starts: Series #}",
+    'ManufacturerModelName: "!= Model ##"',
+    "InstitutionName: {not: [Hospital #, Hospital ##]}",
+    'StationName: {equals: "station##", ignore_case: true}',
+    '"ImageType[1]": DERIVED',
+    "ContrastBolusAgent: {empty: false}",
+    "BurnedInAnnotation: {absent: true}",
+    'ImageType: {count: "> #"}',
+    "StudyID: {same_as: SeriesNumber}",
+    'received: "18:00-07:00"',
+    "any: [{PatientSex: O}, {BodyPartExamined: HEAD, KVP: 80}]",
+    "PatientID: {in: trial}",
+)
+
+
+def decision_microseconds(rules: int, decisions: int, mixed: bool = False) -> Sample:
+    """Mean time of one decision over many different instances; ``mixed`` uses every operator."""
     load: Callable[..., Any] = importlib.import_module("rules.load").load
     facts_type = importlib.import_module("rules.decision").Facts
-    ruleset = load(rules_text(rules))
+    keywords = dict(_KEYWORDS)
+    if mixed:
+        keywords["StudyDate"] = (0x00080020, tuple(f"202611{day:02d}" for day in range(1, 29)))
+    ruleset = load(mixed_rules_text(rules) if mixed else rules_text(rules))
+    if mixed:
+        ruleset = ruleset.with_lists({"trial": frozenset(f"P{n:06d}" for n in range(0, 1000, 7))})
     draw = random.Random(2)
     facts = [
         facts_type(
@@ -232,9 +285,10 @@ def decision_microseconds(rules: int, decisions: int) -> Sample:
             source_address=f"10.0.0.{draw.randrange(250)}",
             sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
             transfer_syntax_uid="1.2.840.10008.1.2.1",
-            attributes={tag: (draw.choice(values),) for tag, values in _KEYWORDS.values()},
+            attributes={tag: (draw.choice(values),) for tag, values in keywords.values()},
+            received_at=_RECEIVED + number,
         )
-        for _ in range(500)
+        for number in range(500)
     ]
     routes = sum(len(ruleset.decide(each).routes) for each in facts)
     if not routes:
@@ -243,4 +297,5 @@ def decision_microseconds(rules: int, decisions: int) -> Sample:
     for number in range(decisions):
         ruleset.decide(facts[number % 500])
     mean = (time.perf_counter() - began) / decisions
-    return Sample(mean * 1e6, extra={"routes_per_decision": routes / len(facts)})
+    tags = float(len(ruleset.tags))
+    return Sample(mean * 1e6, extra={"routes_per_decision": routes / len(facts), "tags": tags})

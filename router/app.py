@@ -1,7 +1,8 @@
 """Wires the gateway: the only place that knows all of its parts.
 
-Owns the order of starting, reloading and stopping.  What a part does is in its own package;
-what an operator asks of the running gateway is in `operate`.
+Owns the order of starting and stopping, and what each part takes of a new configuration; how
+one takes effect is in `reload`.  What a part does is in its own package; what an operator asks of
+the running gateway is in `operate`.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import functools
 import random
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -18,11 +19,15 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from router import __version__
-from router.config import Config, Loaded, Problem, Problems, diff, restart_problems
+from router.config import Config, Loaded
+from router.config.rollback import Read
+from router.config.versions import Origin
 from router.forward.forwarder import Forwarder
+from router.forward.gatekeeper import Gatekeeper
 from router.forward.ports import DestinationConfig
 from router.ingest.feed import IndexFeed
 from router.ingest.storage import StorageService
+from router.ingest.studies import OpenStudies
 from router.ingest.verification import VerificationService
 from router.net.admission import Admission
 from router.net.connector import connect
@@ -35,9 +40,11 @@ from router.observe.counters import Counters
 from router.observe.ratelimit import RateLimited
 from router.observe.stall import StallMeter
 from router.operate import Operations
+from router.queues import Archives, QueueGateway, members_of, windows_of
+from router.reload import Reloader
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index import Index, move_aside
-from router.spool.index_types import AddResult, Outcome, Settled, Waiting
+from router.spool.index_types import AddResult, Gate
 from router.spool.keeper import Keeper, Upkeep
 from router.spool.rebuild import rebuild
 from router.spool.record import InstanceMeta, Position, Ref
@@ -76,14 +83,14 @@ class IndexThread:
 class Gateway:
     """One running gateway.
 
-    `read` loads the configuration file anew, for `reload`; blocking, may raise Problems.
-    `applied` is told the new configuration after a reload, for what belongs to the process.
+    `read` loads the configuration anew, for a reload; blocking, may raise Problems.  `applied` is
+    told the new configuration after a reload, for what belongs to the process.
     """
 
     def __init__(
         self,
         loaded: Loaded,
-        read: Callable[[], Loaded],
+        read: Read,
         applied: Callable[[Config], None] = lambda config: None,
     ) -> None:
         self.loaded = loaded
@@ -95,11 +102,10 @@ class Gateway:
         self.upkeep: Upkeep | None = None
         self.index_trouble = ""
         self.received_before = 0
-        self._read = read
+        self.reloader = Reloader(self, read)
         self._applied = applied
         self._stalls = StallMeter(self.counters.event_loop_stall_seconds)
         self._lines = RateLimited(limits={USUAL: _USUAL_LINES})
-        self._reloading = asyncio.Lock()
         self._stop = asyncio.Event()
         self._stop_by: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,15 +128,33 @@ class Gateway:
         config = self.loaded.config
         self._exit.callback(self.index_thread.close)
         await self._open_spool(config)
+        queues = QueueGateway(self.index, self.index_thread, self._gated)
         self.forwarder = Forwarder(
-            index=_QueueGateway(self.index, self.index_thread),
+            index=queues,
+            divert=queues,
+            gated=self._gated,
             open_reader=self.spool.open_recent,
             clock=time.time,
             random=random.Random(),
             observer=self.counters,
             log=structlog.get_logger("forward"),
         )
-        self.feed = IndexFeed(self._add_entries, self.forwarder.notify)
+        self.archives = Archives(self.counters)
+        self.archives.configure(config)
+        self.gatekeeper = Gatekeeper(
+            queues,
+            clock=time.time,
+            random=random.Random(),
+            busy=self._busy,
+            ask=self.archives.count,
+            destinations=lambda: self.forwarder.names,
+            at_rest=self.forwarder.at_rest,
+            notify=self.forwarder.notify,
+            log=structlog.get_logger("gates"),
+        )
+        self.gatekeeper.configure(windows_of(config))
+        self.studies = OpenStudies(self.gatekeeper.freed)
+        self.feed = IndexFeed(self._add_entries, self.forwarder.notify, self._gated)
         self.feed.start()
         self._exit.push_async_callback(self.feed.stop)
         self.storage = StorageService(
@@ -141,6 +165,7 @@ class Gateway:
             self.counters,
             time.time,
             time.perf_counter,
+            self.studies,
         )
         self.listeners = Listeners(
             ServiceRegistry((VerificationService(), self.storage)),
@@ -148,8 +173,11 @@ class Gateway:
             config.network,
             self.counters,
             self._admit_line,
+            self.studies.ended,
         )
-        self.forwarder.start(self._destinations(config))
+        await self.gatekeeper.prepare()
+        self.forwarder.start(self._destinations(config), members_of(self.loaded.rules))
+        self.gatekeeper.start()
         self._exit.push_async_callback(self._stop_forwarding)
         operations = Operations(self)
         self._exit.push_async_callback(operations.close)
@@ -164,6 +192,8 @@ class Gateway:
         self._look_at_descriptors(config)
         self._stalls.start()
         self._exit.callback(self._stalls.stop)
+        await self.reloader.start()
+        self._exit.push_async_callback(self.reloader.close)
         _log.info(
             "gateway started",
             version=__version__,
@@ -252,6 +282,21 @@ class Gateway:
             same_bytes=self.spool.same_bytes,
         )
 
+    def _gated(self, destination: str = "", count: int = 1) -> None:
+        """Something is behind a gate; where it waits at one that is down others may have it."""
+        self.gatekeeper.notify()
+        if destination:
+            self.forwarder.notify(destination, count)
+
+    def _busy(self, gate: Gate) -> str:
+        """Who may still send to a gate's study or series, "" when nobody."""
+        series = gate.kind == "series"
+        if self.studies.series_open(gate.key) if series else self.studies.study_open(gate.key):
+            return "an association that has sent to it is open"
+        if self.feed.holds(gate.study_instance_uid):
+            return "more of it is on its way to the index"
+        return ""
+
     def _admit_line(self, key: str) -> int | None:
         """Whether a line that a peer can provoke may be logged; how many were held back."""
         held_back = self._lines.admit(key, time.monotonic())
@@ -266,14 +311,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        reloads: set[asyncio.Task[object]] = set()
-
-        def hangup() -> None:
-            task: asyncio.Task[object] = loop.create_task(self.reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        loop.add_signal_handler(signal.SIGHUP, hangup)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.soon, Origin(via="SIGHUP"))
         await self._stop.wait()
         _log.info("stopping")
         await self.stop()
@@ -308,6 +346,7 @@ class Gateway:
             _log.warning("instances were still being written at stop: they are not acknowledged")
 
     async def _stop_forwarding(self) -> None:
+        await self.gatekeeper.stop()
         await self.forwarder.stop(self._time_left())
 
     async def _stop_server(self, server: WebServer) -> None:
@@ -388,67 +427,33 @@ class Gateway:
 
     # -- reloading -----------------------------------------------------------------------------
 
-    async def reload(self) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
-        """The file anew, all or nothing: names of what changed, or the problems."""
-        async with self._reloading:
-            try:
-                loaded = await asyncio.to_thread(self._read)
-                if self._stop.is_set():
-                    raise Problems([Problem(loaded.file, 0, 0, "the gateway is being stopped")])
-                changes = diff(self.loaded.config, loaded.config)
-                if problems := restart_problems(changes, loaded):
-                    raise Problems(problems)
-                try:
-                    await self.listeners.open(ae.listen for ae in loaded.config.local)
-                except OSError as error:
-                    raise Problems([Problem(loaded.file, 0, 0, str(error))]) from error
-            except Problems as error:
-                self.reload_error = "\n".join(str(p) for p in error.problems)
-                for problem in error.problems:
-                    _log.error("configuration not reloaded", problem=str(problem))
-                return (), tuple(error.problems)
-            self._apply(loaded)
-            what = _names(changes)
-            _log.info("configuration reloaded", changes=", ".join(what) or "none")
-            return what, ()
+    @property
+    def stopping(self) -> bool:
+        """Nothing new is taken any more."""
+        return self._stop.is_set()
 
-    def _apply(self, loaded: Loaded) -> None:
-        """Every part takes the new configuration; none of these steps can fail."""
+    def apply(self, loaded: Loaded) -> None:
+        """Every part takes the configuration; for `Reloader`, which opens new listeners before."""
         config = loaded.config
+        admission = Admission(config.local, config.remotes, config.network)
+        destinations = self._destinations(config)
+        members, windows = members_of(loaded.rules), windows_of(config)
         self.loaded = loaded
-        self.configured_at = time.time()
-        self.reload_error = ""
         self.storage.apply(config.storage, loaded.rules)
         self.listeners.settings = config.network
-        self.listeners.admission = Admission(config.local, config.remotes, config.network)
-        self.listeners.shut_all_but({ae.listen for ae in config.local})
-        self.forwarder.configure(self._destinations(config))
+        self.listeners.admission = admission
+        self.forwarder.configure(destinations, members)
+        self.gatekeeper.configure(windows)
+        self.archives.configure(config)
         self.spool.apply(config.spool)
         self._applied(config)
-        for warning in loaded.warnings:
-            _log.warning("configuration", warning=str(warning))
+        # Last: what is shut could not be opened again for certain, if one of these failed.
+        self.listeners.shut_all_but({ae.listen for ae in config.local})
 
-
-class _QueueGateway:
-    """The queue's side of the index, for the forwarder."""
-
-    def __init__(self, index: Index, thread: IndexThread) -> None:
-        self._index = index
-        self._thread = thread
-
-    async def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
-    ) -> list[Waiting]:
-        """See `IndexGateway`."""
-        return await self._thread.run(self._index.lease, destination, limit, now, exclude)
-
-    async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
-        """See `IndexGateway`."""
-        return await self._thread.run(self._index.settle, outcomes)
-
-    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
-        """See `IndexGateway`."""
-        return await self._thread.run(self._index.next_due, destination, exclude)
+    def apply_rules(self, loaded: Loaded) -> None:
+        """The same configuration with other values in its lists."""
+        self.loaded = loaded
+        self.storage.apply(loaded.config.storage, loaded.rules)
 
 
 def _open_index(path: Path) -> Index:
@@ -469,14 +474,3 @@ def _new_index(path: Path, damage: IndexDamaged) -> Index:
         moved_to=str(aside),
     )
     return Index.open(path)
-
-
-def _names(changes: object) -> tuple[str, ...]:
-    names = []
-    for field in type(changes).__dataclass_fields__:  # type: ignore[attr-defined]
-        value = getattr(changes, field)
-        if isinstance(value, frozenset) and value:
-            names += [f"{field}: {item}" for item in sorted(map(str, value))]
-        elif value is True:
-            names.append(field)
-    return tuple(names)

@@ -5,19 +5,24 @@ queues.  Must not know HTTP, nor how the gateway is wired beyond the parts that 
 """
 
 import asyncio
+import pwd
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from starlette.applications import Starlette
 
 from router import __version__
+from router.config.compare import Difference
+from router.config.restore import RestoreError
+from router.config.versions import File, Origin, Version, VersionsError
 from router.dicom.part10 import write_file_meta
 from router.net.settings import parse_address
 from router.observe.counters import UNKNOWN
-from router.observe.metrics import Exporter
+from router.observe.exposition import Exporter
 from router.observe.state import DestinationState, DiskState, Snapshot
+from router.reload import Result
 from router.spool.errors import SpoolError
 from router.spool.index_types import (
     Account,
@@ -29,14 +34,18 @@ from router.spool.index_types import (
 )
 from router.spool.reader import Reader
 from router.web.control import create_control_app
+from router.web.outline import line_of
 from router.web.sources import (
     AssociationState,
     ControlError,
     InstanceFile,
     ListenerState,
+    ListState,
     Readiness,
     Reloaded,
+    RulesView,
     Status,
+    VersionsView,
 )
 from router.web.status import create_app, hosts_for
 
@@ -44,6 +53,8 @@ if TYPE_CHECKING:
     from router.app import Gateway
 
 _log = structlog.get_logger("operate")
+
+T = TypeVar("T")
 
 _PIECE = 1 << 20
 _OPERATOR = "control socket"
@@ -227,6 +238,7 @@ class Operations:
             # Also when it was broken off: the steps before stand.
             _log.info("operator", action=action, which=str(which), count=count, ended=not again)
             gateway.forwarder.refresh()
+            gateway.gatekeeper.notify()
         return Changed(count, size)
 
     async def queue(
@@ -264,14 +276,84 @@ class Operations:
             name=f"{number}.dcm", length=len(meta) + reader.length, pieces=_pieces(meta, reader)
         )
 
-    async def reload(self) -> Reloaded:
+    # -- the configuration ---------------------------------------------------------------------
+
+    async def rules(self) -> RulesView:
+        """See `StatusSource`."""
+        gateway = self._gateway
+        loaded, reloader = gateway.loaded, gateway.reloader
+        now = time.time()
+        return RulesView(
+            version=loaded.rules.version,
+            number=reloader.in_force.number if reloader.in_force else 0,
+            since=gateway.configured_at,
+            rules=tuple(line_of(rule, now) for rule in loaded.rules.rules),
+            destinations=tuple(sorted(loaded.rules.destinations)),
+            lists=tuple(
+                ListState(name, count, failed)
+                for name, (count, failed) in gateway.counters.config.lists.items()
+            ),
+            reload_error=gateway.reload_error,
+            trouble=reloader.trouble,
+        )
+
+    async def reload(self, origin: Origin) -> Reloaded:
         """See `ControlSource`."""
-        changes, problems = await self._gateway.reload()
-        return Reloaded(not problems, changes, tuple(str(problem) for problem in problems))
+        return _reloaded(await self._gateway.reloader.reload(await _named(origin)))
+
+    async def versions(self) -> VersionsView:
+        """See `ControlSource`."""
+        reloader = self._gateway.reloader
+        listing = await self._asked(reloader.listing())
+        number = reloader.in_force.number if reloader.in_force else 0
+        return VersionsView(listing.versions, listing.damaged, number, reloader.trouble)
+
+    async def version(self, text: str) -> tuple[Version, Sequence[File]]:
+        """See `ControlSource`."""
+        return await self._asked(self._gateway.reloader.files(text))
+
+    async def difference(self, old: str, new: str) -> Difference:
+        """See `ControlSource`."""
+        return await self._asked(self._gateway.reloader.difference(old, new))
+
+    async def rollback(self, text: str, origin: Origin) -> Reloaded:
+        """See `ControlSource`."""
+        reloader = self._gateway.reloader
+        return _reloaded(await self._asked(reloader.rollback(text, await _named(origin))))
+
+    async def _asked(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except VersionsError as error:
+            raise ControlError(str(error), error.fix, status=404) from error
+        except RestoreError as error:
+            raise ControlError(str(error), error.fix, status=409) from error
 
     async def account(self) -> Account:
         """See `ControlSource`."""
         return await self._gateway.index_thread.run(self._gateway.index.account)
+
+
+def _reloaded(result: Result) -> Reloaded:
+    problems = tuple(map(str, result.problems))
+    return Reloaded(not problems, result.changes, problems, result.version, result.files)
+
+
+async def _named(origin: Origin) -> Origin:
+    """With the user's name for the number that the kernel told, and as the author if none is."""
+    kind, _, uid = origin.via.rpartition(" uid ")
+    if not kind or not uid.isdigit():
+        return origin
+    # Not on the loop: where users are kept may be a server on the network.
+    user = await asyncio.to_thread(_user, int(uid))
+    return Origin(origin.author or user, f"{kind}, user {user}", origin.note)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 async def _pieces(meta: bytes, reader: Reader) -> AsyncIterator[bytes]:

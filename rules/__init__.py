@@ -4,8 +4,8 @@ Pure: no clock, log, socket or asyncio, and nothing from `router`.
 """
 
 from rules.decision import Decision, Disposition, Facts, Route
+from rules.known import Known
 from rules.load import load, warnings
-from rules.parse import Known
 from rules.rule import Rule
 from rules.ruleset import RuleSet
 from rules.source import Problem, Problems

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rules.attributes import Key
+from rules.rule import Mode, Send
+
 Disposition = Literal["route", "hold", "discard"]
 
 
@@ -11,9 +14,11 @@ Disposition = Literal["route", "hold", "discard"]
 class Facts:
     """What is known of an instance when it is decided.
 
-    ``remote`` is the configured name of the system that sent it, or "".  ``attributes`` maps a
-    tag (``0x00080060``) to its values as text, character set decoded, padding removed; a tag
-    that the data set lacks is not a key, one with no value maps to ``()``.
+    ``remote`` is the configured name of the system that sent it, or "".  ``attributes`` maps an
+    attribute (``0x00080060``; see `Key` for private ones and those in sequences) to its values as
+    text, character set decoded, padding removed, those of all items of a sequence one after the
+    other; one that the data set lacks is not a key, one with no value maps to ``()``.
+    ``received_at`` is in seconds since the epoch.
     """
 
     calling_ae: str
@@ -22,16 +27,25 @@ class Facts:
     remote: str = ""
     sop_class_uid: str = ""
     transfer_syntax_uid: str = ""
-    attributes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    attributes: Mapping[Key, tuple[str, ...]] = field(default_factory=dict)
+    received_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One destination, with the rule that asked for it first."""
+    """One delivery, with the rule that asked for it first, under that rule's options.
+
+    ``members`` are those that may have it instead, in the order of preference, ``destination``
+    being the first; () when nobody may.  With ``mode`` ``balance`` the order is drawn for this
+    instance, its study or its patient.
+    """
 
     destination: str
     rule: str
     priority: int = 0
+    mode: Mode = "one"
+    members: tuple[str, ...] = ()
+    send: Send = field(default_factory=Send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +53,12 @@ class Decision:
     """``disposition`` is ``route`` exactly when ``routes`` is not empty.
 
     A destination appears once however many rules named it; ``reason`` tells why an instance is
-    held or discarded.  ``version`` names the rule set that decided.
+    held or discarded.  ``version`` names the rule set that decided.  ``tags`` are the labels
+    that rules gave it, in order.
     """
 
     disposition: Disposition
     routes: tuple[Route, ...]
     reason: str
     version: str
+    tags: tuple[str, ...] = ()

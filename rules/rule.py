@@ -1,21 +1,39 @@
 """A rule and its condition, as understood but not yet compiled.
 
-Owns the meaning of the rule language as data: what the compiler turns into closures, what a
-version is computed from.  Must not know YAML.
+Owns the meaning of the rule language as data: what the compiler turns into closures, the
+explanation into words, and what a version is computed from.  Must not know YAML.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
 
-from rules.pattern import Exact, Glob, Network, Pattern
+from rules.attributes import Attribute, Private
+from rules.pattern import Pattern, canonical_pattern
+from rules.window import Windows
 
-Subject: TypeAlias = str | int
-"""What a condition looks at: one of FACTS, or the tag of an attribute."""
+Fact: TypeAlias = Literal[
+    "calling_ae", "called_ae", "remote", "source", "sop_class", "transfer_syntax", "tag"
+]
+FACTS: tuple[Fact, ...] = (
+    "calling_ae",
+    "called_ae",
+    "remote",
+    "source",
+    "sop_class",
+    "transfer_syntax",
+    "tag",
+)
+"""``tag``: the labels that earlier rules gave the instance."""
 
-FACTS = ("calling_ae", "called_ae", "remote", "source", "sop_class", "transfer_syntax")
+Subject: TypeAlias = Fact | Attribute
+"""What a condition looks at."""
+
+Extent: TypeAlias = Literal["present", "absent", "empty", "valued"]
+"""Present: the data set has the element, with a value or without.  Empty: it has it without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +42,40 @@ class Match:
 
     subject: Subject
     patterns: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """Whether the data set has an attribute, and a value in it."""
+
+    subject: Attribute
+    extent: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many values an attribute has, ``least`` to ``most`` (None: no limit); never for a
+    missing attribute, and an empty one has none."""
+
+    subject: Attribute
+    least: int
+    most: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SameAs:
+    """Holds when a value of the one attribute equals a value of the other; never without both."""
+
+    subject: Attribute
+    other: Attribute
+    ignore_case: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Holds when the instance was received while the windows were open."""
+
+    windows: Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,39 +93,123 @@ class Not:
     condition: "Condition"
 
 
-Condition: TypeAlias = Match | AllOf | AnyOf | Not
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A condition of ``conditions:``, by its name; means what it stands for."""
+
+    name: str
+    condition: "Condition"
+
+
+Leaf: TypeAlias = Match | Has | Count | SameAs | Received
+Condition: TypeAlias = Leaf | AllOf | AnyOf | Not | Named
+
+Mode: TypeAlias = Literal["one", "failover", "balance", "first_available"]
+By: TypeAlias = Literal["study", "patient", "instance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a rule sends: one of ``members``, which of them being the mode's matter.
+
+    ``one`` has one member.  ``failover``: the first that is up, and back to an earlier one when it
+    recovers.  ``first_available``: the first that is up, and there it stays.  ``balance``: one
+    drawn by the study, the patient or the instance, in the proportion of the ``weights`` (as
+    many as members); the same for all of one study, patient or instance while it is up.
+    """
+
+    mode: Mode
+    members: tuple[str, ...]
+    by: By = "study"
+    weights: tuple[int, ...] = ()
+
+
+After: TypeAlias = Literal["at-once", "study-complete", "series-complete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """``send:`` of a rule.  Seconds.
+
+    A study (series) is complete when nothing of it came for ``quiet`` seconds, no association
+    that has sent to it is open, and, with ``expect``, the archive of that name knows of no more
+    instances than came; for the last it waits ``wait`` seconds at most.  ``schedule`` names
+    the windows in which it is sent.
+    """
+
+    after: After = "at-once"
+    quiet: float = 60.0
+    expect: str = ""
+    wait: float = 1800.0
+    schedule: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One item of ``rules:``.
 
-    Exactly one of ``to`` (not empty) and ``discard`` (the reason given; "" for a bare ``true``)
-    is set.  ``line`` is for messages and does not count when rules are compared.
+    At least one of ``targets``, ``discard``, ``hold`` and ``tags`` is set, and at most one of the
+    first three.  ``discard`` and ``hold`` are the reason given, "" for a bare ``true``.  A
+    rule is passed over while it is ``disabled`` (the reason), before ``valid_from`` and from
+    ``until`` on.  ``file``, ``line`` and ``column`` are for messages and do not count when
+    rules are compared.
     """
 
     name: str
     condition: AllOf = AllOf()
-    to: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+    send: Send = Send()
     final: bool = False
     discard: str | None = None
+    hold: str | None = None
+    tags: tuple[str, ...] = ()
+    disabled: str | None = None
+    valid_from: datetime | None = None
+    until: datetime | None = None
+    file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
+    column: int = field(default=1, compare=False)
+
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Every remote that it may send to, in the order in which they are written, none twice."""
+        return tuple(dict.fromkeys(name for target in self.targets for name in target.members))
 
     @property
     def unconditional(self) -> bool:
-        return not self.condition.conditions
+        """Holds for every instance at all times."""
+        return (
+            not self.condition.conditions
+            and self.disabled is None
+            and self.valid_from is None
+            and self.until is None
+        )
 
 
-def matches_of(condition: Condition) -> Iterator[Match]:
+def leaves_of(condition: Condition) -> Iterator[Leaf]:
     """Every comparison in a condition, nested ones included."""
     match condition:
-        case Match():
-            yield condition
         case AllOf(conditions) | AnyOf(conditions):
             for inner in conditions:
-                yield from matches_of(inner)
-        case Not(inner):
-            yield from matches_of(inner)
+                yield from leaves_of(inner)
+        case Not(inner) | Named(_, inner):
+            yield from leaves_of(inner)
+        case _:
+            yield condition
+
+
+def attributes_of(condition: Condition) -> Iterator[Attribute]:
+    """Every attribute that a condition looks at."""
+    for leaf in leaves_of(condition):
+        subjects: tuple[Subject, ...] = ()
+        if isinstance(leaf, SameAs):
+            subjects = (leaf.subject, leaf.other)
+        elif isinstance(leaf, Match | Has | Count):
+            subjects = (leaf.subject,)
+        for subject in subjects:
+            if isinstance(subject, Attribute):
+                yield subject
 
 
 def version_of(rules: Iterable[Rule]) -> str:
@@ -81,30 +217,52 @@ def version_of(rules: Iterable[Rule]) -> str:
 
     The same for two files that differ in comments, quoting or the order of keys in ``when``.
     """
-    canonical = [
-        [rule.name, _canonical(rule.condition), rule.to, rule.final, rule.discard] for rule in rules
-    ]
-    text = json.dumps(canonical, separators=(",", ":"))
+    text = json.dumps([_canonical_rule(rule) for rule in rules], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical_rule(rule: Rule) -> list[object]:
+    return [
+        rule.name,
+        _canonical(rule.condition),
+        [[t.mode, t.members, t.by, t.weights] for t in rule.targets],
+        asdict(rule.send),
+        [rule.final, rule.discard, rule.hold, rule.tags, rule.disabled],
+        [when and when.isoformat() for when in (rule.valid_from, rule.until)],
+    ]
 
 
 def _canonical(condition: Condition) -> list[object]:
     match condition:
         case Match(subject, patterns):
-            return ["is", subject, sorted(map(_canonical_pattern, patterns))]
+            return [
+                "is",
+                _subject(subject),
+                sorted(map(canonical_pattern, patterns), key=json.dumps),
+            ]
+        case Has(subject, extent):
+            return ["has", _subject(subject), extent]
+        case Count(subject, least, most):
+            return ["count", _subject(subject), least, most]
+        case SameAs(subject, other, ignore_case):
+            return ["same", _subject(subject), _subject(other), ignore_case]
+        case Received(windows):
+            return ["received", windows.canonical()]
         case AllOf(conditions):
             return ["all", sorted(map(_canonical, conditions), key=json.dumps)]
         case AnyOf(conditions):
             return ["any", sorted(map(_canonical, conditions), key=json.dumps)]
         case Not(inner):
             return ["not", _canonical(inner)]
+        case Named(_, inner):
+            return _canonical(inner)
 
 
-def _canonical_pattern(pattern: Pattern) -> list[str]:
-    match pattern:
-        case Exact(text):
-            return ["exact", text]
-        case Glob(text):
-            return ["glob", text]
-        case Network(network):
-            return ["network", str(network)]
+def _subject(subject: Subject) -> object:
+    if isinstance(subject, str):
+        return subject
+    path = [
+        [step.group, step.creator, step.element] if isinstance(step, Private) else step
+        for step in subject.path
+    ]
+    return [path, subject.position]

@@ -1,283 +1,251 @@
 """Rules compiled for deciding: which of them hold for an instance, and where it then goes.
 
-Owns the index.  Sets of rules are the bits of an integer.  Each subject that any rule compares
-(calling AE, Modality, ...) has a table from value to the rules that this value satisfies, so a
-few dictionary look-ups and bitwise ANDs leave only the rules that hold; a glob that several rules
-share is tried once; only what does not fit a table (nested ``any``, a second condition on one
-subject) is kept as a closure for the rules that came so far.
+Owns the order of rules and what becomes of what they say.  `rules.interpret` says the same slowly
+and in words; a test holds the two together.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, tzinfo
 
-from rules.decision import Decision, Facts, Route
-from rules.pattern import Exact, Matcher, Network, Pattern, matcher, parse_address
+from rules.attributes import Key
+from rules.balance import attributes_for, drawn
+from rules.compile import Moment, Setting, Test, compile_condition
+from rules.decision import Decision, Disposition, Facts, Route
+from rules.intervals import Pieces
+from rules.pattern import Listed
 from rules.rule import (
     AllOf,
-    AnyOf,
     Condition,
     Match,
-    Not,
+    Received,
     Rule,
-    Subject,
-    matches_of,
+    Target,
+    attributes_of,
+    leaves_of,
     version_of,
 )
-
-Test: TypeAlias = Callable[[Facts], bool]
+from rules.tables import Indexes
+from rules.window import Windows, zone_of
 
 NO_RULE = "no rule matched"
+NO_ROUTE = "no rule says where it goes"
+"""Of what rules matched and only labelled."""
 
 
 class RuleSet:
     """What `rules` say.  Immutable; `decide` may be called from any thread and never raises.
 
-    ``tags`` are the attributes that `decide` needs in ``Facts.attributes``; ``version`` names
-    the rules' meaning and changes exactly when that does.
+    ``zone`` is the time zone in which days begin.  ``lists`` are the entries of the lists that
+    conditions name; one that is missing has none.  ``tags`` are the attributes that `decide`
+    needs in ``Facts.attributes``; ``version`` names the rules' meaning and changes exactly when
+    that does, whatever the lists hold.
     """
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        *,
+        zone: str = "UTC",
+        lists: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
         self.rules = tuple(rules)
+        self.zone = zone
+        self.lists = dict(lists or {})
         self.version = version_of(self.rules)
-        self.tags = frozenset(
-            match.subject
-            for rule in self.rules
-            for match in matches_of(rule.condition)
-            if isinstance(match.subject, int)
-        )
-        self.destinations = frozenset(name for rule in self.rules for name in rule.to)
-        self._routes = [tuple(Route(name, r.name) for name in r.to) for r in self.rules]
-        self._discards = [self._discard(rule) for rule in self.rules]
-        self._tests: list[Test | None] = []
-        indexes: dict[Subject, _Index] = {}
-        for number, rule in enumerate(self.rules):
-            self._tests.append(_place(rule.condition, 1 << number, indexes))
-        # Facts first: they are at hand, and tell rules apart better than most attributes.
-        self._indexes = sorted(
-            indexes.values(), key=lambda i: (isinstance(i.subject, int), -i.touched.bit_count())
-        )
-        for index in self._indexes:
-            index.freeze()
+        active = [rule for rule in self.rules if rule.disabled is None]
+        self.tags: frozenset[Key] = frozenset(key for rule in active for key in _keys_of(rule))
+        self.destinations = frozenset(name for rule in self.rules for name in rule.destinations)
+        self.list_names = frozenset(name for rule in active for name in _lists_of(rule))
+        self._zone = zone_of(zone)
+        self._actions = [_Action(rule) for rule in self.rules]
         self._hold = Decision("hold", (), NO_RULE, self.version)
+        self._compile()
 
-    def _discard(self, rule: Rule) -> Decision | None:
-        if rule.discard is None:
-            return None
-        reason = f"rule {rule.name!r}" + (f": {rule.discard}" if rule.discard else "")
-        return Decision("discard", (), reason, self.version)
+    def _compile(self) -> None:
+        setting = Setting(self._zone, self.lists)
+        indexes = Indexes(setting)
+        self._calendar = _Calendar()
+        self._tests: list[Test | None] = []
+        for number, rule in enumerate(self.rules):
+            rest: list[Condition] = []
+            if rule.disabled is None:
+                bit = 1 << number
+                rest = self._calendar.add(rule, indexes.place(rule.condition, bit), bit, self._zone)
+            self._tests.append(compile_condition(AllOf(tuple(rest)), setting) if rest else None)
+        self._calendar.freeze()
+        self._indexes = indexes.ordered()
+
+    def with_lists(self, lists: Mapping[str, frozenset[str]]) -> "RuleSet":
+        """The same rules, of the same version, over other entries of their lists."""
+        return RuleSet(self.rules, zone=self.zone, lists=lists)
 
     def decide(self, facts: Facts) -> Decision:
         """Where an instance goes.
 
-        In order, each rule that holds adds its routes, until one is final.  A discard counts,
-        and ends the matter, only while there are no routes.  What nothing matched is held.
+        In order, each rule that holds gives its labels and adds its routes, until one is final.  A
+        discard or a hold counts, and ends the matter, only while there are no routes.  What
+        nothing routes is held.
         """
         routes: dict[str, Route] = {}
-        for number in self.matching(facts):
-            discard = self._discards[number]
-            if discard is not None:
-                if not routes:
-                    return discard
-            else:
-                for route in self._routes[number]:
-                    routes.setdefault(route.destination, route)
-            if self.rules[number].final:
+        moment = Moment(facts.received_at, self._zone)
+        labels = moment.labels
+        matched = False
+        for number in self._holding(facts, moment):
+            action = self._actions[number]
+            matched = True
+            if action.labels:
+                labels.extend([label for label in action.labels if label not in labels])
+            if action.ends and not routes:
+                return self._end(self.rules[number], labels)
+            for route in action.routes:
+                if route.destination not in routes:
+                    routes[route.destination] = route
+            if action.drawn:
+                self._draw(number, facts, routes)
+            if action.final:
                 break
         if routes:
-            return Decision("route", tuple(routes.values()), "", self.version)
+            return Decision("route", tuple(routes.values()), "", self.version, tuple(labels))
+        if matched:
+            return Decision("hold", (), NO_ROUTE, self.version, tuple(labels))
         return self._hold
 
-    def matching(self, facts: Facts) -> Iterable[int]:
-        """Positions of the rules whose conditions hold, rising, whatever their actions."""
-        candidates = (1 << len(self.rules)) - 1
+    def _draw(self, number: int, facts: Facts, routes: dict[str, Route]) -> None:
+        """The targets of a rule of which one at least shares its load, in order."""
+        rule = self.rules[number]
+        for target in rule.targets:
+            members = target.members
+            if target.mode == "balance":
+                members = drawn(target, facts.attributes)
+            routes.setdefault(members[0], _route(rule, target, members))
+
+    def _end(self, rule: Rule, labels: list[str]) -> Decision:
+        given = rule.hold if rule.discard is None else rule.discard
+        reason = f"rule {rule.name!r}" + (f": {given}" if given else "")
+        disposition: Disposition = "hold" if rule.discard is None else "discard"
+        return Decision(disposition, (), reason, self.version, tuple(labels))
+
+    def matching(self, facts: Facts) -> Iterator[int]:
+        """Positions of the rules that hold, rising, whatever their actions; labels are given."""
+        moment = Moment(facts.received_at, self._zone)
+        for number in self._holding(facts, moment):
+            moment.labels.extend(self.rules[number].tags)
+            yield number
+
+    def _holding(self, facts: Facts, moment: Moment) -> Iterator[int]:
+        """As `matching`; labels in ``moment`` are whoever asks' to give, before the next one."""
+        candidates = self._calendar.open_at(facts.received_at)
         for index in self._indexes:
             if candidates & index.touched:
-                candidates = index.narrow(candidates, index.values(facts))
+                candidates = index.narrow(candidates, facts, moment)
         while candidates:
             lowest = candidates & -candidates
             candidates ^= lowest
             number = lowest.bit_length() - 1
             test = self._tests[number]
-            if test is None or test(facts):
+            if test is None or test(facts, moment):
                 yield number
 
 
-class _Table:
-    """Values and patterns of one subject, each with the rules that it satisfies."""
+class _Action:
+    """What a rule does, made ready.  With ``drawn`` its routes depend on the instance."""
 
-    __slots__ = ("exact", "matchers", "patterns")
+    __slots__ = ("drawn", "ends", "final", "labels", "routes")
+
+    def __init__(self, rule: Rule) -> None:
+        self.labels = tuple(dict.fromkeys(rule.tags))
+        self.ends = rule.discard is not None or rule.hold is not None
+        self.final = rule.final
+        self.drawn = any(target.mode == "balance" for target in rule.targets)
+        self.routes: tuple[Route, ...] = ()
+        if not self.drawn:
+            self.routes = tuple(_route(rule, each, each.members) for each in rule.targets)
+
+
+class _Calendar:
+    """Which rules may hold at a moment: those that are valid, and received in their windows."""
 
     def __init__(self) -> None:
-        self.exact: dict[str, int] = {}
-        self.patterns: dict[Pattern, int] = {}
-        self.matchers: tuple[tuple[Matcher, int], ...] = ()
+        self._always = 0
+        self._validity: list[tuple[tuple[float, int], tuple[float, int], int]] = []
+        self._windows: dict[Windows, int] = {}
+        self._pieces: Pieces | None = None
+        self._minute: tuple[int | None, int] = (None, 0)
 
-    def add(self, pattern: Pattern, bit: int) -> None:
-        if isinstance(pattern, Exact):
-            self.exact[pattern.text] = self.exact.get(pattern.text, 0) | bit
-        elif isinstance(pattern, Network) and pattern.network.num_addresses == 1:
-            self.add(Exact(str(pattern.network.network_address)), bit)
+    def add(self, rule: Rule, rest: list[Condition], bit: int, zone: tzinfo) -> list[Condition]:
+        """Enters a rule's times; returns what of ``rest`` is no window of time."""
+        start, end = _moments_of(rule, zone)
+        if start is None and end is None:
+            self._always |= bit
         else:
-            self.patterns[pattern] = self.patterns.get(pattern, 0) | bit
+            self._validity.append(
+                (
+                    (float("-inf") if start is None else start, 0),
+                    (float("inf"), 1) if end is None else (end, 0),
+                    bit,
+                )
+            )
+        left: list[Condition] = []
+        for condition in rest:
+            if isinstance(condition, Received):
+                # A rule with several is shut while any of them is.
+                windows = condition.windows
+                self._windows[windows] = self._windows.get(windows, 0) | bit
+            else:
+                left.append(condition)
+        return left
 
     def freeze(self) -> None:
-        self.matchers = tuple((matcher(p), rules) for p, rules in self.patterns.items())
+        """After the last rule."""
+        self._pieces = Pieces(self._validity) if self._validity else None
 
-    def satisfied(self, candidates: int, values: Sequence[str]) -> int:
-        """The rules, at least those of ``candidates``, of which a pattern matches a value."""
-        found = 0
-        exact = self.exact
-        for value in values:
-            found |= exact.get(value, 0)
-            for matches, rules in self.matchers:
-                if rules & candidates & ~found and matches(value):
-                    found |= rules
-        return found
+    def open_at(self, moment: float) -> int:
+        """The rules that may hold."""
+        rules = self._always
+        if self._pieces is not None:
+            rules |= self._pieces.at(moment)
+        if self._windows:
+            rules &= ~self._shut(moment)
+        return rules
 
-
-class _Index:
-    """One subject: the rules that require a value of it, and those that require its absence."""
-
-    __slots__ = ("forbidden", "forbidding", "required", "requiring", "subject", "touched", "values")
-
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        self.values = values_of(subject)
-        self.required = _Table()
-        self.forbidden = _Table()
-        self.requiring = 0
-        self.forbidding = 0
-        self.touched = 0
-
-    def require(self, patterns: Iterable[Pattern], bit: int) -> bool:
-        """False when the rule has a condition here already: two on one subject are an `and`."""
-        if self.requiring & bit:
-            return False
-        self.requiring |= bit
-        for pattern in patterns:
-            self.required.add(pattern, bit)
-        return True
-
-    def forbid(self, patterns: Iterable[Pattern], bit: int) -> None:
-        self.forbidding |= bit
-        for pattern in patterns:
-            self.forbidden.add(pattern, bit)
-
-    def freeze(self) -> None:
-        self.touched = self.requiring | self.forbidding
-        self.required.freeze()
-        self.forbidden.freeze()
-
-    def narrow(self, candidates: int, values: Sequence[str]) -> int:
-        """Those of ``candidates`` whose conditions on this subject hold."""
-        if candidates & self.requiring:
-            candidates &= ~self.requiring | self.required.satisfied(candidates, values)
-        if candidates & self.forbidding:
-            candidates &= ~self.forbidden.satisfied(candidates, values)
-        return candidates
+    def _shut(self, moment: float) -> int:
+        # Windows open and close on whole minutes, and so do the time zones in which they are.
+        minute, shut = self._minute
+        if minute != int(moment // 60):
+            shut = 0
+            for windows, rules in self._windows.items():
+                if not windows.open_at(moment):
+                    shut |= rules
+            self._minute = (int(moment // 60), shut)
+        return shut
 
 
-def _place(condition: AllOf, bit: int, indexes: dict[Subject, _Index]) -> Test | None:
-    """Enters a rule's condition in the indexes; returns a test of what did not fit there."""
-    rest: list[Condition] = []
-
-    def index(subject: Subject) -> _Index:
-        return indexes.setdefault(subject, _Index(subject))
-
-    def place(part: Condition) -> None:
-        match part:
-            case AllOf(conditions):
-                for inner in conditions:
-                    place(inner)
-            case Match(subject, patterns):
-                if not index(subject).require(patterns, bit):
-                    rest.append(part)
-            case Not(AllOf((inner,))):
-                place_absent(inner, part)
-            case _:
-                rest.append(part)
-
-    def place_absent(inner: Condition, whole: Condition) -> None:
-        match inner:
-            case Match(subject, patterns):
-                index(subject).forbid(patterns, bit)
-            case AnyOf(conditions):
-                # None of several is the absence of each.
-                for one in conditions:
-                    place(Not(one))
-            case AllOf((one,)):
-                place_absent(one, whole)
-            case Not(one):
-                place(one)
-            case _:
-                rest.append(whole)
-
-    place(condition)
-    return compile_condition(AllOf(tuple(rest))) if rest else None
+def _moments_of(rule: Rule, zone: tzinfo) -> tuple[float | None, float | None]:
+    """From when, and until when, a rule is valid, in seconds since the epoch; None is open."""
+    return _seconds(rule.valid_from, zone), _seconds(rule.until, zone)
 
 
-def compile_condition(condition: Condition) -> Test:
-    """A condition as a function of the facts, without any index."""
-    match condition:
-        case Match(subject, patterns):
-            return _compile_match(subject, patterns)
-        case AllOf(conditions):
-            tests = tuple(map(compile_condition, conditions))
-            return tests[0] if len(tests) == 1 else lambda facts: all(t(facts) for t in tests)
-        case AnyOf(conditions):
-            return _any_of(tuple(map(compile_condition, conditions)))
-        case Not(inner):
-            test = compile_condition(inner)
-            return lambda facts: not test(facts)
+def _seconds(when: datetime | None, zone: tzinfo) -> float | None:
+    if when is None:
+        return None
+    return (when if when.tzinfo is not None else when.replace(tzinfo=zone)).timestamp()
 
 
-def _any_of(tests: Sequence[Test]) -> Test:
-    def holds(facts: Facts) -> bool:
-        for test in tests:  # noqa: SIM110
-            if test(facts):
-                return True
-        return False
-
-    return holds
+def _route(rule: Rule, target: Target, members: tuple[str, ...]) -> Route:
+    several = members if target.mode != "one" else ()
+    return Route(members[0], rule.name, rule.send.priority, target.mode, several, rule.send)
 
 
-def _compile_match(subject: Subject, patterns: Sequence[Pattern]) -> Test:
-    values = values_of(subject)
-    exact = frozenset(p.text for p in patterns if isinstance(p, Exact))
-    others = tuple(matcher(p) for p in patterns if not isinstance(p, Exact))
-
-    def holds(facts: Facts) -> bool:
-        # Loops, not any(): generators cost several times what they would compare.
-        for value in values(facts):
-            if value in exact:
-                return True
-            for matches in others:
-                if matches(value):
-                    return True
-        return False
-
-    return holds
+def _keys_of(rule: Rule) -> Iterator[Key]:
+    for attribute in attributes_of(rule.condition):
+        yield attribute.key
+    for target in rule.targets:
+        yield from attributes_for(target)
 
 
-def values_of(subject: Subject) -> Callable[[Facts], Sequence[str]]:
-    """How a subject's values are had from the facts; none for a missing attribute."""
-    if isinstance(subject, int):
-        tag = subject
-        return lambda facts: facts.attributes.get(tag, ())
-    return _FACT_VALUES[subject]
-
-
-def _source(facts: Facts) -> Sequence[str]:
-    # In one spelling, so that ::ffff:10.0.0.5 is found under 10.0.0.5.
-    address = parse_address(facts.source_address)
-    return () if address is None else (str(address),)
-
-
-_FACT_VALUES: dict[str, Callable[[Facts], Sequence[str]]] = {
-    "calling_ae": lambda facts: (facts.calling_ae.strip(),),
-    "called_ae": lambda facts: (facts.called_ae.strip(),),
-    "remote": lambda facts: (facts.remote,) if facts.remote else (),
-    "source": _source,
-    "sop_class": lambda facts: (facts.sop_class_uid,),
-    "transfer_syntax": lambda facts: (facts.transfer_syntax_uid,),
-}
+def _lists_of(rule: Rule) -> Iterator[str]:
+    for leaf in leaves_of(rule.condition):
+        if isinstance(leaf, Match):
+            for pattern in leaf.patterns:
+                if isinstance(pattern, Listed):
+                    yield pattern.name

@@ -7,7 +7,7 @@ not exist.  Whoever needs a number or a truth value asks for it.  Must not know 
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -46,9 +46,15 @@ class Problem:
 
 
 class Problems(Exception):
-    """Everything that is wrong with a configuration, in the order of the text, each once."""
+    """Everything that is wrong with a configuration, in the order of the text, each once.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    ``texts`` are the files that may be shown with it, by the names that the problems carry.
+    """
+
+    def __init__(
+        self, problems: Iterable[Problem], texts: Mapping[str, bytes] | None = None
+    ) -> None:
+        self.texts = dict(texts or {})
         unique = dict.fromkeys(problems)
         self.problems = tuple(sorted(unique, key=lambda p: (p.file, p.line, p.column)))
         super().__init__("\n".join(map(str, self.problems)))

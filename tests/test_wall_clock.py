@@ -12,6 +12,8 @@ ALLOWED = {
     "router/web/control.py": "the same",
     "router/cli/output.py": "the same",
     "router/cli/offline.py": "the same",
+    "router/cli/rules_explain.py": "when an instance would be received that is tried now",
+    "router/cli/rules_replay.py": "since when an operator asks for",
     "router/net/acceptor.py": "since when an association is open, for people",
     "router/net/link.py": "a part of the ids of associations",
 }

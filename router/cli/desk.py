@@ -14,10 +14,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from router.cli.failures import Failure, Misuse, os_error
-from router.cli.options import load_config
+from router.cli.options import data_dir_of, load_config
 
 Json = dict[str, Any]
 Conditions = Mapping[str, object]
@@ -80,7 +80,7 @@ class Desk(Protocol):
         """Give up held instances."""
         ...
 
-    def reload(self) -> Json:
+    def reload(self, author: str = "", note: str = "") -> Json:
         """Read the configuration anew."""
         ...
 
@@ -181,9 +181,26 @@ class SocketDesk:
         """See `Desk`."""
         return self._post("/api/v1/instances/discard", {**which, "because": because})
 
-    def reload(self) -> Json:
+    def reload(self, author: str = "", note: str = "") -> Json:
         """See `Desk`."""
-        return self._post("/api/v1/reload", {}, also=(409,))
+        return self._post("/api/v1/reload", {"author": author, "note": note}, also=(409,))
+
+    def versions(self) -> Json:
+        """The configurations that took effect."""
+        return self._get("/api/v1/rules/versions")
+
+    def version(self, text: str) -> Json:
+        """One of them with its files."""
+        return self._get(f"/api/v1/rules/versions/{quote(text, safe='')}")
+
+    def difference(self, old: str, new: str) -> Json:
+        """What differs between two of them."""
+        return self._get("/api/v1/rules/diff", old=old, new=new)
+
+    def rollback(self, version: str, author: str, note: str) -> Json:
+        """Go back to one of them."""
+        body = {"version": version, "author": author, "note": note}
+        return self._post("/api/v1/rules/rollback", body, also=(409,))
 
     def _get(self, path: str, which: Conditions | None = None, **more: object) -> Json:
         query = {name: _query(value) for name, value in {**(which or {}), **more}.items()}
@@ -251,12 +268,13 @@ def open_desk(
             "it is not said which gateway is meant",
             "use --config FILE, set DCMROUTER_CONFIG, or name its socket with --socket",
         )
-    config = load_config(config_path).config
-    path = config.data_dir / "control.sock"
+    # Not the whole configuration: one that was broken meanwhile must not hide its gateway.
+    path = data_dir_of(config_path) / "control.sock"
     desk = SocketDesk(path)
     if desk.probe():
         yield desk
         return
+    config = load_config(config_path).config
     where = (
         ""
         if config.data_dir.is_absolute()

@@ -3,7 +3,7 @@
 Owns the forms.  A message says what happened and why; ``fix`` what to do about it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -37,13 +37,19 @@ class Misuse(Failure):
 
 
 class ConfigurationRefused(click.ClickException):
-    """A configuration with problems, one per line; exit code 2."""
+    """A configuration with problems, one per line; exit code 2.
+
+    ``texts`` are the files that may be shown with them, by name.
+    """
 
     exit_code = MISUSED
 
-    def __init__(self, problems: "Sequence[Problem | str]") -> None:
+    def __init__(
+        self, problems: "Sequence[Problem | str]", texts: Mapping[str, bytes] | None = None
+    ) -> None:
         super().__init__(f"{len(problems)} problems in the configuration")
         self.problems = problems
+        self.texts = texts or {}
 
     def show(self, file: IO[Any] | None = None) -> None:
         """To standard error."""

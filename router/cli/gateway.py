@@ -6,7 +6,7 @@ import click
 
 from router.cli.desk import Json, open_desk
 from router.cli.failures import FAILED, ConfigurationRefused
-from router.cli.options import config_option, json_option, socket_option
+from router.cli.options import config_option, json_option, origin_options, socket_option
 from router.cli.output import age, plural, print_json, print_table, safe, size, until
 
 
@@ -117,14 +117,17 @@ def _print_account(found: Json) -> None:
 @click.command()
 @config_option
 @socket_option
+@origin_options
 @json_option
-def reload(config_path: Path | None, socket_path: Path | None, as_json: bool) -> None:
+def reload(
+    config_path: Path | None, socket_path: Path | None, author: str, note: str, as_json: bool
+) -> None:
     """Make the running gateway read its configuration file anew, all or nothing.
 
     Exit code 2 when the file has problems; the old configuration stays in effect then.
     """
     with open_desk(config_path, socket_path, offline=False) as desk:
-        result = desk.reload()
+        result = desk.reload(author, note)
     if as_json:
         print_json(result)
     if not result["applied"]:

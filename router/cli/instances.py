@@ -91,6 +91,8 @@ def show(config_path: Path | None, socket_path: Path | None, number: int, as_jso
             continue
         if name.endswith("_at"):
             value = f"{age(value)} ago" if value else ""
+        if isinstance(value, list | tuple):
+            value = ", ".join(map(str, value))
         if value not in ("", None):
             click.echo(f"{name.replace('_', ' '):20} {safe(value)}")
     print_table(
@@ -119,7 +121,7 @@ def show(config_path: Path | None, socket_path: Path | None, number: int, as_jso
 def _reason(delivery: Json) -> str:
     if delivery["duplicate_of"]:
         return f"the same bytes as instance {delivery['duplicate_of']}"
-    return str(delivery["reason"])
+    return str(delivery.get("waits") or delivery["reason"])
 
 
 @instances.command()

@@ -44,7 +44,7 @@ class OfflineDesk:
         """See `Desk`; there is none."""
         raise self._not_running()
 
-    def reload(self) -> Json:
+    def reload(self, author: str = "", note: str = "") -> Json:
         """See `Desk`; there is nothing to reload."""
         raise self._not_running()
 

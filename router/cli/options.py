@@ -3,6 +3,8 @@
 Owns `--config`, `--json` and the filters of queues and instances.
 """
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +15,7 @@ from router.cli.failures import ConfigurationRefused, Misuse
 
 if TYPE_CHECKING:
     from router.config import Loaded
+    from rules.source import ScalarNode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +43,24 @@ socket_option = click.option(
 )
 
 
+_ORIGIN = (
+    click.option(
+        "--author",
+        default=lambda: os.environ.get("SUDO_USER", ""),
+        metavar="NAME",
+        help="Who asks for it, to be kept with the version; else the user of this command.",
+    ),
+    click.option("--note", default="", metavar="TEXT", help="Why, to be kept with the version."),
+)
+
+
+def origin_options(function: F) -> F:
+    """Who changes the configuration, and why."""
+    for option in reversed(_ORIGIN):
+        function = option(function)
+    return function
+
+
 def load_config(path: Path | None) -> "Loaded":
     """The configuration; every problem of it at once when it has any.
 
@@ -52,7 +73,46 @@ def load_config(path: Path | None) -> "Loaded":
     try:
         return load(path)
     except Problems as error:
-        raise ConfigurationRefused(error.problems) from None
+        raise ConfigurationRefused(error.problems, error.texts) from None
+
+
+def data_dir_of(config: Path) -> Path:
+    """`data_dir` of a configuration that may be broken otherwise; raises Misuse."""
+    from router.config import Config
+
+    try:
+        node = _node_of_data_dir(config)
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+        raise Misuse(f"{config} {why}", "say where its versions are with --data-dir DIR") from None
+    if node is None:
+        default = Config.model_fields["data_dir"].default
+        assert isinstance(default, Path)
+        return default
+    try:
+        return Path(node.text).expanduser()
+    except RuntimeError as error:  # ~ without a home
+        raise Misuse(
+            f"{config}: data_dir: {error}", "say where it is with --data-dir DIR"
+        ) from None
+
+
+def _node_of_data_dir(config: Path) -> "ScalarNode | None":
+    from router.config import Problems
+    from router.config.environment import substitute
+    from rules.source import MappingNode, ScalarNode, parse
+
+    data = config.read_bytes()
+    line = re.search(rb"^data_dir:.*$", data, re.MULTILINE)
+    # The whole, or, when that is no YAML at all, the one line.
+    for text in (data, line[0] if line else b""):
+        try:
+            root, _ = substitute(parse(text, os.fspath(config)), os.environ)
+        except Problems:
+            continue
+        node = root.get("data_dir") if isinstance(root, MappingNode) else None
+        return node if isinstance(node, ScalarNode) and not node.is_null else None
+    return None
 
 
 _FILTERS = (
@@ -61,6 +121,7 @@ _FILTERS = (
     click.option("--study", metavar="UID", help="Of this Study Instance UID."),
     click.option("--instance", "sop_instance_uid", metavar="UID", help="This SOP Instance UID."),
     click.option("--reason", metavar="GLOB", help="Whose reason matches, as in '*timeout*'."),
+    click.option("--tag", metavar="LABEL", help="To which the rules gave this label."),
     click.option("--older-than", metavar="TIME", help="Received longer ago than 30m, 2h, 7d."),
     click.option("--newer-than", metavar="TIME", help="Received since then."),
     click.option(

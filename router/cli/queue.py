@@ -56,7 +56,7 @@ def list_(
         print_json({"queues": queues})
         return
     print_table(
-        ("destination", "state", ">instances", ">bytes", ">oldest", "next try"),
+        ("destination", "state", ">instances", ">bytes", ">oldest", "next try", "waits for"),
         [
             (
                 q["destination"],
@@ -65,6 +65,7 @@ def list_(
                 size(q["bytes"]),
                 age(q["oldest_received_at"]),
                 until(q["next_due_at"]),
+                ", ".join(q.get("waits", ())),
             )
             for q in queues
             if q["instances"] or q["state"] == "ready"
@@ -109,7 +110,7 @@ def show(
                 e["status"],
                 e["modality"],
                 e["study_instance_uid"],
-                e["reason"],
+                e.get("waits") or e["reason"],
             )
             for e in entries
         ],

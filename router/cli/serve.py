@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.failures import FAILED, os_error
+from router.cli.failures import FAILED, Failure, os_error
 from router.cli.options import config_option, load_config
 
 if TYPE_CHECKING:
@@ -34,18 +34,32 @@ def serve(config_path: Path | None) -> None:
     network.stop_timeout, and nothing that was acknowledged is lost.  SIGHUP reloads the
     configuration, all or nothing.
     """
+    note = finish_rollback(config_path) if config_path is not None else ""
     loaded = load_config(config_path)
     assert config_path is not None
     raise_file_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     import uvloop
 
-    code = uvloop.run(_run(loaded, config_path))
+    code = uvloop.run(_run(loaded, config_path, note))
     if code:
         raise SystemExit(code)
 
 
-async def _run(loaded: "Loaded", path: Path) -> int:
+def finish_rollback(path: Path) -> str:
+    """Before the files are read: that they are all old or all new, whatever was broken off.
+
+    What was done about it, for the log; "" for nothing.
+    """
+    from router.config.restore import RestoreError, finish
+
+    try:
+        return finish(path)
+    except RestoreError as error:
+        raise Failure(str(error), error.fix) from error
+
+
+async def _run(loaded: "Loaded", path: Path, note: str) -> int:
     import structlog
 
     from router.app import Gateway
@@ -56,7 +70,7 @@ async def _run(loaded: "Loaded", path: Path) -> int:
     def applied(config: "Config") -> None:
         log.set_level(config.log.level)
 
-    gateway = Gateway(loaded, lambda: load(path), applied)
+    gateway = Gateway(loaded, lambda overlay: load(path, overlay=overlay), applied)
     settings = loaded.config.log
     log = configure(
         settings.level,
@@ -66,6 +80,8 @@ async def _run(loaded: "Loaded", path: Path) -> int:
         counters=gateway.counters,
     )
     logger = structlog.get_logger("serve")
+    if note:
+        logger.warning("configuration", note=note)
     try:
         _cancel_on_signals()
         await gateway.start()

@@ -4,7 +4,7 @@ Owns which settings are read only once, at the start.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -25,7 +25,7 @@ NEEDS_RESTART = (
 )
 """Settings by their dotted names: spool and web listener are opened once."""
 
-_SECTIONS = ("http", "spool", "storage", "network", "log")
+_SECTIONS = ("http", "spool", "storage", "network", "log", "versions")
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -35,8 +35,9 @@ _Value = TypeVar("_Value")
 class Changes:
     """Keys of what was added, removed and changed.
 
-    A local AE goes by (AE title, listen), a remote by its name, any other setting by its dotted
-    name (``spool.low_disk``).  ``restart`` are the members of ``settings`` that cannot change
+    A local AE goes by (AE title, listen), a remote, list or schedule by its name, any other
+    setting by its dotted name (``spool.low_disk``, ``timezone``).  What a list's file holds is
+    not looked at.  ``restart`` are the members of ``settings`` that cannot change
     while the gateway runs.
     """
 
@@ -47,6 +48,8 @@ class Changes:
     remotes_removed: frozenset[str] = frozenset()
     remotes_changed: frozenset[str] = frozenset()
     rules: bool = False
+    lists: frozenset[str] = frozenset()
+    schedules: frozenset[str] = frozenset()
     settings: frozenset[str] = frozenset()
     restart: tuple[str, ...] = field(default=())
 
@@ -66,15 +69,28 @@ def diff(old: Config, new: Config) -> Changes:
         for section in _SECTIONS
         for key in _changed_keys(getattr(old, section), getattr(new, section))
     }
-    if old.data_dir != new.data_dir:
-        settings.add("data_dir")
+    settings |= {key for key in ("data_dir", "timezone") if getattr(old, key) != getattr(new, key)}
     return Changes(
         *locals_,
         *remotes,
         rules=old.rules != new.rules,
+        lists=frozenset().union(*_compare(old.lists, new.lists)),
+        schedules=frozenset().union(*_compare(old.schedules, new.schedules)),
         settings=frozenset(settings),
         restart=tuple(name for name in NEEDS_RESTART if name in settings),
     )
+
+
+def names_of(changes: Changes) -> tuple[str, ...]:
+    """What changed, one text each: ``remotes_added: pacs``, ``rules``."""
+    names: list[str] = []
+    for item in fields(Changes):
+        value = getattr(changes, item.name)
+        if isinstance(value, frozenset):
+            names += [f"{item.name}: {one}" for one in sorted(map(str, value))]
+        elif value is True:
+            names.append(item.name)
+    return tuple(names)
 
 
 def restart_problems(changes: Changes, new: Loaded) -> list[Problem]:

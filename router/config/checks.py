@@ -16,10 +16,11 @@ from rules import RuleSet
 from rules.load import warnings as rule_warnings
 from rules.nearest import did_you_mean
 from rules.pattern import Exact, glob_matcher, is_glob
-from rules.rule import matches_of
+from rules.rule import Match, Rule, leaves_of
 from rules.source import MappingNode, Node, Problem, ScalarNode, SequenceNode
 
-_REMOTE_NAME = re.compile(r"\w[\w.-]{0,63}")
+_NAME = re.compile(r"\w[\w.-]{0,63}")
+_TITLE = re.compile(r"\w([\w .-]{0,62}[\w.-])?")
 
 
 def at(root: Node, *path: str | int) -> Node:
@@ -38,6 +39,7 @@ def at(root: Node, *path: str | int) -> Node:
 def problems(config: Config, root: Node) -> Iterator[Problem]:
     """Everything that makes a configuration unfit although each setting is sound."""
     yield from _remote_names(config, root)
+    yield from _names(root)
     yield from _accepts(config, root)
     yield from _listeners(config, root)
     yield from _remotes(config, root)
@@ -49,15 +51,13 @@ def problems(config: Config, root: Node) -> Iterator[Problem]:
         )
 
 
-def warnings(config: Config, rules: RuleSet, root: Node) -> Iterator[Problem]:
-    """What is allowed and yet hardly meant."""
+def warnings(config: Config, rules: RuleSet, root: Node, now: float) -> Iterator[Problem]:
+    """What is allowed and yet hardly meant; ``now`` in seconds since the epoch."""
     if not rules.rules:
         yield root.problem("there are no rules", "everything that is received will be held")
-    yield from rule_warnings(rules, root.file)
+    yield from rule_warnings(rules, root.file, now)
     for name, remote in config.remotes.items():
         node = at(root, "remotes", name)
-        if remote.host is not None and name not in rules.destinations:
-            yield node.problem(f"no rule sends to remote {name!r}")
         if remote.host is not None and _is_ourselves(config, remote.host, remote.port):
             yield node.problem(
                 f"remote {name!r} is this gateway itself",
@@ -69,29 +69,46 @@ def warnings(config: Config, rules: RuleSet, root: Node) -> Iterator[Problem]:
             yield at(root, "local", index, "accept").problem(f"nobody may call {ae.ae_title!r}")
     titles = [ae.ae_title for ae in config.local]
     for rule in rules.rules:
-        for match in matches_of(rule.condition):
-            for pattern in match.patterns if match.subject == "called_ae" else ():
-                if isinstance(pattern, Exact) and pattern.text not in titles:
-                    yield Problem(
-                        root.file,
-                        rule.line,
-                        1,
-                        f"rule {rule.name!r} waits for called AE {pattern.text!r}, "
-                        "which is no local AE",
-                        did_you_mean(pattern.text, titles),
-                    )
+        for title in _called(rule):
+            if title not in titles:
+                yield Problem(
+                    rule.file or root.file,
+                    rule.line,
+                    rule.column,
+                    f"rule {rule.name!r} waits for called AE {title!r}, which is no local AE",
+                    did_you_mean(title, titles),
+                )
+
+
+def _called(rule: Rule) -> Iterator[str]:
+    for leaf in leaves_of(rule.condition):
+        if isinstance(leaf, Match) and leaf.subject == "called_ae":
+            yield from (p.text for p in leaf.patterns if isinstance(p, Exact))
 
 
 def _remote_names(config: Config, root: Node) -> Iterator[Problem]:
     section = root.get("remotes") if isinstance(root, MappingNode) else None
     for name in config.remotes:
-        if name != "any" and _REMOTE_NAME.fullmatch(name) and not _is_network(name):
+        if name != "any" and _NAME.fullmatch(name) and not _is_network(name):
             continue
         node: Node = section.key(name) if isinstance(section, MappingNode) else root
         yield node.problem(
             f"a remote cannot be called {name!r}",
             "names have letters, digits, '.', '_' and '-', and are neither 'any' nor an address",
         )
+
+
+def _names(root: Node) -> Iterator[Problem]:
+    """What people call their conditions, lists and schedules."""
+    for section in ("conditions", "lists", "schedules"):
+        node = root.get(section) if isinstance(root, MappingNode) else None
+        for name in node.entries if isinstance(node, MappingNode) else ():
+            if not _TITLE.fullmatch(name):
+                assert isinstance(node, MappingNode)
+                yield node.key(name).problem(
+                    f"{name!r} is no name for one of {section}",
+                    "names have letters, digits, spaces, '.', '_' and '-', 64 at most",
+                )
 
 
 def _accepts(config: Config, root: Node) -> Iterator[Problem]:

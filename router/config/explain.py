@@ -22,6 +22,7 @@ def explain(error: ValidationError, model: type[BaseModel], root: Node) -> list[
     """One problem for each thing that is wrong; ``root`` is the tree that was validated."""
     located = [_locate(detail, root) for detail in error.errors(include_url=False)]
     paths = {entry.path for entry in located}
+    wrong = {entry.path for entry in located if entry.detail["type"] != "too_short"}
     misspelt = {(e.path[:-1], _meant(e, model)) for e in located if _is_unknown(e)}
     problems: list[Problem] = []
     for entry in located:
@@ -30,6 +31,8 @@ def explain(error: ValidationError, model: type[BaseModel], root: Node) -> list[
         deeper = any(_inside(path, entry.path) for path in paths)
         if (entry.branch or kind_ == "too_short") and deeper:
             continue
+        if kind_ == "too_short" and entry.path in wrong:
+            continue  # the one item, written without a list, is wrong
         if kind_ == "missing" and (entry.path, entry.rest[-1]) in misspelt:
             continue
         problems.append(_problem(entry, model))
@@ -95,8 +98,11 @@ def _problem(entry: _Located, model: type[BaseModel]) -> Problem:
     words = _WORDS.get(entry.detail["type"])
     context: Mapping[str, Any] = entry.detail.get("ctx") or {}
     if words is None:
-        text = str(context.get("error") or entry.detail["msg"])
-        return node.problem(f"{place}: {_without_secret(text, node)}")
+        error = context.get("error")
+        text, fix = str(error or entry.detail["msg"]), ""
+        if isinstance(error, ValueError) and len(error.args) == 2:
+            text, fix = map(str, error.args)
+        return node.problem(f"{place}: {_without_secret(text, node)}", _without_secret(fix, node))
     text = words(context) if callable(words) else words
     return node.problem(f"{place} must be {text}, not {kind(node)}")
 

@@ -6,19 +6,58 @@ composed of the services' own settings, which are the one place of their default
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SkipValidation,
+)
 
+from router.config.versions import KEEP
 from router.ingest.settings import StorageSettings
 from router.net.settings import LocalAE, NetworkSettings, Remote, parse_address
 from router.spool.settings import SpoolSettings
 from rules import Rule
+from rules.window import check_zone, parse_span
 
 
 def _listen(value: str) -> str:
     parse_address(value)
     return value
+
+
+def _zone(value: str) -> str:
+    check_zone(value)
+    return value
+
+
+def _window(value: str) -> str:
+    parse_span(value)
+    return value
+
+
+def one_or_more(value: object) -> object:
+    """A list of what may be written without one when it is alone."""
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _path(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise ValueError(f"{value!r} is not the name of a file", "file: trial.csv")
+    return value.strip()
+
+
+def _column(value: str) -> str:
+    text = value.strip()
+    if text.isascii() and text.isdigit() and int(text) == 0:
+        raise ValueError("columns count from 1", "the first one is 'column: 1'")
+    if not text:
+        raise ValueError("a column has a name or a number", "leave it out: a value on each line")
+    return text
 
 
 class HttpSettings(BaseModel):
@@ -49,10 +88,70 @@ class LogSettings(BaseModel):
     )
 
 
+class VersionSettings(BaseModel):
+    """``versions:`` in the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep: int = Field(
+        default=KEEP,
+        ge=2,
+        le=10_000,
+        description="How many configurations that took effect are kept in `data_dir`, to be "
+        "compared and gone back to; the oldest go.",
+    )
+
+
+class Schedule(BaseModel):
+    """One entry of ``schedules:``, weekly windows of time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None,
+        description="Time zone of the IANA data base; that of the file when absent.",
+    )
+    open: Annotated[
+        tuple[Annotated[str, AfterValidator(_window)], ...], BeforeValidator(one_or_more)
+    ] = Field(
+        min_length=1,
+        description="A window such as `mon-fri 18:00-07:00`, or a list of them; without days it is "
+        "that of every day. The days are those on which it begins; an end that is not after the "
+        "beginning lies on the next day, 24:00 is the end of the day.",
+    )
+
+
+class ListFile(BaseModel):
+    """One entry of ``lists:``, values kept in a file of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Annotated[str, AfterValidator(_path)] = Field(
+        description="Text or CSV file in UTF-8, taken from the directory of the configuration "
+        "file. Blank lines and those that start with `#` are passed over."
+    )
+    column: Annotated[str, AfterValidator(_column)] | None = Field(
+        default=None,
+        description="Which column of a CSV file holds the values: the name that its first row "
+        "gives it, or its number from 1, and then the first row counts as well. Without it each "
+        "line is a value.",
+    )
+    ignore_case: bool = Field(
+        default=False, description="Whether upper and lower case are the same in this list."
+    )
+
+    @property
+    def place(self) -> str | int | None:
+        """`column`, as a number when it is one."""
+        text = self.column
+        return int(text) if text is not None and text.isascii() and text.isdigit() else text
+
+
 class Config(BaseModel):
     """The configuration file.
 
-    ``rules`` holds the rules as read; their compiled form is `router.config.load.Loaded.rules`.
+    ``rules`` and ``conditions`` hold what was read; the compiled form of both is
+    `router.config.load.Loaded.rules`.  ``timezone`` is never empty once a file was loaded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,12 +161,32 @@ class Config(BaseModel):
         description="Spool and index; created if missing. A relative path is taken from the "
         "directory that the gateway is started in, `~` is the home directory.",
     )
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="",
+        description="Time zone of the IANA data base, such as `Europe/Stockholm`, in which "
+        "windows and dates of rules are meant; that of the machine when absent, UTC where that "
+        "cannot be told.",
+    )
     http: HttpSettings = Field(default_factory=HttpSettings)
     local: tuple[LocalAE, ...] = Field(
         min_length=1, description="The AEs that this gateway answers as; at least one."
     )
     remotes: Mapping[str, Remote] = Field(
         default_factory=dict, description="Every other system, by the name that rules use."
+    )
+    conditions: SkipValidation[Mapping[str, Any]] = Field(
+        default_factory=dict,
+        description="Conditions by name, for `is` in rules: each a mapping as under `when`.",
+    )
+    lists: Mapping[str, ListFile] = Field(
+        default_factory=dict,
+        description="Lists of values by name, for `in` in conditions; read again when their "
+        "files change.",
+    )
+    schedules: Mapping[str, Schedule] = Field(
+        default_factory=dict,
+        description="Weekly windows by name, for `send: {schedule: NAME}` and `received: {in: "
+        "NAME}` in rules.",
     )
     rules: SkipValidation[tuple[Rule, ...]] = Field(
         default=(), description="Where instances go; what no rule matches is held."
@@ -76,10 +195,10 @@ class Config(BaseModel):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    versions: VersionSettings = Field(default_factory=VersionSettings)
 
 
 RESERVED_KEYS: Mapping[str, frozenset[str]] = {
-    "Config": frozenset({"schedules"}),
     "Remote": frozenset({"schedule", "bandwidth", "transfer_syntaxes"}),
 }
 """By model, the keys that a coming version has: refused by name rather than as unknown."""

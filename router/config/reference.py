@@ -14,11 +14,12 @@ from pydantic_core import PydanticUndefined
 
 from router.config.changes import NEEDS_RESTART
 from router.config.explain import literals, model_of
-from router.config.model import Config
+from router.config.model import Config, one_or_more
+from router.config.reference_rules import rules_section
 from router.units import parse_duration, parse_size
-from rules.rule import FACTS
-from rules.uids import SHORT_NAMES
 
+_IN_WORDS = {"rules": "rules", "conditions": "when"}
+"""Keys of the file whose sections are written by hand."""
 _HEAD = """\
 # Configuration
 
@@ -37,80 +38,24 @@ effect, and at a reload the old configuration stays.
   Quotes are needed where YAML reads a character otherwise: `*`, `&`, `!`, `[`, `{`, `#`, `: `.
 - A section that is left empty has its defaults. Anchors, aliases and `<<` work.
 - An unknown key is a mistake, and so is the same key twice.
+- Names of included files and of lists are taken from the directory of this file.
 
-An editor that knows JSON Schema completes the file with `router/config/schema.json`.
+`dcmrouter check` also warns of what is allowed and hardly meant: rules that can never match,
+names that nothing uses. An editor that knows JSON Schema completes the file with
+`router/config/schema.json`.
 """
-_RULES = """\
-## rules
-
-A list. For each instance the rules are asked from the top; each that matches adds its
-destinations, until one says `final: true`. A destination named by several rules is sent to once.
-What no rule matches is held, visibly. The decision is stored with the instance: a restart or a
-later change of the rules does not route it anew.
-
-| key | meaning |
-|---|---|
-| `name` | For logs and messages; `rule 3` by its position when absent. No two rules share one. |
-| `when` | Conditions, all of which must hold; left out, the rule matches everything. |
-| `to` | The remote, or the list of remotes, to send to; each must have a `host`. |
-| `final` | `true`: no later rule is asked once this one matched. |
-| `discard` | `true`, or the reason: acknowledge and drop. Counts only while no rule has routed \
-the instance; then it ends the matter. |
-
-A rule has exactly one of `to` and `discard`.
-
-### when
-
-| condition | compared with |
-|---|---|
-%s
-
-A value may be a list, of which any one suffices. `*` stands for any run of characters, `?` for
-exactly one; upper and lower case differ. An attribute with several values matches when any of
-them does. On an attribute that the data set lacks, or that has no value, no comparison holds:
-`Modality: "*"` asks for one to be there, `not: {Modality: "*"}` for its absence. Numbers
-are compared as the text that the data set has.
-
-| operator | holds when |
-|---|---|
-| `any: [{...}, {...}]` | any of the mappings holds |
-| `all: [{...}, {...}]` | all of them hold |
-| `not: {...}` | the mapping does not hold |
-
-They nest. Within each mapping all keys must hold.
-
-### Names of transfer syntaxes
-
-Besides UIDs and the keywords of PS3.6: %s.
-"""
-_SUBJECTS = {
-    "calling_ae": "the AE title that the peer gave as its own",
-    "called_ae": "the AE title that it called",
-    "remote": "the name under `remotes` by which the peer was recognised",
-    "source": "the peer's address: an address, or a network such as `10.1.0.0/16`",
-    "sop_class": "the SOP class: UID or keyword, `*ImageStorage` too",
-    "transfer_syntax": "the transfer syntax that it was received in: UID, keyword or short name",
-}
 
 
 def page() -> str:
     """The whole page."""
-    conditions = [f"| `{fact}` | {_SUBJECTS[fact]} |" for fact in FACTS]
-    conditions.append("| `Modality`, any keyword | that attribute of the data set |")
-    conditions.append(
-        "| `(0019,1010)`, `00191010` | the attribute of that tag, private ones included; inside "
-        "braces the first form needs quotes |"
-    )
-    short = ", ".join(f"`{name}`" for name in SHORT_NAMES)
     sections = list(_sections(Config, ""))
-    rules = _RULES % ("\n".join(conditions), short)
     restart = ", ".join(f"`{name}`" for name in NEEDS_RESTART)
     tail = (
         "## What a reload cannot change\n\n"
         f"{restart}: a reload that changes one of them is refused as a whole and says so; "
         "restart the gateway instead.\n"
     )
-    return "\n".join([_HEAD, *sections, rules, tail])
+    return "\n".join([_HEAD, *sections, rules_section(), tail])
 
 
 def _sections(model: type[BaseModel], path: str) -> Iterator[str]:
@@ -135,9 +80,9 @@ def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, str]:
 
 def _row(name: str, field: FieldInfo, path: str) -> str:
     inner, suffix = _inner_model(field.annotation)
-    if name == "rules" or inner is not None:
+    if name in _IN_WORDS or inner is not None:
         what = "list" if suffix == "[]" or name == "rules" else "mapping"
-        anchor = f"{path}.{name}{suffix}" if path else f"{name}{suffix}"
+        anchor = _IN_WORDS.get(name) or (f"{path}.{name}{suffix}" if path else f"{name}{suffix}")
         value, default = f"{what}, see [{anchor}](#{_anchor(anchor)})", ""
         if field.is_required():
             default = "required"
@@ -157,7 +102,7 @@ def _value(field: FieldInfo) -> str:
         text = ", ".join(f"`{word}`" for word in words)
         return f"list or {text}" if "tuple" in str(field.annotation) else text
     if "tuple" in str(field.annotation):
-        text = "list"
+        text = "text or list" if converter is one_or_more else "list"
     elif converter is parse_duration:
         text = "duration"
     elif converter is parse_size:
@@ -200,6 +145,8 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if value is None or value == ():
         return "none"
+    if value == "":
+        return "the machine's"
     converters = {m.func for m in _metadata(field) if isinstance(m, BeforeValidator)}
     if parse_size in converters:
         return f"`{_size(value)}`"

@@ -12,10 +12,9 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from router.config.model import Config
+from router.config.model import Config, one_or_more
+from router.config.schema_rules import VARIABLE, condition_map, definitions, rule_list
 from router.units import parse_duration, parse_size
-from rules.rule import FACTS
-from rules.uids import names
 
 FILE = Path(__file__).with_name("schema.json")
 
@@ -24,32 +23,6 @@ _UNITS: dict[object, str] = {
     parse_duration: "ms|s|m|min|h|d",
     parse_size: "B|[kK]B|MB|GB|TB|[KMGT]iB",
 }
-_VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"}
-_COMMON_ATTRIBUTES = (
-    "AccessionNumber",
-    "BodyPartExamined",
-    "BurnedInAnnotation",
-    "ImageType",
-    "InstitutionName",
-    "InstitutionalDepartmentName",
-    "IssuerOfPatientID",
-    "Laterality",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "Modality",
-    "PatientID",
-    "PatientSex",
-    "PerformedStationAETitle",
-    "PresentationIntentType",
-    "ProtocolName",
-    "ReferringPhysicianName",
-    "SeriesDescription",
-    "SeriesNumber",
-    "StationName",
-    "StudyDate",
-    "StudyDescription",
-    "StudyID",
-)
 
 
 class _Generator(GenerateJsonSchema):
@@ -58,20 +31,24 @@ class _Generator(GenerateJsonSchema):
     def function_before_schema(
         self, schema: core_schema.BeforeValidatorFunctionSchema
     ) -> JsonSchemaValue:
-        units = _UNITS.get(schema["function"]["function"])
+        function = schema["function"]["function"]
+        if function is one_or_more:
+            inner = self.generate_inner(schema["schema"])
+            return {"anyOf": [{"type": "string"}, inner]}
+        units = _UNITS.get(function)
         if units is None:
             return super().function_before_schema(schema)
         text = {"type": "string", "pattern": _QUANTITY % units}
-        return {"anyOf": [{"type": "number", "minimum": 0}, text, dict(_VARIABLE)]}
+        return {"anyOf": [{"type": "number", "minimum": 0}, text, dict(VARIABLE)]}
 
     def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
-        return {"anyOf": [super().int_schema(schema), dict(_VARIABLE)]}
+        return {"anyOf": [super().int_schema(schema), dict(VARIABLE)]}
 
     def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
-        return {"anyOf": [super().float_schema(schema), dict(_VARIABLE)]}
+        return {"anyOf": [super().float_schema(schema), dict(VARIABLE)]}
 
     def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
-        return {"anyOf": [super().bool_schema(schema), dict(_VARIABLE)]}
+        return {"anyOf": [super().bool_schema(schema), dict(VARIABLE)]}
 
     def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
         # `ae_title: 1234` and `calling_ae: NO` are text to us, whatever YAML makes of them.
@@ -84,17 +61,17 @@ def schema() -> dict[str, Any]:
     _tidy(result)
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     result["title"] = "dcmrouter configuration"
-    rules = result["properties"]["rules"]
-    result["properties"]["rules"] = {
-        "description": rules["description"],
-        "type": ["array", "null"],
-        "items": {"$ref": "#/$defs/Rule"},
-    }
+    properties = result["properties"]
+    for key, shape in (("rules", rule_list), ("conditions", condition_map)):
+        properties[key] = shape(properties[key]["description"])
+    del properties["timezone"]["default"]  # it is the machine's
+    for key in ("lists", "schedules"):
+        properties[key]["type"] = ["object", "null"]
     # An empty section is one left to its defaults.
     for name, section in result["properties"].items():
         if "$ref" in section:
             result["properties"][name] = {"anyOf": [section, {"type": "null"}]}
-    result["$defs"] |= _rule_definitions()
+    result["$defs"] |= definitions()
     used = _referenced(result, result["$defs"])
     result["$defs"] = {name: result["$defs"][name] for name in sorted(used)}
     return result
@@ -119,63 +96,6 @@ def _tidy(node: object) -> None:
     elif isinstance(node, list):
         for inner in node:
             _tidy(inner)
-
-
-def _rule_definitions() -> dict[str, Any]:
-    value = {"type": ["string", "number", "boolean"]}
-    values = {"$ref": "#/$defs/Values"}
-    conditions = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Conditions"}}
-    named = {
-        "sop_class": _choice(names("SOP Class")),
-        "transfer_syntax": _choice(names("Transfer Syntax")),
-    }
-    subjects = {fact: named.get(fact, values) for fact in FACTS}
-    return {
-        "Rule": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {
-                "name": {"type": ["string", "number"], "description": "For logs and messages."},
-                "when": {
-                    "$ref": "#/$defs/Conditions",
-                    "description": "What must hold; left out, the rule matches everything.",
-                },
-                "to": {
-                    "description": "The remote, or the list of them, to send to.",
-                    "anyOf": [value, {"type": "array", "minItems": 1, "items": value}],
-                },
-                "final": {"type": "boolean", "description": "No later rule is asked."},
-                "discard": {
-                    "description": "Acknowledge and drop: true, or the reason.",
-                    "anyOf": [{"const": True}, {"type": "string"}],
-                },
-            },
-            "oneOf": [{"required": ["to"]}, {"required": ["discard"]}],
-        },
-        "Conditions": {
-            "type": "object",
-            "description": "All must hold. A list of values means any of them.",
-            "minProperties": 1,
-            "additionalProperties": False,
-            "properties": {
-                **subjects,
-                **dict.fromkeys(_COMMON_ATTRIBUTES, values),
-                "any": conditions,
-                "all": conditions,
-                "not": {"$ref": "#/$defs/Conditions"},
-            },
-            "patternProperties": {
-                "^[A-Z][A-Za-z0-9]+$": values,
-                r"^(\([0-9A-Fa-f]{4},\s*[0-9A-Fa-f]{4}\)|[0-9A-Fa-f]{4},?[0-9A-Fa-f]{4})$": values,
-            },
-        },
-        "Values": {"anyOf": [value, {"type": "array", "minItems": 1, "items": value}]},
-    }
-
-
-def _choice(known: dict[str, str]) -> dict[str, Any]:
-    one = {"anyOf": [{"enum": sorted(known)}, {"type": "string"}]}
-    return {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}]}
 
 
 def _referenced(node: object, definitions: dict[str, Any]) -> set[str]:

@@ -1,7 +1,7 @@
 """How the header of a data element is laid out, in each encoding.
 
 Owns the forms of PS3.5 §7.1 (explicit short, explicit long, implicit) and the recognition of
-what is none of them.  Must not know the walk over a data set.
+what is none of them, or of what is no data set at all.  Must not know the walk over one.
 """
 
 import struct
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 UNDEFINED = 0xFFFFFFFF
 HEADER = 8  # bytes of every header but the explicit long form, which has LONG_HEADER
 LONG_HEADER = 12
+PREAMBLE = 132  # with its prefix, of a Part 10 file
 
 SHORT_VRS = frozenset(
     "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # noqa: SIM905
@@ -91,6 +92,33 @@ def looks_explicit(buffer: bytes | memoryview, at: int) -> bool:
     if code in _LONG:
         return rest == b"\0\0" and code[0] & 1 == 1
     return code in _SHORT and (rest != b"\0\0" or code[0] & 1 == 1)
+
+
+def wrong_start(
+    encoding: Encoding, syntax: str, buffer: bytes | memoryview, *, final: bool
+) -> str | None:
+    """What is wrong with the very first bytes of a data set, at least a header; "" if nothing.
+
+    None when only `PREAMBLE` bytes will tell and they are not there yet; ``final`` says that no
+    more will come.  ``syntax`` is the name of the transfer syntax.
+    """
+    group, _ = encoding.tag.unpack_from(buffer, 0)
+    wrong = ""
+    if group != 8:
+        # Not what images begin with: a whole file perhaps, whose preamble can be anything.
+        if len(buffer) < PREAMBLE and not final:
+            return None
+        if buffer[128:132] == b"DICM":
+            wrong = "a whole Part 10 file, from its preamble on, in place of a data set"
+        elif group == 2:
+            wrong = "the data set begins with group 0002, file meta information"
+        elif group == 0:
+            wrong = "the data set begins with group 0000, a command set or a preamble"
+        elif group in (0x0200, 0x0400, 0x0800):
+            wrong = f"the byte order is not that of {syntax}"
+    if not encoding.explicit and looks_explicit(buffer, 0):
+        wrong = f"the data set has explicit VRs, which {syntax} has not"
+    return wrong
 
 
 def show(tag: int) -> str:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
 from router.dicom.charset import CharacterSet
 
@@ -34,7 +34,7 @@ _NUMBERS = {
     "US": "H",
     "UV": "Q",
 }
-_BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ"})
+BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ"})
 # VRs that the dictionary leaves to Pixel Representation (0028,0103); unsigned unless told.
 _EITHER = frozenset({"US or SS", "US or SS or OW"})
 
@@ -53,6 +53,16 @@ def dictionary_vr(tag: int) -> str:
         return dictionary_VR(tag)
     except KeyError:
         return "UN"
+
+
+@lru_cache(maxsize=1024)
+def private_vr(group: int, creator: str, element: int) -> str:
+    """VR of a private element (its low byte) in pydicom's private dictionary, else "UN"."""
+    try:
+        vr = private_dictionary_VR(group << 16 | 0x1000 | element, creator)
+    except (KeyError, ValueError, OverflowError):
+        return "UN"
+    return "OW" if vr == "OB_OW" else vr
 
 
 def is_ambiguous(tag: int) -> bool:
@@ -77,8 +87,9 @@ def text_values(
     of the dictionary; an unknown one is text when all of it is printable.  Sequences and other
     binary values have no text: ``()``.
     """
-    if vr not in _READERS and vr not in _BINARY:
-        vr = dictionary_vr(tag)
+    if vr not in _READERS and vr not in BINARY:
+        if vr not in _EITHER:
+            vr = dictionary_vr(tag)
         if vr in _EITHER:
             vr = "SS" if signed else "US"
     reader = _READERS.get(vr)

@@ -31,19 +31,28 @@ class Availability:
         self._logger = log
         self._on_up = on_up
         self._on_down = on_down
+        self._up = True
 
-    def answering(self, token: int) -> None:
-        """The peer answered whoever holds ``token`` of the breaker."""
-        if self._breaker.succeeded(token):
+    def answering(self, token: int, *, weakly: bool = False) -> None:
+        """The peer answered whoever holds ``token`` of the breaker; see `Breaker.succeeded`."""
+        if self._breaker.succeeded(token, weakly=weakly):
+            self._up = True
             self._logger.info("destination is up", destination=self._name)
             self._observer.on_availability(self._name, True)
             self._on_up()
+
+    def anew(self) -> None:
+        """Another peer stands behind the name; it is taken to be up."""
+        if not self._up:
+            self._up = True
+            self._observer.on_availability(self._name, True)
 
     def fallen(self, opened: bool) -> None:
         """The breaker took note of a failure, and ``opened`` by it or not."""
         if not opened:
             return
-        if self._breaker.failures == 1:
+        if self._up:
+            self._up = False
             self._observer.on_availability(self._name, False)
             self._logger.warning(
                 "destination is down", destination=self._name, reason=self._breaker.reason

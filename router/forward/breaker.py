@@ -27,7 +27,7 @@ class BreakerState(Enum):
 class Breaker:
     """Opens at a failure to associate, or at ``tolerance`` failed messages in a row.
 
-    ``failures`` counts the failed attempts since it was last closed, and sets the wait.
+    ``failures`` counts the failed attempts since it last took an instance, and sets the wait.
     ``next_probe`` is None unless it is open, and then too when a probe may be had at once.
     """
 
@@ -96,12 +96,25 @@ class Breaker:
             return self.failed(token, reason, now)
         return False
 
-    def succeeded(self, token: int) -> bool:
-        """The peer answered.  True when this closed the breaker."""
+    def succeeded(self, token: int, *, weakly: bool = False) -> bool:
+        """The peer answered.  True when this closed the breaker.
+
+        ``weakly``: it is there, but what it was asked says nothing of how it takes instances.
+        Then its failures are not forgotten before it takes one, and the next opens it again, for
+        longer.
+        """
         if token != self._token:
             return False
+        if weakly:
+            if self.state is not BreakerState.PROBING:
+                return False
+            self.state = BreakerState.CLOSED
+            self._strikes = self._tolerance - 1
+            self.reason, self.next_probe = "", None
+            return True
         self._strikes = 0
         if self.state is not BreakerState.PROBING:
+            self.failures = 0
             return False
         self._close()
         return True

@@ -9,7 +9,8 @@ opened at a time, so that a destination which has died is found out by one attem
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, KeysView
+from contextlib import asynccontextmanager
 from random import Random
 
 from structlog.typing import FilteringBoundLogger
@@ -19,6 +20,7 @@ from router.forward.availability import Availability
 from router.forward.board import Board
 from router.forward.breaker import Breaker
 from router.forward.courier import Courier
+from router.forward.door import Door
 from router.forward.fates import Fates
 from router.forward.ledger import Ledger
 from router.forward.ports import (
@@ -29,10 +31,9 @@ from router.forward.ports import (
     Observer,
     OpenReader,
 )
-from router.forward.suspects import CONTROL, Suspects, may_be_of_a_proposal
-from router.forward.verdict import Fate, describe_pair, no_context
+from router.forward.verdict import Fate
 from router.net.errors import AssociationError
-from router.net.pool import Checkout, Pool, Proposal, StoreResult
+from router.net.pool import Checkout, Pool, StoreResult
 from router.spool.errors import SpoolDamaged
 from router.spool.index_types import Waiting
 
@@ -42,7 +43,11 @@ _SETTLE_GRACE = 5.0
 
 
 class Destination:
-    """Sends what waits for one name.  To be made on the event loop; silent until `start`."""
+    """Sends what waits for one name.  To be made on the event loop; silent until `start`.
+
+    ``on_change(name)`` is called when it went down, or came back, or something fell back into its
+    queue while it is not up.
+    """
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Destination:
         random: Random,
         observer: Observer,
         log: FilteringBoundLogger,
+        on_change: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._open_reader = open_reader
@@ -64,14 +70,13 @@ class Destination:
         self._config: DestinationConfig | None = config
         self._peer = config.peer
         self._board = Board(limit=1, minimum=1, byte_limit=_ACTIVE_BYTES)
-        self._pool = self._new_pool(config)
         self._breaker = Breaker(config.retry, random)
         self._availability = Availability(
             config.name,
             self._breaker,
             observer=observer,
             log=log,
-            on_up=self._wake.set,
+            on_up=self._up_again,
             on_down=self._lease_anew,
         )
         self._ledger = Ledger(
@@ -92,10 +97,23 @@ class Destination:
             observer=observer,
             wake=self._wake.set,
         )
+        self._door = Door(
+            config,
+            board=self._board,
+            breaker=self._breaker,
+            availability=self._availability,
+            fates=self._fates,
+            clock=self._loop.time,
+            observer=observer,
+            log=log,
+        )
+        self._on_change = on_change
+        self._leasing = asyncio.Lock()
+        self._watched = False
         self._main: asyncio.Task[None] | None = None
         self._couriers: set[Courier] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._retired: list[Pool] = []
+        self._recalled: set[int] = set()
         self._opening: asyncio.Task[None] | None = None
         self._yielding = self._stopping = self._admitted = False
         self.name = config.name
@@ -117,8 +135,9 @@ class Destination:
         What waits is leased again, refused pairs are proposed again, and a probe is due now.
         """
         self._board.clear()
-        self._pool.forget_refusals()
-        self._suspects.forget()
+        # What is in hand and comes back unsent may be held or dropped by now: ask the index.
+        self._recalled = {number for courier in self._couriers for number in courier.held}
+        self._door.forget()
         self._breaker.hasten(self._loop.time())
         self.notify()
 
@@ -130,8 +149,7 @@ class Destination:
         if config == self._config:
             return
         if self._config is not None:
-            self._pool.retire()
-            self._retired.append(self._pool)
+            self._door.retire()
         self._config = config
         if config is None:
             self._board.clear()
@@ -140,11 +158,40 @@ class Destination:
             if config.peer != self._peer:
                 self._peer = config.peer
                 self._fates.forget()
-            self._pool = self._new_pool(config)
-            if not self._breaker.up:
-                self._observer.on_availability(self.name, True)
+            self._door.renew(config)
+            self._availability.anew()
             self._breaker.reset(config.retry)
         self.notify()
+        self._on_change(self.name)
+
+    @property
+    def up(self) -> bool:
+        """Whether it is configured, and answered when it was last asked."""
+        return self._config is not None and self._breaker.up
+
+    def watch(self, wanted: bool) -> None:
+        """Whether it is probed while it is down even though nothing waits for it, since others
+        have what it would be sent."""
+        if wanted != self._watched:
+            self._watched = wanted
+            self._wake.set()
+
+    @property
+    def unanswered(self) -> int:
+        """Instances, since it was up last, all of which was sent without an answer."""
+        return self._fates.unanswered
+
+    @asynccontextmanager
+    async def at_rest(self, *, clear: bool) -> AsyncIterator[KeysView[int]]:
+        """While this is entered nothing is taken from the queue.  Gives the ids of what was taken
+        before and is not settled; with ``clear`` what is not being sent yet is put back first."""
+        async with self._leasing:
+            if clear:
+                self._board.clear()
+            try:
+                yield self._board.ids
+            finally:
+                self.notify()
 
     def status(self) -> DestinationStatus:
         """For display."""
@@ -160,7 +207,7 @@ class Destination:
             waiting=self._board.waiting,
             in_flight=self._in_flight,
             unsettled=self._ledger.unsettled,
-            open_associations=self._pool.open,
+            open_associations=self._door.pool.open,
         )
 
     async def stop(self, grace: float) -> None:
@@ -181,10 +228,10 @@ class Destination:
             task.cancel()
         await self._join(_ABORT_GRACE)
         self._wake.set()
-        if self._main is not None:
-            await asyncio.wait([self._main], timeout=_SETTLE_GRACE)
-            self._main.cancel()
-            await asyncio.wait([self._main])
+        if (main := self._main) is not None:
+            await asyncio.wait([main], timeout=_SETTLE_GRACE)
+            main.cancel()
+            await asyncio.wait([main])
         if self._ledger.unsettled:
             self._logger.error(
                 "outcomes are lost, these instances will be sent again",
@@ -192,7 +239,7 @@ class Destination:
                 instances=self._ledger.unsettled,
                 reason=self._ledger.trouble,
             )
-        await asyncio.gather(*(pool.aclose() for pool in (*self._retired, self._pool)))
+        await self._door.aclose()
 
     # -- the one task ------------------------------------------------------------------------
 
@@ -217,6 +264,8 @@ class Destination:
     async def _turn(self) -> None:
         self._ledger.advance()
         await self._ledger.settle(idle=self._stopping or not self._in_flight)
+        if self._ledger.take_fallen_back() and not self.up:
+            self._on_change(self.name)
         if self._config is None:
             self._board.clear()
         elif not self._stopping:
@@ -224,22 +273,22 @@ class Destination:
             # its queue may grow without costing anybody a call to the index.
             self._admitted = self._breaker.admits(self._loop.time())
             if self._admitted:
-                await self._ledger.lease()
-                self._bury_refused()
+                async with self._leasing:
+                    await self._ledger.lease()
+                self._door.bury_refused()
             if self._board.waiting:
                 for courier in self._couriers:
                     courier.top_up()
             self._dispatch()
-        self._pool.reap()
-        self._retired = [pool for pool in self._retired if not pool.empty]
+        self._door.reap()
 
     def _set_timer(self) -> asyncio.TimerHandle | None:
-        times = [self._ledger.next_wake(), self._pool.next_expiry]
+        times = [self._ledger.next_wake(), self._door.pool.next_expiry]
         probe = self._breaker.next_probe
         # What this turn found due waits for something to wake us; what fell due since does not.
         overdue = self._admitted and probe is not None and probe <= self._loop.time()
-        wanted = self._config is not None and (self._board.waiting or self._ledger.more)
-        if wanted and not overdue:
+        wanted = self._board.waiting or self._ledger.more or self._watched
+        if self._config is not None and wanted and not overdue:
             times.append(probe)
         due = [when for when in times if when is not None]
         return self._loop.call_at(min(due), self._wake.set) if due else None
@@ -259,7 +308,9 @@ class Destination:
 
     def _dispatch(self) -> None:
         """Sends off one more courier, if there is something for it; it calls again."""
-        if not self._sending or self._opening is not None or not self._board.waiting:
+        if not self._sending or self._opening is not None:
+            return
+        if not self._board.waiting and (self._breaker.up or not self._watched):
             return
         if self._config is None or len(self._at_work()) >= self._config.associations:
             return
@@ -276,10 +327,10 @@ class Destination:
         self._wake.set()
 
     async def _work(self, token: int, *, probing: bool) -> None:
-        pool, peer = self._pool, self._peer
+        pool, peer = self._door.pool, self._peer
         try:
             try:
-                checkout = await self._acquire(pool, token, probing=probing)
+                checkout = await self._door.acquire(pool, token, probing=probing)
             finally:
                 self._opening = None
                 self._yielding = False
@@ -287,42 +338,6 @@ class Destination:
                 await self._employ(pool, checkout, token, peer, probing=probing)
         finally:
             self._breaker.abandon(token)  # of no effect unless this was a probe that told nothing
-
-    async def _acquire(self, pool: Pool, token: int, *, probing: bool) -> Checkout | None:
-        pairs = self._board.pairs()
-        if not pairs:
-            return None
-        now = self._loop.time()
-        wanted, alone = self._suspects.choose(
-            pairs, now, probing=probing, control=not pool.refused(CONTROL)
-        )
-        try:
-            checkout = await pool.acquire(
-                wanted, lambda pair: not alone and self._suspects.together(pair, now)
-            )
-        except Exception as error:
-            if not isinstance(error, AssociationError):
-                self._logger.exception("no association", destination=self.name)
-            self._not_opened(token, error, wanted[0] if alone and not probing else None)
-            return None
-        self._bury_refused()
-        if checkout is None or wanted == [CONTROL]:
-            self._availability.answering(token)
-        return checkout
-
-    def _not_opened(self, token: int, error: Exception, alone: Proposal | None) -> None:
-        now, reason = self._loop.time(), f"internal error: {type(error).__name__}"
-        if isinstance(error, AssociationError):
-            self._observer.on_association_failed(self.name, error.kind)
-            reason = str(error)
-        if not (alone and may_be_of_a_proposal(error) and self._suspects.to_blame(alone, now)):
-            self._availability.fallen(self._breaker.failed(token, reason, now))
-            return
-        items = self._board.withdraw(alone)
-        what = f"an association for {describe_pair(alone)} alone failed: {reason}"
-        self._logger.warning(what, destination=self.name, instances=len(items))
-        for item in items:
-            self._fates.defer(item, what)
 
     async def _employ(
         self, pool: Pool, checkout: Checkout, token: int, peer: object, *, probing: bool
@@ -391,14 +406,16 @@ class Destination:
 
     def put_back(self, item: Waiting) -> None:
         """See `Desk`."""
-        if self._config is None:
+        if self._config is None or item.ref.id in self._recalled:
+            self._recalled.discard(item.ref.id)
             self._board.settled([item.ref.id])
+            self.notify()
         else:
             self._board.put_back(item)
 
     def answered(self, courier: Courier, item: Waiting, result: StoreResult) -> None:
         """See `Desk`."""
-        self._suspects.answered(self._loop.time())
+        self._door.suspects.answered(self._loop.time())
         verdict = self._fates.judge(item, result)
         if verdict.strained:
             opened = self._breaker.struck(courier.token, verdict.reason, self._loop.time())
@@ -474,33 +491,9 @@ class Destination:
         # By the time of the probe something more urgent may have come.
         self._board.clear()
         self.notify()
+        self._on_change(self.name)
 
-    # -- outcomes ----------------------------------------------------------------------------
-
-    def _bury_refused(self) -> None:
-        """What the peer has no presentation context for fails at once, all of it."""
-        for pair in self._board.pairs():
-            if not self._pool.refused(pair):
-                continue
-            reason = no_context(pair)
-            items = self._board.withdraw(pair)
-            self._logger.warning(
-                "refused by the destination",
-                destination=self.name,
-                instances=len(items),
-                reason=reason,
-            )
-            for item in items:
-                self._fates.give_up(item, reason)
-
-    # -- pool --------------------------------------------------------------------------------
-
-    def _new_pool(self, config: DestinationConfig) -> Pool:
-        self._board.fit(config.associations * config.asynchronous_operations)
-        self._suspects = Suspects()
-        return Pool(
-            self._suspects.watched(config.connect, self._loop.time),
-            limit=config.associations,
-            linger=config.linger,
-            clock=self._loop.time,
-        )
+    def _up_again(self) -> None:
+        self._fates.unanswered = 0
+        self._wake.set()
+        self._on_change(self.name)

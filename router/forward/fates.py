@@ -40,6 +40,7 @@ class Fates:
         self._observer = observer
         self._wake = wake
         self._went_out: set[int] = set()
+        self.unanswered = 0
         self.retry = retry
 
     def went_out(self, item: Waiting) -> None:
@@ -47,6 +48,7 @@ class Fates:
         if len(self._went_out) >= _LIMIT:
             self._went_out.clear()
         self._went_out.add(item.ref.id)
+        self.unanswered += 1
 
     def forget(self) -> None:
         """The destination is another peer now, to which nothing was sent yet."""

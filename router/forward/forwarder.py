@@ -5,16 +5,19 @@ and nothing else, so that none can hold up another.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager
 from random import Random
 
 from structlog.typing import FilteringBoundLogger
 
 from router.forward.destination import Destination
+from router.forward.failover import Diverter, at_rest
 from router.forward.ports import (
     NOT_CONFIGURED,
     DestinationConfig,
     DestinationStatus,
+    DivertIndex,
     IndexGateway,
     Observer,
     OpenReader,
@@ -37,6 +40,8 @@ class Forwarder:
         random: Random,
         observer: Observer,
         log: FilteringBoundLogger,
+        divert: DivertIndex | None = None,
+        gated: Callable[[], None] = lambda: None,
     ) -> None:
         self._index = index
         self._open_reader = open_reader
@@ -46,17 +51,37 @@ class Forwarder:
         self._logger = log
         self._destinations: dict[str, Destination] = {}
         self._running = False
+        self._diverter: Diverter | None = None
+        if divert is not None:
+            self._diverter = Diverter(
+                divert,
+                self._destinations,
+                clock=clock,
+                random=random,
+                observer=observer,
+                notify=self.notify,
+                gated=gated,
+                log=log,
+            )
 
-    def start(self, configs: Iterable[DestinationConfig]) -> None:
-        """Begins to send what waits for these."""
+    def start(
+        self, configs: Iterable[DestinationConfig], members: Collection[str] = frozenset()
+    ) -> None:
+        """Begins to send what waits for these; for ``members`` see `configure`."""
         self._running = True
-        self.configure(configs)
+        self.configure(configs, members)
+        if self._diverter is not None:
+            self._diverter.start()
 
-    def configure(self, configs: Iterable[DestinationConfig]) -> None:
+    def configure(
+        self, configs: Iterable[DestinationConfig], members: Collection[str] = frozenset()
+    ) -> None:
         """Takes on a new set of destinations, at once and without waiting.
 
         One that is the same keeps its associations; one that changed finishes what is in flight
-        as it was begun; what waits for one that is gone stays in the index, see `why`.
+        as it was begun; what waits for one that is gone stays in the index, see `why`, unless
+        others may have it.  ``members`` are those that stand in for others, or others for them:
+        they are probed while they are down, whether anything waits for them or not.
         """
         if not self._running:
             raise RuntimeError("the forwarder is not running")
@@ -74,15 +99,33 @@ class Forwarder:
                     random=Random(self._random.random()),
                     observer=self._observer,
                     log=self._logger,
+                    on_change=self._changed,
                 )
                 self._destinations[name] = destination
                 destination.start()
+        if self._diverter is not None:
+            self._diverter.configure(frozenset(members))
 
     def notify(self, destination: str, count: int = 1) -> None:
         """``count`` new instances for a destination are in the index."""
         found = self._destinations.get(destination)
         if found is not None and count:
             found.notify()
+        if self._diverter is not None:
+            self._diverter.added(destination)
+
+    def _changed(self, destination: str) -> None:
+        if self._diverter is not None:
+            self._diverter.changed(destination)
+
+    @property
+    def names(self) -> Collection[str]:
+        """All destinations that are configured, or were since `start`."""
+        return self._destinations.keys()
+
+    def at_rest(self, destination: str) -> AbstractAsyncContextManager[Collection[int]]:
+        """See `Destination.at_rest`; what is not being sent yet is put back first."""
+        return at_rest(self._destinations, destination, clear=True)
 
     def refresh(self, destination: str | None = None) -> None:
         """The queue was changed by an operator, for one destination or for all."""
@@ -107,6 +150,8 @@ class Forwarder:
         if not self._running:
             return
         self._running = False
+        if self._diverter is not None:
+            await self._diverter.stop()
         results = await asyncio.gather(
             *(found.stop(grace) for found in self._destinations.values()), return_exceptions=True
         )

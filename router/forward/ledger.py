@@ -59,6 +59,7 @@ class Ledger:
         self._leased_at = monotonic()
         self._failures = 0
         self._retry_at = 0.0
+        self._fallen_back = False
         self.more = True
         self.trouble = ""
 
@@ -86,6 +87,11 @@ class Ledger:
         if self.trouble and not self._outcomes and not self._blocked():
             # With nothing to settle nothing else may be due that would tell that it is over.
             self.trouble = ""
+
+    def take_fallen_back(self) -> bool:
+        """Whether something that was tried waits again, since the last call."""
+        fallen_back, self._fallen_back = self._fallen_back, False
+        return fallen_back
 
     def retry_now(self) -> None:
         """In trouble: try again without waiting for the time."""
@@ -126,6 +132,7 @@ class Ledger:
         self._board.settled(outcome.instance_id for outcome in batch)
         for outcome in batch:
             if outcome.state is DeliveryState.READY:
+                self._fallen_back = True
                 self._plan(outcome.due_at if outcome.due_at is not None else outcome.at)
         if settled.revived:
             self.more = True

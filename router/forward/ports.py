@@ -4,13 +4,13 @@ Owns the narrow interfaces to the index, the spool and the counters, and the val
 them.  The index works in a thread of its own; here it is asynchronous.
 """
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from router.net.pool import Connect, Readable
 from router.net.settings import Retry
-from router.spool.index_types import Outcome, Settled, Waiting
+from router.spool.index_types import Gate, Moved, Outcome, Settled, Waiting
 from router.spool.record import Ref
 
 OpenReader = Callable[[Ref], Readable]
@@ -38,6 +38,51 @@ class IndexGateway(Protocol):
         ...
 
 
+class GateIndex(Protocol):
+    """What the index does about deliveries that wait for more than their turn; as above."""
+
+    async def gates(self) -> Sequence[Gate]:
+        """All that are shut."""
+        ...
+
+    async def open_gate(self, gate_id: int) -> Moved:
+        """Lets some of what is behind it through."""
+        ...
+
+    async def shut_gate(
+        self, destination: str | None, schedule: str, exclude: Collection[int]
+    ) -> Moved:
+        """Puts some of what keeps to a schedule back behind its gate, but for ``exclude``."""
+        ...
+
+    async def came(self, gate: Gate) -> int:
+        """How many instances of a gate's study or series were received."""
+        ...
+
+
+class DivertIndex(Protocol):
+    """What the index does about deliveries that others may have; as above."""
+
+    async def divert(
+        self, destination: str, up: Collection[str], exclude: Collection[int], at: float
+    ) -> Moved:
+        """Moves some of what waits to the best member that is in ``up``, but for ``exclude``."""
+        ...
+
+    async def waiting_at(self) -> Collection[str]:
+        """The destinations for which something is READY, configured or not."""
+        ...
+
+
+Ask = Callable[[str, Gate], Awaitable[int | None]]
+"""Asks the archive of that name how many instances of a gate's study or series it knows of; None
+when it does not know of any.  Raises NotAnswered."""
+
+
+class NotAnswered(Exception):
+    """The archive could not be asked, or refused to say."""
+
+
 class Observer(Protocol):
     """Counts what happens; called on the event loop, must neither wait nor raise."""
 
@@ -63,6 +108,10 @@ class Observer(Protocol):
 
     def on_availability(self, destination: str, up: bool) -> None:
         """A destination went down or came back."""
+        ...
+
+    def on_diverted(self, destination: str, to: str, count: int) -> None:
+        """``count`` deliveries that waited for a destination go to another one instead."""
         ...
 
 

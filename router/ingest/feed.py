@@ -6,6 +6,7 @@ cannot be written: the instances themselves are safe all the while.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -29,12 +30,20 @@ class IndexFeed:
     """Runs from `start` to `stop`.
 
     `add_entries` does the work on the index's thread; `notify(destination, count)` is called for
-    each destination that got new deliveries.
+    each destination that got new deliveries, `gated(destination, count)` for each that got some
+    which wait for their study, series or schedule.
     """
 
-    def __init__(self, add_entries: AddEntries, notify: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        add_entries: AddEntries,
+        notify: Callable[[str, int], None],
+        gated: Callable[[str, int], None] = lambda destination, count: None,
+    ) -> None:
         self._add_entries = add_entries
         self._notify = notify
+        self._gated = gated
+        self._studies: Counter[str] = Counter()
         self._entries: list[Entry] = []
         self._ends: list[Position] = []
         self._wake = asyncio.Event()
@@ -57,7 +66,13 @@ class IndexFeed:
         """One more instance, in the order of commits; `end` is the position behind it."""
         self._entries.append((ref, meta))
         self._ends.append(end)
+        if _planned(meta):
+            self._studies[meta.study_instance_uid] += 1
         self._wake.set()
+
+    def holds(self, study: str) -> bool:
+        """Whether instances of this study that have a plan are safe but not in the index yet."""
+        return study in self._studies
 
     @property
     def waiting(self) -> int:
@@ -99,13 +114,28 @@ class IndexFeed:
                 continue
             failures, self.trouble = 0, ""
             del self._entries[:count], self._ends[:count]
+            self._forget(batch)
             for destination, added in result.deliveries.items():
                 self._notify(destination, added)
+            for destination, added in result.gated.items():
+                self._gated(destination, added)
             # An instance that comes alone is written at once; while they stream in, those of a
             # few milliseconds share a transaction, which costs a fifth per instance of ten.
             await self._pause(GATHER)
+
+    def _forget(self, batch: Sequence[Entry]) -> None:
+        for _, meta in batch:
+            if _planned(meta):
+                study = meta.study_instance_uid
+                self._studies[study] -= 1
+                if not self._studies[study]:
+                    del self._studies[study]
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
+
+
+def _planned(meta: InstanceMeta) -> bool:
+    return any(route.plan for route in meta.routes)

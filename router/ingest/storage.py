@@ -22,16 +22,19 @@ from router.dimse.status import (
     SOP_CLASS_NOT_SUPPORTED,
     SUCCESS,
 )
+from router.ingest.routes import route_meta
 from router.ingest.settings import StorageSettings
+from router.ingest.studies import OpenStudies
 from router.net.acceptor import AcceptedAssociation
 from router.net.admission import is_plausible_uid
 from router.net.service import Operation
 from router.net.settings import LocalAE
 from router.spool.errors import SpoolError, SpoolFull
-from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
+from router.spool.record import InstanceMeta, Position, Ref
 from router.spool.spool import Spool
 from router.ul import ContextResult, NegotiatedContext, PresentationContextRQ
 from router.ul.negotiation import order_transfer_syntaxes
+from rules.attributes import Key
 from rules.decision import Decision, Facts
 
 _log = structlog.get_logger("ingest")
@@ -53,7 +56,7 @@ class Rules(Protocol):
     """The rule set in force."""
 
     @property
-    def tags(self) -> Collection[int]:
+    def tags(self) -> Collection[Key]:
         """Attributes that deciding needs."""
         ...
 
@@ -90,7 +93,8 @@ class StorageObserver(Protocol):
 class StorageService:
     """The Storage service class as SCP.
 
-    `clock` gives seconds since the epoch, `timer` seconds of any steady clock.
+    `clock` gives seconds since the epoch, `timer` seconds of any steady clock.  `studies` is told
+    what each association sends to.
     """
 
     def __init__(
@@ -102,7 +106,9 @@ class StorageService:
         observer: StorageObserver,
         clock: Callable[[], float],
         timer: Callable[[], float],
+        studies: OpenStudies | None = None,
     ) -> None:
+        self.studies = OpenStudies() if studies is None else studies
         self.spool = spool
         self.feed = feed
         self.observer = observer
@@ -271,6 +277,7 @@ class _Store(_Answering):
     """An instance on its way into the spool."""
 
     __slots__ = (
+        "_attributes",
         "_look_at",
         "_meta",
         "_refusal",
@@ -294,6 +301,7 @@ class _Store(_Answering):
         self._rules = service.rules
         self._settings = service.settings
         self._scanner = Scanner(context.transfer_syntax, service.wanted)
+        self._attributes: dict[Key, tuple[str, ...]] | None = None
         self._meta: InstanceMeta | None = None
         self._settled = False
         self._refusal = ""
@@ -310,8 +318,21 @@ class _Store(_Answering):
         if writer.congested and not congested:
             self.association.pause_reading()
         scanner = self._scanner
-        if not scanner.done:
-            scanner.feed(piece)
+        if scanner.done:
+            return
+        scanner.feed(piece)
+        if self._scanner.done:
+            self._look()
+
+    def _look(self) -> dict[Key, tuple[str, ...]]:
+        """What the data set says, once all that is wanted has passed.
+
+        Its study is known to be sent to from then on, however long the rest of it takes.
+        """
+        self._attributes = attributes = self._scanner.attributes()
+        study, series = _first(attributes, _STUDY), _first(attributes, _SERIES)
+        self.service.studies.sent(self.association.id, study, series)
+        return attributes
 
     def _may_grow(self, count: int) -> bool:
         """Whether a long data set may be kept on; if not, what there is of it is given up.
@@ -358,7 +379,9 @@ class _Store(_Answering):
         if error and settings.unparsable == "refuse":
             self._refuse(CANNOT_UNDERSTAND, error)
             return
-        attributes = scanner.attributes()
+        attributes = self._attributes
+        if attributes is None:
+            attributes = self._look()
         sop_class = _first(attributes, _SOP_CLASS)
         announced = self.command.affected_sop_class_uid
         if settings.mismatched_class == "refuse" and sop_class and sop_class != announced:
@@ -369,8 +392,9 @@ class _Store(_Answering):
         self._settled = True
         self._writer.commit(description, self._committed, len(meta.routes))
 
-    def _describe(self, attributes: dict[int, tuple[str, ...]], error: str) -> InstanceMeta:
+    def _describe(self, attributes: dict[Key, tuple[str, ...]], error: str) -> InstanceMeta:
         association, command, service = self.association, self.command, self.service
+        received_at = service.clock()
         facts = Facts(
             calling_ae=association.calling_ae,
             called_ae=association.called_ae,
@@ -379,10 +403,11 @@ class _Store(_Answering):
             sop_class_uid=command.affected_sop_class_uid,
             transfer_syntax_uid=self.context.transfer_syntax,
             attributes=attributes,
+            received_at=received_at,
         )
         decision = _hold(self._rules, error) if error else _decide(self._rules, facts)
         return InstanceMeta(
-            received_at=service.clock(),
+            received_at=received_at,
             association=association.id,
             calling_ae=association.calling_ae,
             called_ae=association.called_ae,
@@ -398,7 +423,8 @@ class _Store(_Answering):
             reason=decision.reason,
             quarantined=bool(error),
             rules_version=decision.version,
-            routes=tuple(RouteMeta(r.destination, r.rule, r.priority) for r in decision.routes),
+            routes=tuple(map(route_meta, decision.routes)),
+            tags=decision.tags,
         )
 
     def _refuse(self, status: int, comment: str) -> None:
@@ -422,7 +448,7 @@ class _Store(_Answering):
             )
 
 
-def _first(attributes: dict[int, tuple[str, ...]], tag: int) -> str:
+def _first(attributes: dict[Key, tuple[str, ...]], tag: int) -> str:
     values = attributes.get(tag)
     return values[0][:_LONGEST] if values else ""
 

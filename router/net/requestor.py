@@ -7,7 +7,6 @@ answers, release and abort.  Must not know queues or retries.  PS3.7 §9.1, PS3.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from router.dimse.command import (
     ABSENT,
@@ -20,7 +19,7 @@ from router.dimse.fragment import DataSetFramer, encode_command_pdu, encode_mess
 from router.dimse.messages import RESPONSE
 from router.dimse.status import COERCION_OF_DATA_ELEMENTS, StatusClass, status_class
 from router.net.admission import LEAST_MAXIMUM_LENGTH
-from router.net.answers import Request, refused_in_doubt, renamed
+from router.net.answers import Question, Request, encode_cancel, refused_in_doubt, renamed
 from router.net.answers import StoreResult as StoreResult
 from router.net.errors import (
     AssociationAborted,
@@ -31,6 +30,7 @@ from router.net.errors import (
 )
 from router.net.kernel import unacknowledged
 from router.net.link import Link
+from router.net.observer import RequestorObserver as RequestorObserver
 from router.net.pool import Proposal, Readable
 from router.net.target import Target as Target
 from router.ul import (
@@ -58,24 +58,10 @@ _OWN_MAXIMUM_LENGTH = 128 * 1024
 _UNRECOGNIZED_OPERATION = 0x0211
 _RECENT = 64
 """Instances that an answer may be mistaken for; more than any window that we propose."""
+_ASKED = 64
+"""Requests of the peer between two answers: what we answer it has no other bound."""
 _C_STORE_RQ = 0x0001
 _C_ECHO_RQ = 0x0030
-
-
-class RequestorObserver(Protocol):
-    """Counts associations; must neither wait nor raise."""
-
-    def on_opened(self, direction: str, local_ae: str, peer: str) -> None:
-        """An association was accepted by the peer."""
-        ...
-
-    def on_closed(self, direction: str, local_ae: str, peer: str) -> None:
-        """It ended."""
-        ...
-
-    def on_aborted(self, direction: str, by: str) -> None:
-        """It was aborted, by ``local`` or ``peer``."""
-        ...
 
 
 class Requestor(Link):
@@ -108,6 +94,9 @@ class Requestor(Link):
         self._sending = asyncio.Lock()
         self._buffer = memoryview(b"")
         self._on_its_way: int | None = None
+        self._asked = 0
+        self._answered = False
+        self._matching: Question | None = None
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -131,7 +120,8 @@ class Requestor(Link):
             async with self._sending:
                 await self.drained()
                 self._check()
-                message_id, request = self._expect(_C_ECHO_RQ)
+                request = Request(_C_ECHO_RQ, "", self._loop.create_future())
+                message_id = self._expect(request)
                 command = Command(
                     _C_ECHO_RQ, affected_sop_class_uid=VERIFICATION, message_id=message_id
                 )
@@ -163,7 +153,8 @@ class Requestor(Link):
             async with self._sending:
                 await self.drained()
                 self._check()
-                message_id, request = self._expect(_C_STORE_RQ, sop_instance_uid)
+                request = Request(_C_STORE_RQ, sop_instance_uid, self._loop.create_future())
+                message_id = self._expect(request)
                 command = encode_store_request(
                     message_id, sop_class_uid, sop_instance_uid, priority
                 )
@@ -177,6 +168,49 @@ class Requestor(Link):
             self._give_up()
             raise
         return StoreResult(response.status, response.error_comment)
+
+    async def ask(
+        self,
+        context_id: int,
+        field: int,
+        sop_class_uid: str,
+        identifier: bytes,
+        on_match: Callable[[bytes], bool],
+        *,
+        longest: int,
+    ) -> Command:
+        """C-FIND (PS3.7 §9.1.2), ``field`` being its Command Field; the last response.
+
+        ``on_match`` gets the identifier of each match.  After it has answered False the peer is
+        told to stop (C-CANCEL), which it may heed or not; further matches are dropped.  Raises
+        AssociationError, also for an identifier of more than ``longest`` bytes; the association is
+        closed then.  How long all of it may take is the caller's matter.
+        """
+        question = Question(field, self._loop, on_match, longest)
+        try:
+            async with self._sending:
+                await self.drained()
+                self._check()
+                message_id = self._expect(question)
+                command = Command(
+                    field,
+                    affected_sop_class_uid=sop_class_uid,
+                    message_id=message_id,
+                    priority=0,
+                    has_data_set=True,
+                )
+                head = encode_command(command)
+                self.write(encode_message(context_id, head, identifier, self.maximum_length))
+                question.sent = True
+            await question.over_or_enough()
+            if not question.answer.done():
+                async with self._sending:
+                    head = encode_cancel(message_id)
+                    self.write(encode_message(context_id, head, None, self.maximum_length))
+            return await question.answer
+        except BaseException:
+            self._give_up()
+            raise
 
     async def _send(self, context_id: int, command: bytes, reader: Readable) -> None:
         maximum = self.maximum_length
@@ -211,7 +245,7 @@ class Requestor(Link):
             await asyncio.wait([reading])
             raise
 
-    def _expect(self, field: int, instance: str = "") -> tuple[int, Request]:
+    def _expect(self, request: Request) -> int:
         """A Message ID for the message that is sent now: the peer cannot have answered it yet."""
         message_id = self._last_id
         while True:
@@ -219,10 +253,10 @@ class Requestor(Link):
             if message_id not in self._waiting:
                 break
         self._last_id = message_id
-        request = self._waiting[message_id] = Request(field, instance, self._loop.create_future())
-        self._recent.append(instance)
+        self._waiting[message_id] = request
+        self._recent.append(request.instance)
         self.stir()
-        return message_id, request
+        return message_id
 
     def _check(self) -> None:
         if self._error is not None:
@@ -326,9 +360,22 @@ class Requestor(Link):
         if not self._ready.done():
             self._ready.set_result(None)
 
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `Link`; to a request that waits, a peer that does not answer is silent."""
+        heard, self._answered = self._heard, False
+        super().buffer_updated(nbytes)
+        if self._waiting and not self._answered:
+            self._heard = heard
+
     def on_command(self, context_id: int, command: Command) -> None:
         """See `Link`."""
         if not command.is_response:
+            self._asked += 1
+            if self._asked > _ASKED:
+                raise RemoteProtocolError(
+                    f"more than {_ASKED} requests, and no answer to ours",
+                    source=AbortSource.SERVICE_USER,
+                )
             if command.message_id != ABSENT:
                 response = encode_command(respond(command, _UNRECOGNIZED_OPERATION))
                 self.write(encode_message(context_id, response, None, self.maximum_length))
@@ -349,6 +396,11 @@ class Requestor(Link):
                 f"{number}",
                 source=AbortSource.SERVICE_USER,
             )
+        self._asked, self._answered = 0, True
+        if isinstance(request, Question) and status_class(command.status) is StatusClass.PENDING:
+            request.pending(command)
+            self._matching = request
+            return
         del self._waiting[number]
         if not request.answer.done():
             request.answer.set_result(command)
@@ -370,10 +422,15 @@ class Requestor(Link):
             )
 
     def on_data(self, piece: memoryview) -> None:
-        """A data set that no request of ours asks for is passed over."""
+        """See `Link`; a data set that no request of ours asks for is passed over."""
+        if self._matching is not None:
+            self._matching.data(piece)
 
     def on_end(self) -> None:
         """See `on_data`."""
+        if (matching := self._matching) is not None:
+            self._matching = None
+            matching.end()
 
     def on_lost(self, error: Exception | None) -> None:
         """See `Link`."""

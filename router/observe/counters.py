@@ -11,7 +11,7 @@ below, never what a peer sent: a peer that the configuration does not name is `U
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 UNKNOWN = "unknown"
@@ -148,6 +148,39 @@ class Family(Generic[Child]):
         return child
 
 
+class ConfigState:
+    """The configuration: what is in force, how the last reload ended, and its lists.
+
+    Times are seconds since the epoch.  ``lists`` has, by name, how many values are in force and
+    whether its file failed since.
+    """
+
+    __slots__ = ("applied_at", "lists", "refused_last", "reloads", "rules", "version_failures")
+
+    def __init__(self) -> None:
+        self.rules = ""
+        self.applied_at = 0.0
+        self.refused_last = False
+        self.reloads = Family(("outcome",), Count)
+        self.version_failures = Count()
+        self.lists: Mapping[str, tuple[int, bool]] = {}
+
+    def started(self, rules: str, at: float) -> None:
+        """The gateway began with these rules."""
+        self.rules, self.applied_at = rules, at
+
+    def applied(self, rules: str, at: float) -> None:
+        """A reload took effect."""
+        self.started(rules, at)
+        self.refused_last = False
+        self.reloads.of("applied").value += 1
+
+    def refused(self) -> None:
+        """A reload did not."""
+        self.refused_last = True
+        self.reloads.of("refused").value += 1
+
+
 class Counters:
     """Every number that is counted as it happens; the documentation is in `metrics.METRICS`."""
 
@@ -159,11 +192,13 @@ class Counters:
         "associations",
         "commit_batch_instances",
         "commit_seconds",
+        "config",
         "connections_unused",
         "deliveries",
         "delivery_attempts",
         "delivery_seconds",
         "destination_changes",
+        "diverted",
         "event_loop_stall_seconds",
         "log_lines",
         "protocol_errors",
@@ -190,11 +225,13 @@ class Counters:
         self.deliveries = Family(("destination", "outcome"), Count)
         self.delivery_attempts = Family(("destination",), Count)
         self.destination_changes = Family(("destination", "to"), Count)
+        self.diverted = Family(("destination", "to"), Count)
         self.delivery_seconds = Family(("destination",), lambda: Histogram(DELIVERY_SECONDS))
         self.sent = Family(("destination",), Count)
         self.event_loop_stall_seconds = Histogram(STALL_SECONDS)
         self.log_lines = Family(("level",), Count)
         self.scrape_errors = Count()
+        self.config = ConfigState()
 
     def on_opened(self, direction: str, local_ae: str, peer: str) -> None:
         """An association was accepted; ``peer`` is a configured name or ""."""
@@ -264,6 +301,10 @@ class Counters:
     def on_availability(self, destination: str, up: bool) -> None:
         """A destination went down or came back."""
         self.destination_changes.of(destination, "up" if up else "down").value += 1
+
+    def on_diverted(self, destination: str, to: str, count: int) -> None:
+        """``count`` deliveries that waited for a destination go to another one instead."""
+        self.diverted.of(destination, to).value += count
 
     def on_sent(self, destination: str, count: int) -> None:
         """``count`` bytes of a data set were sent to ``destination``."""

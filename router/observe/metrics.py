@@ -1,35 +1,21 @@
 """The metrics that Prometheus scrapes.
 
-Owns their names, labels and documentation, one row of `METRICS` each, and the text of
-``/metrics``.  Must not know how anything is counted or looked up: that is `Counters` and
-`Sources`.  Names are a contract with other people's dashboards: add, never rename.
+Owns their names, labels and documentation, one row of `METRICS` each.  Must not know how anything
+is counted or looked up: that is `Counters` and `Sources`; nor how it is written down: that is
+`exposition`.  Names are a contract with other people's dashboards: add, never rename.
 """
 
 import asyncio
-import contextlib
 import gc
 import platform
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import ProcessCollector
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
-
 from router import __version__
 from router.observe.counters import Count, Counters, Family, Histogram
-from router.observe.state import Snapshot, Sources
+from router.observe.state import Snapshot
 from router.spool.index_types import QueueLine
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = tuple[str, ...]
 
@@ -274,6 +260,14 @@ METRICS: tuple[MetricInfo, ...] = (
         _queues(_oldest),
     ),
     MetricInfo(
+        "dcmrouter_gated_instances",
+        "gauge",
+        ("destination",),
+        "Of the deliveries in state `ready`, those that wait for their study or series to be "
+        "complete or for a window of their schedule; absent when there is none.",
+        _snapshot(lambda s: [((q.destination,), q.gated) for q in s.queues if q.gated]),
+    ),
+    MetricInfo(
         "dcmrouter_destination_up",
         "gauge",
         ("destination",),
@@ -287,6 +281,14 @@ METRICS: tuple[MetricInfo, ...] = (
         "How often a destination went `down` or came back `up`; a high rate tells of a flapping "
         "one.",
         _counts(lambda c: c.destination_changes),
+    ),
+    MetricInfo(
+        "dcmrouter_diverted_total",
+        "counter",
+        ("destination", "to"),
+        "Deliveries that waited for a destination and were moved to another that may have them, "
+        "since it was down; or back, since a better one is up again.",
+        _counts(lambda c: c.diverted),
     ),
     MetricInfo(
         "dcmrouter_held_instances",
@@ -348,6 +350,56 @@ METRICS: tuple[MetricInfo, ...] = (
         _snapshot(_differences),
     ),
     MetricInfo(
+        "dcmrouter_config_info",
+        "gauge",
+        ("rules",),
+        "Always 1; the label is the version of the rules in force.",
+        lambda c, _: [((c.config.rules,), 1)],
+    ),
+    MetricInfo(
+        "dcmrouter_config_applied_timestamp_seconds",
+        "gauge",
+        (),
+        "When the configuration in force took effect, in seconds since the epoch.",
+        lambda c, _: [((), c.config.applied_at)],
+    ),
+    MetricInfo(
+        "dcmrouter_config_reload_success",
+        "gauge",
+        (),
+        "0 while the last reload was refused: what lies on the disk is not in force. Else 1.",
+        lambda c, _: [((), 0 if c.config.refused_last else 1)],
+    ),
+    MetricInfo(
+        "dcmrouter_config_reloads_total",
+        "counter",
+        ("outcome",),
+        "Reloads since the start that were `applied` or `refused`.",
+        _counts(lambda c: c.config.reloads),
+    ),
+    MetricInfo(
+        "dcmrouter_config_version_failures_total",
+        "counter",
+        (),
+        "Configurations that could not be kept as a version, for want of room or of a sound disk. "
+        "They took effect, or were refused, all the same.",
+        lambda c, _: [((), c.config.version_failures.value)],
+    ),
+    MetricInfo(
+        "dcmrouter_list_values",
+        "gauge",
+        ("list",),
+        "Values in force of a list that rules look into.",
+        lambda c, _: [((name,), count) for name, (count, _failed) in c.config.lists.items()],
+    ),
+    MetricInfo(
+        "dcmrouter_list_failed",
+        "gauge",
+        ("list",),
+        "1 while the file of a list cannot be read: the values read before stay in force.",
+        lambda c, _: [((name,), int(failed)) for name, (_count, failed) in c.config.lists.items()],
+    ),
+    MetricInfo(
         "dcmrouter_event_loop_stall_seconds",
         "histogram",
         (),
@@ -393,106 +445,3 @@ METRICS: tuple[MetricInfo, ...] = (
         lambda c, _: [((), c.scrape_errors.value)],
     ),
 )
-
-
-class Rendering(Collector):
-    """One scrape: rows already copied, families made as the exposition asks for them."""
-
-    def __init__(self, tables: list[tuple[MetricInfo, list[Row]]]) -> None:
-        self._tables = tables
-
-    def collect(self) -> Iterator[Metric]:
-        """The metric families, in the order of `METRICS`; then those of the process."""
-        for metric, rows in self._tables:
-            yield _family(metric, rows)
-        yield from ProcessCollector(registry=None).collect()
-
-
-def _family(metric: MetricInfo, rows: list[Row]) -> Metric:
-    if metric.kind == "histogram":
-        histogram = HistogramMetricFamily(metric.name, metric.documentation, labels=metric.labels)
-        for labels, value in rows:
-            assert isinstance(value, Buckets)
-            histogram.add_metric(labels, _cumulative(value), value.sum)
-        return histogram
-    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = make(metric.name, metric.documentation, labels=metric.labels)
-    for labels, value in rows:
-        assert not isinstance(value, Buckets)
-        family.add_metric(labels, value)
-    return family
-
-
-def _cumulative(buckets: Buckets) -> list[tuple[str, float]]:
-    passed = 0
-    result: list[tuple[str, float]] = []
-    for bound, count in zip((*map(repr, buckets.bounds), "+Inf"), buckets.counts, strict=True):
-        passed += count
-        result.append((bound, passed))
-    return result
-
-
-class Exporter:
-    """The text of ``/metrics``.
-
-    Values are copied on the event loop's thread, where nobody changes them meanwhile; the text
-    is made in a thread of its own, since that of a few hundred destinations takes longer than
-    the loop may stand still.  ``on_error`` is told what kept the snapshot away.
-    """
-
-    def __init__(
-        self,
-        counters: Counters,
-        sources: Sources,
-        *,
-        timeout: float = 5.0,
-        on_error: Callable[[Exception], None] | None = None,
-    ) -> None:
-        self._counters = counters
-        self._sources = sources
-        self._timeout = timeout
-        self._on_error = on_error
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
-        self._current: asyncio.Task[bytes] | None = None
-
-    async def render(self) -> bytes:
-        """Text exposition format 0.0.4.  Requests that overlap share one look-up.
-
-        What is counted is there even when `Sources` fails or takes more than ``timeout``
-        seconds: `dcmrouter_scrape_errors_total` rises and the looked-up metrics are left out.
-        """
-        if self._current is None:
-            self._current = asyncio.create_task(self._render())
-            self._current.add_done_callback(self._finished)
-        # A client that leaves must not take the answer from the others.
-        return await asyncio.shield(self._current)
-
-    def _finished(self, task: asyncio.Task[bytes]) -> None:
-        self._current = None
-        if not task.cancelled():
-            # Looked at here so that a failure nobody waits for any more is not a complaint.
-            task.exception()
-
-    async def close(self) -> None:
-        """End a rendering under way, and the thread."""
-        if self._current is not None:
-            self._current.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._current
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    async def _render(self) -> bytes:
-        snapshot = await self._look_up()
-        tables = [(m, list(m.rows(self._counters, snapshot))) for m in METRICS]
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, generate_latest, Rendering(tables))
-
-    async def _look_up(self) -> Snapshot | None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._sources.snapshot()
-        except Exception as error:  # noqa: BLE001  whatever is broken, the counters must be seen
-            self._counters.scrape_errors.value += 1
-            if self._on_error is not None:
-                self._on_error(error)
-            return None

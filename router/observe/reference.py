@@ -30,6 +30,11 @@ _ALERTS = (
     ("dcmrouter_destination_up == 0", "a destination does not answer"),
     ("dcmrouter_dead_instances > 0", "deliveries failed for good and wait for a person"),
     ("dcmrouter_held_instances > 0", "no rule matched, or an instance was quarantined"),
+    (
+        "dcmrouter_config_reload_success == 0",
+        "the configuration on the disk is not in force; the log and `dcmrouter status` say why",
+    ),
+    ("dcmrouter_list_failed == 1", "rules look into an old state of a list"),
     ("dcmrouter_spool_low == 1", "the disk is full: senders are answered A700"),
     (
         "dcmrouter_account_difference != 0",

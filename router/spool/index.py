@@ -19,7 +19,10 @@ from router.spool.index_add import Adder
 from router.spool.index_control import Control
 from router.spool.index_database import Database, Names, move_aside
 from router.spool.index_deliver import Queues
+from router.spool.index_divert import Diversion
+from router.spool.index_gates import Gates
 from router.spool.index_keep import Keep
+from router.spool.index_plans import Plans
 from router.spool.index_read import Reading
 from router.spool.index_select import Selector
 from router.spool.index_types import (
@@ -30,7 +33,9 @@ from router.spool.index_types import (
     Disposition,
     Event,
     Filter,
+    Gate,
     InstanceRow,
+    Moved,
     Outcome,
     Purged,
     QueueItem,
@@ -48,8 +53,10 @@ __all__ = [
     "Disposition",
     "Event",
     "Filter",
+    "Gate",
     "Index",
     "InstanceRow",
+    "Moved",
     "Outcome",
     "Purged",
     "QueueItem",
@@ -69,10 +76,15 @@ class Index:
         rules = Names(database, "rule")
         select = Selector(database, destinations)
         self._keep = Keep(database)
-        self._adder = Adder(database, destinations, rules, self._keep)
-        self._queues = Queues(database, destinations)
-        self._control = Control(database, destinations, rules, select, self._queues)
-        self._reading = Reading(database, destinations, rules, select)
+        plans = Plans(database)
+        self._gates = Gates(database, destinations, plans)
+        self._adder = Adder(database, destinations, rules, plans, self._gates, self._keep)
+        self._queues = Queues(database, destinations, self._gates)
+        self._divert = Diversion(database, destinations, plans, self._gates)
+        self._control = Control(
+            database, destinations, rules, plans, self._gates, select, self._queues
+        )
+        self._reading = Reading(database, destinations, rules, plans, self._gates, select)
 
     @classmethod
     def open(cls, path: Path) -> "Index":
@@ -121,7 +133,8 @@ class Index:
         ``same_bytes(new, earlier)``, bytes, and that one's delivery to the same destination is
         READY, HELD or DELIVERED.  A DEAD or DROPPED one suppresses nothing, nor does one that
         was purged; only the first that qualifies is compared.  It is settled when that one is
-        delivered; when that one becomes DEAD or DROPPED, it is READY in its place.
+        delivered; when that one becomes DEAD or DROPPED, it is READY in its place.  For a plan
+        with members, the delivery may be to any of them.
         """
         return self._adder.add(entries, position, suppress_duplicates, same_bytes)
 
@@ -196,18 +209,83 @@ class Index:
 
         DELIVERED prevails over what an operator did meanwhile; anything else is ignored for a
         delivery whose fate is settled, and reported, as is an unknown one.  Where one becomes
-        DEAD or DROPPED, the first that repeated it goes in its place.  Raises ValueError for a
-        state that is not an outcome.
+        DEAD or DROPPED, the first that repeated it goes in its place, behind its own gate if that
+        is shut.  Raises ValueError for a state that is not an outcome.
         """
         return self._queues.settle(outcomes)
 
+    # -- what waits for more than its turn
+
+    def gates(self) -> list[Gate]:
+        """Those that are shut, in the order in which they were made.
+
+        A delivery whose plan says ``after`` is READY behind a gate of its study or series, which
+        it shares with others of the same destination and plan; one whose plan has a ``schedule``
+        is behind a gate of that (too: after the other).  It is not due, whatever the time.
+        Without a Study or Series Instance UID it is complete by itself.
+        """
+        return self._gates.gates()
+
+    def open_gate(self, gate_id: int, limit: int = 2000) -> Moved:
+        """Let through up to ``limit`` deliveries: to the gate of their schedule, if this is
+        another and their plan has one, else they are due.
+
+        When none is left the gate is gone; what comes later finds a new one, of another id, or
+        the same one shut again with the next ``supplement`` number.  Harmless for one that is
+        gone.  An opened schedule counts as open until `shut_gate`.
+        """
+        return self._gates.open(gate_id, limit)
+
+    def shut_gate(
+        self,
+        destination: str | None,
+        schedule: str,
+        exclude: Collection[int] = (),
+        limit: int = 2000,
+    ) -> Moved:
+        """Put READY deliveries whose plan names ``schedule`` back behind its gate, but for the
+        instances in ``exclude``, which are being sent.
+
+        From then on, until a gate of that schedule is opened, one that is settled READY
+        goes behind it as well: that is not noted on the disk, so it is to be called at start for
+        every schedule that is shut.  Cheap when there are none.
+        """
+        return self._gates.shut(destination, schedule, exclude, limit)
+
+    def divert(
+        self,
+        destination: str,
+        up: Collection[str],
+        exclude: Collection[int],
+        at: float,
+        limit: int = 2000,
+    ) -> Moved:
+        """Move READY deliveries at ``destination`` (due, deferred or gated) to a better member.
+
+        That is, of the members in their plan's order, the first that is in ``up`` and has no
+        delivery of that instance; when that is ``destination`` itself, or there is none, it
+        stays.  With the mode ``first_available`` it stays while ``destination`` is up.  Due at
+        once unless it was behind a gate: then it is behind one like that, at the other.  Attempts
+        are kept.  What repeats it goes along where its own plan allows that, else the first
+        of those that may not goes by itself.  Where more than a thousand have nobody, one that
+        becomes READY again later may stay for a minute before it is looked at.
+        """
+        return self._divert.divert(destination, up, exclude, at, limit)
+
     # -- what operators do
+
+    def hasten(
+        self, which: Filter, *, at: float, who: str = "", limit: int | None = None
+    ) -> Changed:
+        """Those behind gates are due now, and never behind one again."""
+        return self._control.hasten(which, at, who, limit)
 
     def retry(
         self, which: Filter, *, at: float, who: str = "", limit: int | None = None
     ) -> Changed:
         """DEAD ones, and READY ones that wait for a time to come, become due now, their attempts
-        forgotten."""
+        forgotten.  Those behind a gate stay there, and one whose gate is shut, or that is to keep
+        to a schedule, goes behind it."""
         return self._control.retry(which, at, who, limit)
 
     def drop(
@@ -235,7 +313,7 @@ class Index:
     def release(
         self, which: Filter, *, at: float, who: str = "", limit: int | None = None
     ) -> Changed:
-        """HELD ones become READY, due now."""
+        """HELD ones become READY, due now, or behind their gate as with `retry`."""
         return self._control.release(which, at, who, limit)
 
     def route_held(
@@ -265,6 +343,11 @@ class Index:
     def queue_summary(self) -> list[QueueLine]:
         """READY, HELD and DEAD of every destination ever routed to; cheap at any length."""
         return self._reading.queue_summary()
+
+    def came(self, study_instance_uid: str, series_instance_uid: str = "") -> int:
+        """How many instances of a study, or of a series in it, are in the index, whatever was
+        routed; those of one SOP Instance UID count once."""
+        return self._reading.came(study_instance_uid, series_instance_uid)
 
     def queue_list(
         self, which: Filter, limit: int, after: tuple[int, int] | None = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from router.spool.index_database import (
+    GATED,
     Counts,
     Database,
     Names,
@@ -16,8 +17,11 @@ from router.spool.index_database import (
     microseconds,
     new_counts,
     ref_of,
+    stored_tags,
 )
+from router.spool.index_gates import Arrivals, GateKey, Gates, gate_study
 from router.spool.index_keep import Keep
+from router.spool.index_plans import Plans
 from router.spool.index_schema import sop_key
 from router.spool.index_types import AddResult, DeliveryState, Disposition, Tally
 from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
@@ -26,11 +30,14 @@ Entry = tuple[Ref, InstanceMeta]
 SameBytes = Callable[[Ref, Ref], bool]
 _Context = tuple[int, int]
 """Id of a context and the order of its study."""
-_Earlier = tuple[int, bool]
-"""Id of the instance that is repeated, and whether it still waits to be delivered."""
+_Earlier = tuple[int, bool, str]
+"""Id of the instance that is repeated, whether it still waits to be delivered, and where to."""
 
 _SUPPRESSING = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DELIVERED)
 _CONTEXTS_KEPT = 4096
+
+_Planned = tuple[list[object], int, GateKey | None]
+"""The row of a delivery that has a plan, the plan's id, and the gate that it is behind."""
 
 
 @dataclass
@@ -39,10 +46,14 @@ class _Batch:
 
     instances: list[tuple[object, ...]] = field(default_factory=list)
     deliveries: list[list[object]] = field(default_factory=list)
+    planned: list[_Planned] = field(default_factory=list)
+    arrivals: dict[GateKey, Arrivals] = field(default_factory=dict)
+    touched: dict[GateKey, int] = field(default_factory=dict)
     contexts: list[list[object]] = field(default_factory=list)
     used_contexts: dict[tuple[object, ...], _Context] = field(default_factory=dict)
     counts: Counts = field(default_factory=new_counts)
     ready: dict[str, int] = field(default_factory=dict)
+    gated: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
 
 
@@ -52,10 +63,20 @@ class Adder:
     Keeps in memory the last id, the position, and the latest contexts by their values.
     """
 
-    def __init__(self, db: Database, destinations: Names, rules: Names, keep: Keep) -> None:
+    def __init__(
+        self,
+        db: Database,
+        destinations: Names,
+        rules: Names,
+        plans: Plans,
+        gates: Gates,
+        keep: Keep,
+    ) -> None:
         self._db = db
         self._destinations = destinations
         self._rules = rules
+        self._plans = plans
+        self._gates = gates
         self._keep = keep
         self._contexts: dict[tuple[object, ...], _Context] = {}
         self.last_id = 0
@@ -90,10 +111,14 @@ class Adder:
         routes = [route for _, meta in fresh for route in routes_of(meta)]
         self._destinations.ensure(dict.fromkeys(route.destination for route in routes))
         self._rules.ensure(dict.fromkeys(route.rule for route in routes))
+        self._plans.ensure({route.plan for route in routes if route.plan})
         rows = _Batch()
         contexts = self._find_contexts(fresh, rows)
-        duplicate_of = self._duplicates(fresh, contexts, same_bytes) if suppress else {}
-        self._fill(rows, fresh, contexts, duplicate_of)
+        sop_keys = [sop_key(clean(meta.sop_instance_uid)) for _, meta in fresh]
+        duplicate_of = {}
+        if suppress:
+            duplicate_of = self._duplicates(fresh, contexts, sop_keys, same_bytes)
+        self._fill(rows, fresh, contexts, sop_keys, duplicate_of)
         last_id = max([self.last_id, *(ref.id for ref, _ in unique)])
         next_context = self._next_context + len(rows.contexts)
         if self.position is not None and position < self.position:
@@ -103,6 +128,8 @@ class Adder:
             self._db.run_rows(_ADD_CONTEXTS, rows.contexts)
             self._db.run_rows(_ADD_INSTANCES, rows.instances)
             self._db.run_rows(_ADD_DELIVERIES, rows.deliveries)
+            if rows.planned:
+                self._add_planned(rows)
             if moved:
                 self._keep.move_rows(moved, rows.counts)
             self._db.tally(rows.counts)
@@ -123,14 +150,32 @@ class Adder:
         if again:  # those that are known were never told of
             for route in (route for _, meta in unique for route in routes_of(meta)):
                 rows.ready.setdefault(route.destination, 1)
-        return AddResult(rows.ready, rows.duplicates, len(fresh), len(known))
+                if route.plan:
+                    rows.gated.setdefault(route.destination, 1)
+        return AddResult(rows.ready, rows.duplicates, len(fresh), len(known), rows.gated)
+
+    def _add_planned(self, rows: _Batch) -> None:
+        """Deliveries with a plan, and the gates that they are behind; in the open transaction."""
+        gates = self._gates.shut_for(rows.arrivals)
+        self._gates.touch(rows.touched)
+        self._db.run_rows(
+            _ADD_PLANNED,
+            [
+                (*row, plan, *((None, None) if key is None else (gates[key], GATED)))
+                for row, plan, key in rows.planned
+            ],
+        )
 
     def forget_contexts(self) -> None:
         """Rows of contexts were deleted: make new ones from now on."""
         self._contexts.clear()
 
     def _duplicates(
-        self, entries: Sequence[Entry], contexts: Sequence[_Context], same_bytes: SameBytes
+        self,
+        entries: Sequence[Entry],
+        contexts: Sequence[_Context],
+        sop_keys: Sequence[int],
+        same_bytes: SameBytes,
     ) -> dict[tuple[int, str], _Earlier]:
         """(instance id, destination) of what need not be sent, with the earlier one.
 
@@ -138,57 +183,77 @@ class Adder:
         syntax, length and CRC that went or waits to go to that destination, then looks among
         the earlier ones of this batch.
         """
-        wanted = [
-            (ref, study_order, _kind(meta), route.destination)
-            for (ref, meta), (_, study_order) in zip(entries, contexts, strict=True)
-            for route in routes_of(meta)
-        ]
-        keys = [
-            (
-                *(n, order, sop_key(kind[0]), ref.crc, ref.length, *kind),
-                self._destinations.id(destination),
-            )
-            for n, (ref, order, kind, destination) in enumerate(wanted)
-        ]
+        wanted: list[tuple[Ref, tuple[str, str, str], str, str, bool]] = []
+        keys: list[tuple[object, ...]] = []
+        find = self._destinations.id
+        for (ref, meta), (_, order), key in zip(entries, contexts, sop_keys, strict=True):
+            kind = _kind(meta)
+            for route in routes_of(meta):
+                first = route.destination
+                places = self._places(route, meta) if route.plan else ()
+                wanted.append((ref, kind, first, first, not places))
+                wanted += [(ref, kind, first, place, place == places[-1]) for place in places]
+                same = (order, key, ref.crc, ref.length, *kind)
+                for place in (first, *places):
+                    keys.append((len(keys), *same, find(place)))
         indexed = {
             n: (ref_of(place), state != DeliveryState.DELIVERED)
             for n, state, *place in self._db.json_rows(_CANDIDATES, keys)
         }
         found: dict[tuple[int, str], _Earlier] = {}
+        taken: set[tuple[int, str]] = set()
         in_batch: dict[tuple[object, ...], tuple[Ref, bool]] = {}
         compared: dict[tuple[int, int], bool] = {}
-        for n, (ref, _, kind, destination) in enumerate(wanted):
-            key = (destination, *kind, ref.length, ref.crc)
-            for candidate in (indexed.get(n), in_batch.get(key)):
-                if candidate is None:
+        for n, (ref, kind, destination, place, last) in enumerate(wanted):
+            if place != destination and (ref.id, destination) in found:
+                continue
+            content = (*kind, ref.length, ref.crc)
+            for candidate in (indexed.get(n), in_batch.get((place, *content))):
+                if candidate is None or (ref.id, place) in taken:
                     continue
                 earlier, waits = candidate
                 pair = (ref.id, earlier.id)
                 if pair not in compared:
                     compared[pair] = same_bytes(ref, earlier)
                 if compared[pair]:
-                    found[ref.id, destination] = (earlier.id, waits)
+                    found[ref.id, destination] = (earlier.id, waits, place)
+                    taken.add((ref.id, place))
                     break
             else:
-                in_batch.setdefault(key, (ref, True))
+                if last:
+                    in_batch.setdefault((destination, *content), (ref, True))
         return found
+
+    def _places(self, route: RouteMeta, meta: InstanceMeta) -> tuple[str, ...]:
+        """Where else one with members may have gone already: to those that no other route
+        names."""
+        others = {other.destination for other in routes_of(meta)}
+        members = dict.fromkeys(self._plans.plan(self._plans.id(route.plan)).members)
+        return tuple(
+            name
+            for name in members
+            if name not in others and self._destinations.find(name) is not None
+        )
 
     def _fill(
         self,
         rows: _Batch,
         entries: Sequence[Entry],
         contexts: Sequence[_Context],
+        sop_keys: Sequence[int],
         duplicate_of: dict[tuple[int, str], _Earlier],
     ) -> None:
-        for (ref, meta), (context, study_order) in zip(entries, contexts, strict=True):
+        for (ref, meta), (context, study_order), key in zip(
+            entries, contexts, sop_keys, strict=True
+        ):
             disposition = disposition_of(meta)
             received = microseconds(meta.received_at)
             unsettled = 0
             for route in routes_of(meta):
-                earlier, waits = duplicate_of.get((ref.id, route.destination), (None, True))
-                unsettled += waits
+                repeated = duplicate_of.get((ref.id, route.destination))
+                unsettled += repeated is None or repeated[1]
                 # Without a study, one of its own in the order of arrival.
-                self._delivery(rows, ref, route, study_order or ref.id, received, earlier)
+                self._delivery(rows, (ref, meta), route, study_order or ref.id, received, repeated)
             held = disposition in (Disposition.HELD, Disposition.QUARANTINED)
             settled = None if held or unsettled else received
             uid = clean(meta.sop_instance_uid)
@@ -196,7 +261,7 @@ class Adder:
                 (
                     *(ref.id, context, study_order, received),
                     *(ref.generation, ref.offset, ref.data_offset),
-                    *(ref.length, ref.crc, int(ref.large), sop_key(uid), uid, int(disposition)),
+                    *(ref.length, ref.crc, int(ref.large), key, uid, int(disposition)),
                     *(unsettled, settled),
                 )
             )
@@ -208,24 +273,56 @@ class Adder:
     def _delivery(
         self,
         rows: _Batch,
-        ref: Ref,
+        entry: Entry,
         route: RouteMeta,
         study_order: int,
         at: int,
-        earlier: int | None,
+        repeated: _Earlier | None,
     ) -> None:
-        destination = self._destinations.id(route.destination)
+        ref, meta = entry
+        earlier, _, name = repeated or (None, True, route.destination)
+        destination = self._destinations.id(name)
         state = DeliveryState.READY if earlier is None else DeliveryState.DUPLICATE
-        if earlier is None:
-            rows.ready[route.destination] = rows.ready.get(route.destination, 0) + 1
-        else:
-            rows.duplicates += 1
         rule = self._rules.id(route.rule)
-        rows.deliveries.append(
-            [ref.id, destination, int(state), route.priority, study_order, at, rule, earlier, 0]
-        )
+        row: list[object] = [
+            *(ref.id, destination, int(state), route.priority, study_order, at, rule, earlier, 0)
+        ]
+        gate = None
+        if route.plan:
+            gate = self._planned(rows, row, meta, route.plan, destination)
+        else:
+            rows.deliveries.append(row)
+        if earlier is not None:
+            rows.duplicates += 1
+        elif gate is None:
+            rows.ready[name] = rows.ready.get(name, 0) + 1
+        else:
+            rows.gated[name] = rows.gated.get(name, 0) + 1
+            count(rows.counts, Tally.GATED, destination, 1, ref.length)
         count(rows.counts, Tally.STATE + state, destination, 1, ref.length)
         count(rows.counts, Tally.ROUTED, destination, 1, ref.length)
+
+    def _planned(
+        self, rows: _Batch, row: list[object], meta: InstanceMeta, text: str, destination: int
+    ) -> GateKey | None:
+        """Add the row of a delivery that has a plan; the gate that it is behind."""
+        plan = self._plans.id(text)
+        assert plan is not None
+        gate = self._gates.key_for(meta, destination, plan)
+        at = microseconds(meta.received_at)
+        if row[2] != DeliveryState.READY:
+            rows.planned.append((row, plan, None))
+            if gate is not None:
+                rows.touched[gate] = max(at, rows.touched.get(gate, at))
+            return None
+        rows.planned.append((row, plan, gate))
+        if gate is not None:
+            new = Arrivals(gate_study(gate, meta), at, at)
+            if gate in rows.arrivals:
+                rows.arrivals[gate].join(new)
+            else:
+                rows.arrivals[gate] = new
+        return gate
 
     def _find_contexts(self, entries: Sequence[Entry], rows: _Batch) -> list[_Context]:
         """The context of each entry; those that are new become rows of the batch."""
@@ -290,6 +387,7 @@ def _context_values(meta: InstanceMeta) -> tuple[object, ...]:
         meta.reason,
         int(meta.quarantined),
         meta.rules_version,
+        stored_tags(meta.tags) if meta.tags else "",
     )
 
 
@@ -297,7 +395,7 @@ _ADD_CONTEXTS = """
 INSERT INTO context(
     id, study_order, association, calling_ae, called_ae, source, remote, sop_class_uid,
     transfer_syntax_uid, study_instance_uid, series_instance_uid, modality, reason, quarantined,
-    rules_version
+    rules_version, tags
 ) VALUES {values}
 """
 _ADD_INSTANCES = """
@@ -310,6 +408,12 @@ _ADD_DELIVERIES = """
 INSERT INTO delivery(
     instance_id, destination_id, state, priority, study_order, updated_at, rule_id,
     duplicate_of, attempts
+) VALUES {values}
+"""
+_ADD_PLANNED = """
+INSERT INTO delivery(
+    instance_id, destination_id, state, priority, study_order, updated_at, rule_id,
+    duplicate_of, attempts, plan_id, gate_id, due_at
 ) VALUES {values}
 """
 _SET_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?), (?, ?), (?, ?)"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from router.spool.index_database import Database, count, new_counts
-from router.spool.index_types import OPEN_STATES, DeliveryState, Tally
+from router.spool.index_types import OPEN_STATES, STATES, DeliveryState, Tally
 
 _WAITING = (DeliveryState.READY, DeliveryState.HELD)
 
@@ -22,7 +22,10 @@ Matching = Callable[[Sequence[int]], Collection[tuple[int, int]]]
 
 @dataclass
 class DeliveryRow:
-    """A delivery that is being changed; times in microseconds."""
+    """A delivery that is being changed; times in microseconds.
+
+    ``gate_id`` is None unless it is READY and has the time GATED.
+    """
 
     instance_id: int
     destination_id: int
@@ -33,6 +36,8 @@ class DeliveryRow:
     reason: str | None
     due_at: int | None
     updated_at: int
+    plan_id: int | None = None
+    gate_id: int | None = None
 
 
 class Changes:
@@ -42,6 +47,7 @@ class Changes:
         self.counts = new_counts()
         self._rows: dict[tuple[int, int], DeliveryRow] = {}
         self._before: dict[tuple[int, int], DeliveryState] = {}
+        self._planned: dict[tuple[int, int], tuple[int, int | None]] = {}
         self._unsettled: dict[int, tuple[int, int]] = {}
         self._repeats: list[tuple[int, int, int | None]] = []
 
@@ -49,6 +55,10 @@ class Changes:
     def rows(self) -> Iterable[DeliveryRow]:
         """What changed, each once."""
         return self._rows.values()
+
+    def before(self, row: DeliveryRow) -> DeliveryState:
+        """The state in which one of `rows` was."""
+        return self._before[row.instance_id, row.destination_id]
 
     def ended(self) -> dict[tuple[int, int], DeliveryRow]:
         """Those that were READY or HELD and are no more, by (instance id, destination id)."""
@@ -58,6 +68,12 @@ class Changes:
             if self._before[key] in _WAITING and row.state not in _WAITING
         }
 
+    def note(self, row: DeliveryRow) -> None:
+        """Before its plan or gate is changed by others than `move`."""
+        if row.plan_id is not None:
+            key = (row.instance_id, row.destination_id)
+            self._planned.setdefault(key, (row.plan_id, row.gate_id))
+
     def move(self, row: DeliveryRow, state: DeliveryState, *, at: int) -> None:
         """``row``, whose other fields the caller has set, goes to ``state``.
 
@@ -66,9 +82,13 @@ class Changes:
         key = (row.instance_id, row.destination_id)
         self._rows[key] = row
         self._before.setdefault(key, row.state)
+        if row.plan_id is not None:
+            self._planned.setdefault(key, (row.plan_id, row.gate_id))
         row.updated_at = at
         if state is row.state:
             return
+        if row.gate_id is not None:
+            row.gate_id = row.due_at = None
         count(self.counts, Tally.STATE + row.state, row.destination_id, -1, -row.length)
         count(self.counts, Tally.STATE + state, row.destination_id, 1, row.length)
         open_before = row.state in OPEN_STATES or row.state is DeliveryState.DUPLICATE
@@ -98,10 +118,23 @@ class Changes:
             for r in self.rows
         ]
         db.run_rows(_UPDATE_DELIVERIES, rows)
+        db.run_rows(_UPDATE_GATES, self._regated())
         db.run_rows(_UPDATE_REPEATS, self._repeats)
         unsettled = [[i, change, at] for i, (change, at) in self._unsettled.items() if change]
         db.run_rows(_UPDATE_UNSETTLED, unsettled)
         db.tally(self.counts)
+
+    def _regated(self) -> list[tuple[object, ...]]:
+        """Those whose plan or gate is another than in the index, now counted there."""
+        found: list[tuple[object, ...]] = []
+        for key, (plan, gate) in self._planned.items():
+            row = self._rows[key]
+            if (plan, gate) == (row.plan_id, row.gate_id):
+                continue
+            found.append((*key, row.plan_id, row.gate_id))
+            change = (row.gate_id is not None) - (gate is not None)
+            count(self.counts, Tally.GATED, row.destination_id, change, change * row.length)
+        return found
 
 
 @dataclass
@@ -121,8 +154,8 @@ def follow(db: Database, changes: Changes, matching: Matching | None = None) -> 
     done = Followed()
     ended = changes.ended()
     repeats: dict[tuple[int, int], list[DeliveryRow]] = defaultdict(list)
-    for earlier, *row in db.json_rows(_REPEATS, list(ended)):
-        found = DeliveryRow(row[0], row[1], DeliveryState(row[2]), *row[3:])
+    for earlier, *row in db.json_rows(REPEATS, list(ended)):
+        found = DeliveryRow(row[0], row[1], STATES[row[2]], *row[3:])
         repeats[earlier, found.destination_id].append(found)
     lost = [key for key in repeats if ended[key].state is not DeliveryState.DELIVERED]
     meant: Collection[tuple[int, int]] = ()
@@ -155,11 +188,11 @@ def follow(db: Database, changes: Changes, matching: Matching | None = None) -> 
     return done
 
 
-_REPEATS = f"""
+REPEATS = f"""
 WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
 SELECT json_group_array(json_array(
     d.duplicate_of, d.instance_id, d.destination_id, d.state, i.length, d.attempts, d.status,
-    d.reason, d.due_at, d.updated_at
+    d.reason, d.due_at, d.updated_at, d.plan_id, d.gate_id
 ))
 FROM wanted
 CROSS JOIN delivery AS d INDEXED BY delivery_repeat
@@ -173,6 +206,12 @@ WITH o(instance_id, destination_id, state, due_at, attempts, updated_at, status,
 UPDATE delivery
 SET state = o.state, due_at = o.due_at, attempts = o.attempts, updated_at = o.updated_at,
     status = o.status, reason = o.reason
+FROM o
+WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
+"""
+_UPDATE_GATES = """
+WITH o(instance_id, destination_id, plan_id, gate_id) AS (VALUES {values})
+UPDATE delivery SET plan_id = o.plan_id, gate_id = o.gate_id
 FROM o
 WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
 """

@@ -20,6 +20,8 @@ from router.spool.index_database import (
     new_counts,
 )
 from router.spool.index_deliver import Queues
+from router.spool.index_gates import Gates
+from router.spool.index_plans import Plans
 from router.spool.index_select import Key, Selector
 from router.spool.index_types import Changed, DeliveryState, Disposition, Filter, Tally
 
@@ -45,6 +47,11 @@ class _Action:
         self.at = microseconds(at)
         self.count = 0
         self.bytes = 0
+        self.gated = 0
+
+    def changed(self, *, more: bool = False) -> Changed:
+        """What it did so far."""
+        return Changed(self.count, self.bytes, more, self.gated)
 
     def record(self, instances: Sequence[int], n: int) -> None:
         """Into the open transaction: ``n`` more things were done to these instances."""
@@ -57,14 +64,24 @@ class _Action:
 
 
 class Control:
-    """Behind `Index.retry`, `drop`, `hold`, `release`, `route_held` and `discard_held`."""
+    """Behind `Index.retry`, `hasten`, `drop`, `hold`, `release`, `route_held` and
+    `discard_held`."""
 
     def __init__(
-        self, db: Database, destinations: Names, rules: Names, select: Selector, queues: Queues
+        self,
+        db: Database,
+        destinations: Names,
+        rules: Names,
+        plans: Plans,
+        gates: Gates,
+        select: Selector,
+        queues: Queues,
     ) -> None:
         self._db = db
         self._destinations = destinations
         self._rules = rules
+        self._plans = plans
+        self._gates = gates
         self._select = select
         self._queues = queues
 
@@ -84,9 +101,27 @@ class Control:
         def deferred(n: int, _: Key | None) -> list[Key]:
             return self._select.deferred(which, action.at, n)
 
-        if self._each(action, dead, apply, limit) or self._each(action, deferred, apply, limit):
-            return Changed(action.count, action.bytes, more=True)
-        return Changed(action.count, action.bytes)
+        more = self._each(action, dead, apply, limit) or self._each(action, deferred, apply, limit)
+        return action.changed(more=more)
+
+    def hasten(self, which: Filter, at: float, who: str, limit: int | None) -> Changed:
+        """See `Index.hasten`."""
+        action = _Action(self._db, "hasten", which, at, who, {})
+
+        def page(n: int, _: Key | None) -> list[Key]:
+            keys = self._select.gated(which, n)
+            for number in {number for _, number in keys}:
+                self._plans.ensure(map(self._plans.hastened, self._gates.plans_at(number)))
+            return keys
+
+        def apply(row: DeliveryRow) -> DeliveryState:
+            row.due_at = row.gate_id = None
+            if row.plan_id is not None:
+                row.plan_id = self._plans.id(self._plans.hastened(row.plan_id))
+            return DeliveryState.READY
+
+        more = self._each(action, page, apply, limit)
+        return action.changed(more=more)
 
     def drop(self, which: Filter, reason: str, at: float, who: str, limit: int | None) -> Changed:
         """See `Index.drop`."""
@@ -139,7 +174,7 @@ class Control:
             return self._select.deliveries(which, states, n, after)
 
         more = self._each(action, page, apply, limit, matching)
-        return Changed(action.count, action.bytes, more)
+        return action.changed(more=more)
 
     def _each(
         self,
@@ -158,12 +193,15 @@ class Control:
                 changes = Changes()
                 rows = list(self._queues.rows(keys).values())
                 for row in rows:
+                    changes.note(row)
                     changes.move(row, apply(row), at=action.at)
                 rows += follow(self._db, changes, matching).dropped
+                gated = self._gates.place(changes)
                 with self._db.transaction():
                     changes.write(self._db)
                     action.record([row.instance_id for row in rows], len(rows))
                 action.count += len(rows)
+                action.gated += gated
                 action.bytes += sum(row.length for row in rows)
                 after = keys[-1]
             if len(keys) < size:
@@ -252,7 +290,7 @@ class Control:
                 if not ids:
                     break
                 if size <= 0:
-                    return Changed(action.count, action.bytes, more=True)
+                    return action.changed(more=True)
                 held: list[list[int]] = self._db.json(_HELD_ROWS, id_list(ids))
                 with self._db.transaction():
                     write(held)
@@ -260,7 +298,7 @@ class Control:
                 action.count += len(held)
                 action.bytes += sum(row[1] for row in held)
                 after = ids[-1]
-        return Changed(action.count, action.bytes)
+        return action.changed()
 
 
 def _describe(which: Filter) -> dict[str, object]:

@@ -46,6 +46,9 @@ _ADVICE = (
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
+GATED = 9_100_000_000_000_000_000
+"""The time of what waits behind a gate: later than all that `microseconds` gives."""
+
 Counts = dict[tuple[int, int], list[int]]
 """Changes of the tallies: (what, key) to [n, bytes]."""
 
@@ -309,6 +312,11 @@ def clean(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
+def stored_tags(tags: Sequence[str]) -> str:
+    """Labels, none of which holds a space, so that each can be found with a space around it."""
+    return f" {clean(' '.join(tags))} " if tags else ""
+
+
 def ref_of(row: Sequence[Any]) -> Ref:
     """From the first seven columns of a result, which are those of a Ref."""
     number, generation, offset, data_offset, length, crc, large = row[:7]
@@ -321,8 +329,8 @@ def microseconds(seconds: float) -> int:
 
 
 def seconds(stored: int | None) -> float | None:
-    """The reverse of `microseconds`."""
-    return None if stored is None else stored / 1e6
+    """The reverse of `microseconds`; behind a gate there is no time."""
+    return None if stored is None or stored >= GATED else stored / 1e6
 
 
 class Names:

@@ -9,8 +9,18 @@ from collections.abc import Collection, Sequence
 
 from router.spool.errors import SpoolFull
 from router.spool.index_changes import Changes, DeliveryRow, follow
-from router.spool.index_database import Database, Names, clean, id_list, microseconds, ref_of
-from router.spool.index_types import DeliveryState, Outcome, Settled, Waiting
+from router.spool.index_database import (
+    GATED,
+    Database,
+    Names,
+    clean,
+    id_list,
+    microseconds,
+    ref_of,
+    seconds,
+)
+from router.spool.index_gates import Gates
+from router.spool.index_types import STATES, DeliveryState, Outcome, Settled, Waiting
 
 _PROMOTED_AT_ONCE = 2000
 _NEVER = microseconds(float("inf"))
@@ -25,9 +35,10 @@ class Queues:
     the last time that it was asked at.
     """
 
-    def __init__(self, db: Database, destinations: Names) -> None:
+    def __init__(self, db: Database, destinations: Names, gates: Gates) -> None:
         self._db = db
         self._destinations = destinations
+        self._gates = gates
         self._due: dict[int, int] = {}
         self._seen: dict[int, int] = {}
         self._clock_set: set[int] = set()
@@ -93,7 +104,7 @@ class Queues:
         if self._db.value(_ANY_READY, number, excluded):
             return 0.0
         earliest = self._db.value(_EARLIEST_BUT, number, excluded)
-        return None if earliest is None else earliest / 1e6
+        return seconds(earliest)
 
     def settle(self, outcomes: Sequence[Outcome]) -> Settled:
         """See `Index.settle`."""
@@ -115,25 +126,27 @@ class Queues:
                 repeated.append(key)
                 continue
             applied += 1
-            due = outcome.due_at if state is DeliveryState.READY else None
-            row.due_at = None if due is None else microseconds(due)
+            if row.gate_id is None:  # else it was put behind one while it was being sent
+                due = outcome.due_at if state is DeliveryState.READY else None
+                row.due_at = None if due is None else microseconds(due)
             row.attempts += outcome.attempted
             row.status = outcome.status
             if state is not DeliveryState.HELD:
                 row.reason = clean(outcome.reason)
             changes.move(row, state, at=microseconds(outcome.at))
-        revived = 0
+        revived = gated = 0
         if applied:
             revived = follow(self._db, changes).revived
+            gated = self._gates.place(changes)
             with self._db.transaction():
                 changes.write(self._db)
             self.note_due(changes)
-        return Settled(applied, tuple(repeated), tuple(unknown), revived)
+        return Settled(applied, tuple(repeated), tuple(unknown), revived, gated)
 
     def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int | None], DeliveryRow]:
         """Deliveries as they are, by (instance id, destination id)."""
         return {
-            (row[0], row[1]): DeliveryRow(row[0], row[1], DeliveryState(row[2]), *row[3:])
+            (row[0], row[1]): DeliveryRow(row[0], row[1], STATES[row[2]], *row[3:])
             for row in self._db.json_rows(_ROWS, keys)
         }
 
@@ -198,12 +211,12 @@ WHERE destination_id = ?1 AND instance_id IN (
     ORDER BY due_at LIMIT ?3
 )
 """
-_FREE = """
+_FREE = f"""
 UPDATE delivery SET due_at = NULL
 WHERE destination_id = ?1 AND instance_id IN (
     SELECT instance_id FROM delivery INDEXED BY delivery_due
     WHERE destination_id = ?1 AND state = 0 AND due_at IS NOT NULL AND due_at > ?2
-        AND updated_at > ?3
+        AND due_at < {GATED} AND updated_at > ?3
     LIMIT ?4
 )
 """
@@ -227,7 +240,7 @@ _ROWS = """
 WITH wanted(instance_id, destination_id) AS (VALUES {values})
 SELECT json_group_array(json_array(
     d.instance_id, d.destination_id, d.state, i.length, d.attempts, d.status, d.reason,
-    d.due_at, d.updated_at
+    d.due_at, d.updated_at, d.plan_id, d.gate_id
 ))
 FROM wanted
 CROSS JOIN delivery AS d

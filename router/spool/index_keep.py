@@ -114,10 +114,13 @@ class Keep:
             count(counts, Tally.PURGED_DISPOSITION + disposition, 0, 1, ref.length)
         for destination, state, n, size in self._db.json(_FATES, ids):
             count(counts, Tally.PURGED_STATE + state, destination, n, size)
+        contexts = id_list({row[8] for row in rows})
         with self._db.transaction():
             for statement in _PURGE:
                 self._db.run(statement, ids)
-            self._db.run(_PURGE_CONTEXTS, id_list({row[8] for row in rows}))
+            studies = self._db.value(_STUDIES_OF, contexts)
+            self._db.run(_PURGE_CONTEXTS, contexts)
+            self._db.run(_PURGE_GATES, studies)
             self._db.tally(counts)
             self._db.run(_FORGET_GENERATIONS)
         return refs
@@ -176,5 +179,16 @@ _PURGE = (
 _PURGE_CONTEXTS = """
 DELETE FROM context WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
     SELECT 1 FROM instance INDEXED BY instance_context WHERE context_id = context.id
+)
+"""
+_STUDIES_OF = """
+SELECT json_group_array(DISTINCT c.study_instance_uid)
+FROM json_each(?) AS j CROSS JOIN context AS c ON c.id = j.value
+"""
+# What was remembered of the studies of which nothing is left.
+_PURGE_GATES = """
+DELETE FROM gate WHERE shut = 0 AND study IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
+    SELECT 1 FROM context INDEXED BY context_study
+    WHERE study_instance_uid = gate.study AND study_instance_uid <> ''
 )
 """

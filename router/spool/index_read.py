@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from router.spool.index_database import Database, Names, id_list, ref_of, seconds
+from router.spool.index_database import GATED, Database, Names, clean, id_list, ref_of, seconds
+from router.spool.index_gates import GateRow, Gates, in_words
+from router.spool.index_plans import Plans
 from router.spool.index_select import Key, Selector
 from router.spool.index_types import (
     OPEN_STATES,
@@ -31,10 +33,20 @@ Tallies = dict[tuple[int, int], tuple[int, int]]
 class Reading:
     """Behind the reading methods of `Index`."""
 
-    def __init__(self, db: Database, destinations: Names, rules: Names, select: Selector) -> None:
+    def __init__(
+        self,
+        db: Database,
+        destinations: Names,
+        rules: Names,
+        plans: Plans,
+        gates: Gates,
+        select: Selector,
+    ) -> None:
         self._db = db
         self._destinations = destinations
         self._rules = rules
+        self._plans = plans
+        self._gates = gates
         self._select = select
 
     def queue_summary(self) -> list[QueueLine]:
@@ -45,27 +57,38 @@ class Reading:
             for state in OPEN_STATES:
                 n, size = tallies.get((Tally.STATE + state, number), (0, 0))
                 oldest = next_due = None
+                gated = 0
+                waits: tuple[str, ...] = ()
                 if n:
                     oldest = seconds(self._db.value(_OLDEST, number, int(state)))
                 if n and state is DeliveryState.READY:
                     next_due = seconds(self._db.value(_NEXT_DUE, number))
-                lines.append(QueueLine(name, state, n, size, oldest, next_due))
+                    gated = tallies.get((Tally.GATED, number), (0, 0))[0]
+                    waits = self._gates.waits(number) if gated else ()
+                lines.append(QueueLine(name, state, n, size, oldest, next_due, gated, waits))
         return lines
+
+    def came(self, study: str, series: str) -> int:
+        """See `Index.came`."""
+        if series:
+            return int(self._db.value(_CAME_OF_SERIES, clean(study), clean(series)))
+        return int(self._db.value(_CAME, clean(study)))
 
     def queue_list(self, which: Filter, limit: int, after: Key | None) -> list[QueueItem]:
         """See `Index.queue_list`."""
         states = OPEN_STATES if which.state is None else (which.state,)
         keys = self._select.deliveries(which, states, limit, after)
         deliveries = {
-            (row[0], row[1]): self._delivery(row) for row in self._db.json_rows(_DELIVERIES, keys)
+            (d.instance_id, row[1]): d
+            for row, d in self._deliveries(self._db.json_rows(_DELIVERIES, keys))
         }
         instances = self._rows([instance for instance, _ in keys])
         items = []
         for key in keys:
             row = instances[key[0]]
             delivery = deliveries[key]
-            route = RouteMeta(delivery.destination, delivery.rule, delivery.priority)
-            items.append(QueueItem(delivery, row.ref, replace(row.meta, routes=(route,)), key))
+            meta = replace(row.meta, routes=(_route(delivery),))
+            items.append(QueueItem(delivery, row.ref, meta, key))
         return items
 
     def instances(self, which: Filter, limit: int, after: int) -> list[InstanceRow]:
@@ -79,13 +102,13 @@ class Reading:
         row = self._rows([number]).get(number)
         if row is None:
             return None
-        deliveries = tuple(map(self._delivery, self._db.json(_DELIVERIES_OF, number)))
+        found = self._deliveries(self._db.json(_DELIVERIES_OF, number))
+        deliveries = tuple(delivery for _, delivery in found)
         events = tuple(
             Event(event[0], event[1] / 1e6, *event[2:])
             for event in self._db.json(_EVENTS_OF, number)
         )
-        routes = tuple(RouteMeta(d.destination, d.rule, d.priority) for d in deliveries)
-        meta = replace(row.meta, routes=routes)
+        meta = replace(row.meta, routes=tuple(map(_route, deliveries)))
         return replace(row, meta=meta, deliveries=deliveries, events=events)
 
     def events(self, limit: int) -> list[Event]:
@@ -97,7 +120,12 @@ class Reading:
     def _rows(self, ids: Sequence[int]) -> dict[int, InstanceRow]:
         return {row[0]: _instance(row) for row in self._db.json(_INSTANCES, id_list(ids))}
 
-    def _delivery(self, row: Sequence[Any]) -> Delivery:
+    def _deliveries(self, rows: list[Any]) -> list[tuple[list[Any], Delivery]]:
+        """Each with the row that it is made of."""
+        gates = self._gates.rows({row[12] for row in rows if row[12] is not None})
+        return [(row, self._delivery(row, gates.get(row[12]))) for row in rows]
+
+    def _delivery(self, row: Sequence[Any], gate: GateRow | None) -> Delivery:
         return Delivery(
             instance_id=row[0],
             destination=self._destinations.name(row[1]),
@@ -110,6 +138,8 @@ class Reading:
             reason=row[8] or "",
             rule=self._rules.name(row[9]),
             duplicate_of=row[10],
+            plan=self._plans.text(row[11]),
+            waits="" if gate is None else in_words(gate.kind, gate.key),
         )
 
     # -- the account
@@ -179,10 +209,19 @@ class Reading:
             entry = (Tally.DISPOSITION + disposition, 0)
             difference = tallies.get(entry, (0, 0))[0] - counted.get(entry, 0)
             found[f"rows of instances, {disposition.name.lower()}"] = difference
+        for number, name in names.items():
+            difference = tallies.get((Tally.GATED, number), (0, 0))[0]
+            difference -= self._db.value(_COUNT_GATED, number)
+            found[f"rows of destination {name}, behind gates"] = difference
+        found["deliveries behind a gate that is gone"] = self._db.value(_ASTRAY)
         found["instances whose deliveries differ from their count"] = self._db.value(_UNEQUAL)
         found["deliveries without an instance"] = self._db.value(_ORPHANS)
         found["instances without a context"] = self._db.value(_NO_CONTEXT)
         return found
+
+
+def _route(delivery: Delivery) -> RouteMeta:
+    return RouteMeta(delivery.destination, delivery.rule, delivery.priority, delivery.plan)
 
 
 def _instance(row: Sequence[Any]) -> InstanceRow:
@@ -204,6 +243,7 @@ def _instance(row: Sequence[Any]) -> InstanceRow:
         reason=row[11],
         quarantined=bool(row[22]),
         rules_version=row[23],
+        tags=tuple(row[24].split()),
     )
     return InstanceRow(ref_of(row), meta, disposition, seconds(row[9]))
 
@@ -215,6 +255,11 @@ _WORDS = {
     Disposition.DISCARDED: "discard",
 }
 
+_CAME = (
+    "SELECT COUNT(DISTINCT i.sop_key) FROM context c JOIN instance i ON i.context_id = c.id "
+    "WHERE c.study_instance_uid = ? AND c.study_instance_uid <> ''"
+)
+_CAME_OF_SERIES = f"{_CAME} AND c.series_instance_uid = ?"
 _OLDEST = """
 SELECT received_at FROM instance WHERE id = (
     SELECT min(instance_id) FROM delivery INDEXED BY delivery_open
@@ -233,7 +278,7 @@ SELECT CASE WHEN EXISTS (
 _DELIVERY = """
 json_array(
     d.instance_id, d.destination_id, d.state, d.priority, d.due_at, d.attempts, d.updated_at,
-    d.status, d.reason, d.rule_id, d.duplicate_of
+    d.status, d.reason, d.rule_id, d.duplicate_of, d.plan_id, d.gate_id
 )
 """
 _DELIVERIES = f"""
@@ -253,7 +298,7 @@ SELECT json_group_array(json_array(
     i.sop_instance_uid, i.settled_at, i.disposition, coalesce(i.reason, c.reason),
     c.association, c.calling_ae, c.called_ae, c.source, c.remote, c.sop_class_uid,
     c.transfer_syntax_uid, c.study_instance_uid, c.series_instance_uid, c.modality,
-    c.quarantined, c.rules_version
+    c.quarantined, c.rules_version, c.tags
 ))
 FROM json_each(?) AS j
 CROSS JOIN instance AS i ON i.id = j.value
@@ -274,6 +319,17 @@ _COUNT_DELIVERIES = """
 SELECT json_group_array(json_array(destination_id, state, n)) FROM (
     SELECT destination_id, state, count(*) AS n FROM delivery GROUP BY destination_id, state
 )
+"""
+_COUNT_GATED = """
+SELECT count(*) FROM delivery WHERE destination_id = ? AND gate_id IS NOT NULL
+"""
+_ASTRAY = f"""
+SELECT count(*) FROM delivery AS d
+WHERE (d.gate_id IS NOT NULL) <> (d.due_at IS {GATED})
+    OR d.gate_id IS NOT NULL AND (d.state <> 0 OR NOT EXISTS (
+        SELECT 1 FROM gate AS g WHERE g.id = d.gate_id AND g.shut > 0
+            AND g.destination_id = d.destination_id
+    ))
 """
 _COUNT_INSTANCES = """
 SELECT json_group_array(json_array(disposition, n)) FROM (

@@ -158,6 +158,43 @@ FROM waiting WHERE waiting.id = instance.id;
 """
 
 
+# Plans, and the gates behind which they keep deliveries back; labels.
+#
+# plan.name: its text, see router.spool.plan.
+# delivery: gate_id is set for one that is READY with the time `index_database.GATED`, for no
+# other.  The new columns come last, where a row without them has not a byte more than before.
+# gate: kind, see index_gates.  shut: 1, 2 while it is being opened, 0 when it is gone and only
+# kept to count the supplements of its study; that of a schedule is deleted instead.  A gate that
+# is not gone has deliveries behind it, or had some that an operator took away.
+_VERSION_3 = """
+ALTER TABLE context ADD COLUMN tags TEXT NOT NULL DEFAULT '';
+CREATE TABLE plan(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+ALTER TABLE delivery ADD COLUMN plan_id INTEGER;
+ALTER TABLE delivery ADD COLUMN gate_id INTEGER;
+CREATE INDEX delivery_gate ON delivery(gate_id, instance_id) WHERE gate_id IS NOT NULL;
+-- By plan, what has passed the gates first.
+CREATE INDEX delivery_plan ON delivery(destination_id, plan_id, gate_id, instance_id)
+    WHERE state = 0 AND plan_id IS NOT NULL;
+CREATE TABLE gate(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination_id INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    plan_id INTEGER NOT NULL,
+    study TEXT NOT NULL,
+    shut INTEGER NOT NULL,
+    supplement INTEGER NOT NULL,
+    instances INTEGER NOT NULL,
+    earlier INTEGER NOT NULL,
+    first_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX gate_key ON gate(destination_id, kind, key, plan_id);
+CREATE INDEX gate_shut ON gate(destination_id, kind) WHERE shut > 0;
+CREATE INDEX gate_past ON gate(study) WHERE shut = 0;
+"""
+
+
 def _create_version_1(connection: sqlite3.Connection) -> None:
     run_script(connection, _VERSION_1)
 
@@ -166,7 +203,11 @@ def _create_version_2(connection: sqlite3.Connection) -> None:
     run_script(connection, _VERSION_2)
 
 
-STEPS: tuple[Step, ...] = (_create_version_1, _create_version_2)
+def _create_version_3(connection: sqlite3.Connection) -> None:
+    run_script(connection, _VERSION_3)
+
+
+STEPS: tuple[Step, ...] = (_create_version_1, _create_version_2, _create_version_3)
 """Step *n* takes a database of version *n* to *n* + 1; an empty file is version 0.  A step that
 has been released is never changed: append another."""
 

@@ -8,7 +8,15 @@ into a statement; what a filter holds is bound.
 
 from collections.abc import Collection, Iterable, Sequence
 
-from router.spool.index_database import Database, Names, clean, id_list, microseconds
+from router.spool.index_database import (
+    GATED,
+    Database,
+    Names,
+    clean,
+    id_list,
+    microseconds,
+    stored_tags,
+)
 from router.spool.index_schema import sop_key
 from router.spool.index_types import OPEN_STATES, DeliveryState, Disposition, Filter
 
@@ -83,6 +91,13 @@ class Selector:
 
     def deferred(self, which: Filter, after: int, limit: int) -> list[Key]:
         """Deliveries that wait for a time after ``after`` (microseconds), in no order."""
+        return self._waiting(which, f"d.due_at > ? AND d.due_at < {GATED}", after, limit)
+
+    def gated(self, which: Filter, limit: int) -> list[Key]:
+        """Deliveries behind gates, in no order."""
+        return self._waiting(which, "d.due_at = ?", GATED, limit)
+
+    def _waiting(self, which: Filter, time: str, bound_to: int, limit: int) -> list[Key]:
         numbers = self._numbers(which)
         if which.state not in (None, DeliveryState.READY) or not numbers:
             return []
@@ -93,10 +108,10 @@ class Selector:
             FROM {_deliveries_of(candidates, "INDEXED BY delivery_due")}
             CROSS JOIN instance AS i ON i.id = d.instance_id
             WHERE d.destination_id IN {_literal(numbers)} AND d.state = 0
-                AND d.due_at IS NOT NULL AND d.due_at > ? {rest}
+                AND d.due_at IS NOT NULL AND {time} {rest}
             LIMIT ?
         """
-        return self._keys(sql, [*named, after, *bound, limit])
+        return self._keys(sql, [*named, bound_to, *bound, limit])
 
     def instances(self, which: Filter, limit: int, after: int = 0) -> list[int]:
         """Ids of instances, rising, from behind ``after``."""
@@ -214,6 +229,11 @@ def _common_conditions(which: Filter) -> tuple[str, list[object]]:
     if which.disposition is not None:
         sql += " AND i.disposition = ?"
         bound.append(int(which.disposition))
+    if which.tag is not None:
+        sql += """ AND EXISTS (
+            SELECT 1 FROM context AS t WHERE t.id = i.context_id AND instr(t.tags, ?) > 0
+        )"""
+        bound.append(stored_tags((which.tag,)))
     return sql, bound
 
 

@@ -6,7 +6,9 @@ epoch, sizes are bytes of data sets.
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
+from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, Ref
 
 
@@ -31,6 +33,9 @@ class DeliveryState(IntEnum):
     that one waits this one is kept too, and goes in its place should it end otherwise."""
 
 
+STATES = tuple(DeliveryState)
+"""By their number: ten times as fast as calling the class, which counts for every row."""
+
 OPEN_STATES = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD)
 
 
@@ -50,6 +55,8 @@ class Tally(IntEnum):
     """STATE + DeliveryState, by destination: deliveries that are in it or were when purged."""
     ROUTED = 10
     """Deliveries ever made for a destination."""
+    GATED = 15
+    """By destination: the part of STATE + READY that is behind gates."""
     DISPOSITION = 20
     """DISPOSITION + Disposition: instances, by what became of them."""
     RECEIVED = 30
@@ -64,14 +71,53 @@ class Tally(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """``deliveries``: new ones that are READY, by destination; ``duplicates``: new ones that
-    are not sent because the same bytes went or wait to go there; ``known``: instances that the
-    index had already."""
+    """``deliveries``: new ones that are READY and due, by destination; ``gated``: new ones that
+    are behind a gate; ``duplicates``: new ones that are not sent because the same bytes went or
+    wait to go there; ``known``: instances that the index had already."""
 
     deliveries: dict[str, int]
     duplicates: int
     added: int
     known: int
+    gated: dict[str, int] = field(default_factory=dict)
+
+
+GateKind = Literal["study", "series", "schedule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What holds deliveries of one destination and plan back until something has happened.
+
+    ``key``: the Study or Series Instance UID that is to be complete, or the name of the schedule
+    whose windows are to be open.  ``study_instance_uid`` is "" for a schedule.  ``instances``
+    came since it was made; it need not hold any of them still (an operator may have taken them
+    away).  ``earlier`` came and were let through before, ``supplement`` times in all: with 0 it
+    holds the study itself, with 1 what came late for the first time.  ``first_at`` and
+    ``last_at`` are times of reception, one that repeats another counted too.
+    """
+
+    id: int
+    destination: str
+    kind: GateKind
+    key: str
+    plan: Plan
+    study_instance_uid: str
+    instances: int
+    earlier: int
+    first_at: float
+    last_at: float
+    supplement: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Deliveries that may go now and that are behind a gate (now, or as before but at another
+    destination), by the destination where they are now.  ``more``: the limit stopped it."""
+
+    ready: dict[str, int] = field(default_factory=dict)
+    gated: dict[str, int] = field(default_factory=dict)
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +159,14 @@ class Outcome:
 class Settled:
     """``repeated``: deliveries whose fate was settled before and that were left as they are;
     ``unknown``: none such in the index.  Both as (instance id, destination).  ``revived``: how
-    many that repeated another became READY, since that one was not delivered."""
+    many that repeated another became READY, since that one was not delivered; ``gated``: how many
+    went behind a gate."""
 
     applied: int
     repeated: tuple[tuple[int, str], ...]
     unknown: tuple[tuple[int, str], ...]
     revived: int = 0
+    gated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +180,13 @@ class Purged:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What an operator's action did.  ``more``: its limit stopped it before the end."""
+    """What an operator's action did.  ``more``: its limit stopped it before the end;
+    ``gated``: how many went behind a gate."""
 
     count: int
     bytes: int
     more: bool = False
+    gated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +195,7 @@ class Filter:
 
     ``reason`` is a glob over the reason of a delivery; where instances are asked for and neither
     a destination nor a state of deliveries is given, over that of the instance.  ``older_than``
-    and ``newer_than`` are times of reception.
+    and ``newer_than`` are times of reception.  ``tag`` is a label that rules gave it.
     """
 
     destination: str | None = None
@@ -157,13 +207,15 @@ class Filter:
     newer_than: float | None = None
     ids: tuple[int, ...] | None = None
     disposition: Disposition | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLine:
     """One destination and open state.  ``oldest`` is a time of reception, ``next_due`` the
     first time that something may be sent: 0.0 when something may now, None when nothing ever
-    will by itself."""
+    will by itself, or only when a gate is opened.  ``gated`` of the count are behind gates,
+    ``waits`` says for what ("study not complete")."""
 
     destination: str
     state: DeliveryState
@@ -171,11 +223,14 @@ class QueueLine:
     bytes: int
     oldest: float | None
     next_due: float | None
+    gated: int = 0
+    waits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One instance at one destination."""
+    """One instance at one destination.  ``waits`` says what it waits for behind a gate, "" when
+    it is not behind one; it has no ``due_at`` then."""
 
     instance_id: int
     destination: str
@@ -188,6 +243,8 @@ class Delivery:
     reason: str
     rule: str
     duplicate_of: int | None
+    plan: str = ""
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)

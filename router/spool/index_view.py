@@ -6,19 +6,20 @@ be given up: between two questions a gateway may have moved on.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from router.spool.errors import IndexDamaged, SpoolError
-from router.spool.index_database import ref_of
+from router.spool.index_database import id_list, ref_of
 from router.spool.index_schema import APPLICATION_ID, STEPS
-from router.spool.index_types import Disposition
+from router.spool.index_types import Disposition, Tally
 from router.spool.record import Position, Ref
 
 _PAGE = 4096
+_ABOVE_ALL = 2**63 - 1
 _TIMEOUT = 10.0  # seconds
 
 
@@ -29,6 +30,14 @@ class Row:
     ref: Ref
     disposition: Disposition
     sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An instance: where its record lies, and when it came."""
+
+    ref: Ref
+    received_at: float
 
 
 class IndexView:
@@ -100,8 +109,26 @@ class IndexView:
         rows = self._rows(_INSTANCE, instance_id)
         return _row(rows[0]) if rows else None
 
-    def _value(self, sql: str) -> Any:
-        return self._rows(sql)[0][0]
+    def received(self, below: int | None, limit: int) -> list[Received]:
+        """Those with the highest ids, under `below` if it is given, by falling id."""
+        rows = self._rows(_RECEIVED, below if below is not None else _ABOVE_ALL, limit)
+        return [Received(ref_of(row), row[7] / 1e6) for row in rows]
+
+    def refs(self, ids: Iterable[int]) -> dict[int, Ref]:
+        """Where the records of instances lie now; of those that are still in the index."""
+        return {row[0]: ref_of(row) for row in self._rows(_REFS, id_list(ids))}
+
+    def last_id(self) -> int | None:
+        """The largest id that was ever added, purged or not; None when none was."""
+        return dict(self._rows("SELECT key, value FROM meta")).get("last_id")
+
+    def purged(self) -> int:
+        """How many instances were let go since the index began."""
+        least, most = int(Tally.PURGED_DISPOSITION), int(Tally.GENERATION)
+        return int(self._value(_PURGED, least, most))
+
+    def _value(self, sql: str, *parameters: object) -> Any:
+        return self._rows(sql, *parameters)[0][0]
 
     def _rows(self, sql: str, *parameters: object) -> list[Any]:
         """All at once, so that no read holds up a gateway's journal."""
@@ -139,3 +166,12 @@ WHERE generation = ? AND offset > ? ORDER BY offset LIMIT ?
 _GENERATIONS = """
 SELECT generation, count(*) FROM instance INDEXED BY instance_generation GROUP BY generation
 """
+_RECEIVED = """
+SELECT id, generation, offset, data_offset, length, crc, large, received_at
+FROM instance WHERE id < ? ORDER BY id DESC LIMIT ?
+"""
+_REFS = """
+SELECT i.id, generation, offset, data_offset, length, crc, large
+FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
+"""
+_PURGED = "SELECT coalesce(sum(n), 0) FROM tally WHERE what >= ? AND what < ?"

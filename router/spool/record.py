@@ -6,6 +6,7 @@ is found again.  Must not know DICOM: the values are kept and compared, never in
 
 import json
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -43,11 +44,15 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class RouteMeta:
-    """One destination of an instance, as decided when it was received."""
+    """One destination of an instance, as decided when it was received.
+
+    ``plan`` is the text of a `router.spool.plan.Plan`: when it may go, and where else.
+    """
 
     destination: str
     rule: str
     priority: int = 0
+    plan: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class InstanceMeta:
     ``disposition`` is ``route``, ``hold`` or ``discard``; ``reason`` says why for the last two
     and for a quarantined instance (``quarantined`` is then True and ``disposition`` ``hold``).
     ``received_at`` is in seconds since the epoch.  Attributes that the data set lacks are "".
+    ``tags`` are the labels that rules gave it; none holds a space.
     """
 
     received_at: float
@@ -76,11 +82,21 @@ class InstanceMeta:
     quarantined: bool = False
     rules_version: str = ""
     routes: tuple[RouteMeta, ...] = field(default=())
+    tags: tuple[str, ...] = field(default=())
 
     def to_bytes(self) -> bytes:
-        """Compact JSON, as it lies in a record."""
+        """Compact JSON, as it lies in a record.
+
+        Tags and plans come last among the values and only when there are any: what reads records
+        without knowing them leaves them out.
+        """
         values = [getattr(self, name) for name in _PLAIN_FIELDS]
         routes = [[r.destination, r.rule, r.priority] for r in self.routes]
+        plans = [r.plan for r in self.routes]
+        if any(plans):
+            values += [self.tags, plans]
+        elif self.tags:
+            values.append(self.tags)
         return _encode([values, routes]).encode()
 
     @classmethod
@@ -91,10 +107,24 @@ class InstanceMeta:
         """
         try:
             values, routes = json.loads(data)
+            if not isinstance(values, list):
+                raise ValueError("a list of values was expected")
             known = dict(zip(_PLAIN_FIELDS, values, strict=False))
-            return cls(**known, routes=tuple(RouteMeta(*route) for route in routes))
+            tags, plans = [*values[len(_PLAIN_FIELDS) :], [], []][:2]
+            # Most records have no plan: none is looked for there.
+            texts = [str(plan) for plan in plans] or [""] * len(routes)
+            return cls(
+                **known,
+                routes=tuple(_route(r, text) for r, text in zip(routes, texts, strict=True)),
+                tags=tuple(str(tag) for tag in tags),
+            )
         except (TypeError, ValueError) as error:
             raise ValueError(f"not an instance description: {error}") from error
 
 
-_PLAIN_FIELDS = tuple(f.name for f in fields(InstanceMeta) if f.name != "routes")
+def _route(values: list[Any], plan: str) -> RouteMeta:
+    destination, rule, priority = [*values, 0][:3]
+    return RouteMeta(destination, rule, priority, plan)
+
+
+_PLAIN_FIELDS = tuple(f.name for f in fields(InstanceMeta) if f.name not in ("routes", "tags"))

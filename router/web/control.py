@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 
 import structlog
 from starlette.applications import Starlette
@@ -17,17 +18,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from router.config.compare import CURRENT, DISK
+from router.config.versions import Origin
 from router.spool.errors import SpoolError
 from router.spool.index_types import Changed, Filter
 from router.web import encode
 from router.web.guard import Guard, bounded, http_exception, read_json
-from router.web.sources import ControlError, ControlSource, InstanceFile
+from router.web.sources import ControlError, ControlSource, InstanceFile, Reloaded
 
 TIMEOUT = 60.0
 """Seconds for an answer; an action on a million deliveries takes its time."""
 
 MAX_LIMIT = 10_000
 DEFAULT_LIMIT = 100
+_MAX_ORIGIN = 500
 
 _log = structlog.get_logger("router.web")
 
@@ -50,6 +54,10 @@ def create_control_app(
         "/api/v1/instances": views.instances,
         "/api/v1/instances/{number:int}": views.instance,
         "/api/v1/instances/{number:int}/file": views.file,
+        "/api/v1/rules": views.rules,
+        "/api/v1/rules/versions": views.versions,
+        "/api/v1/rules/versions/{version:path}": views.version,
+        "/api/v1/rules/diff": views.difference,
     }
     posts = {
         "/api/v1/queue/retry": views.retry,
@@ -58,6 +66,7 @@ def create_control_app(
         "/api/v1/queue/release": views.release,
         "/api/v1/instances/discard": views.discard,
         "/api/v1/reload": views.reload,
+        "/api/v1/rules/rollback": views.rollback,
     }
     return Starlette(
         routes=[
@@ -141,16 +150,39 @@ class _Views:
         done = await self._source.route_held(which, tuple(names))
         return JSONResponse(encode.changed(done))
 
-    async def reload(self, _: Request) -> Response:
-        result = await self._source.reload()
-        return JSONResponse(
-            {
-                "applied": result.applied,
-                "changes": list(result.changes),
-                "problems": list(result.problems),
-            },
-            status_code=200 if result.applied else 409,
-        )
+    async def rules(self, _: Request) -> Response:
+        return JSONResponse(encode.rules(await self._source.rules()))
+
+    async def versions(self, _: Request) -> Response:
+        return JSONResponse(encode.versions(await self._source.versions()))
+
+    async def version(self, request: Request) -> Response:
+        text = str(request.path_params["version"])
+        version, files = await self._source.version(text)
+        shown = [encode.version_file(file) for file in files]
+        return JSONResponse(encode.version(version) | {"files": shown})
+
+    async def difference(self, request: Request) -> Response:
+        given = dict(request.query_params)
+        old, new = given.pop("old", CURRENT), given.pop("new", DISK)
+        if given:
+            raise ControlError(f"unknown parameter {min(given)!r}", "it takes `old` and `new`")
+        return JSONResponse(asdict(await self._source.difference(old, new)))
+
+    async def reload(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin = _origin(request, body)
+        _nothing_more(body)
+        return _reloaded(await self._source.reload(origin))
+
+    async def rollback(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin = _origin(request, body)
+        version = body.pop("version", None)
+        if not isinstance(version, str | int) or isinstance(version, bool):
+            raise ControlError("version is a number or a text", 'as in "version": 17')
+        _nothing_more(body)
+        return _reloaded(await self._source.rollback(str(version), origin))
 
     async def _act(
         self, request: Request, action: Callable[[Filter], Awaitable[Changed]]
@@ -175,6 +207,27 @@ class _Views:
         if limit == 0:
             raise ControlError("limit is at least 1", "leave it out for the default")
         return encode.parse_filter(given, self._now()), limit, after
+
+
+def _origin(request: Request, body: dict[str, object]) -> Origin:
+    """Who asks: as they say, else the user at the other end of the socket."""
+    texts = {}
+    for name in ("author", "note"):
+        value = body.pop(name, "")
+        if not isinstance(value, str) or len(value) > _MAX_ORIGIN:
+            raise ControlError(f"{name} is text of at most {_MAX_ORIGIN} characters")
+        texts[name] = value.strip()
+    peer = request.client.host if request.client is not None else ""
+    return Origin(via=f"control socket {peer}".strip(), **texts)
+
+
+def _nothing_more(body: dict[str, object]) -> None:
+    if body:
+        raise ControlError(f"unknown field {min(body)!r}", "see docs/reference/http.md")
+
+
+def _reloaded(result: Reloaded) -> Response:
+    return JSONResponse(encode.reloaded(result), status_code=200 if result.applied else 409)
 
 
 def _because(body: dict[str, object], otherwise: str = "") -> str:

@@ -4,10 +4,12 @@ Owns the names of the API's fields.  Two forms of a queue and a status exist on 
 no way from an instance to the form that the TCP port shows.
 """
 
+import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from router.config.versions import File, Version
 from router.spool.index_types import (
     Account,
     Changed,
@@ -20,7 +22,7 @@ from router.spool.index_types import (
     QueueLine,
 )
 from router.units import parse_duration
-from router.web.sources import ControlError, Status
+from router.web.sources import ControlError, Reloaded, RulesView, Status, VersionsView
 
 Json = dict[str, object]
 
@@ -60,6 +62,8 @@ def queue_line(value: QueueLine) -> Json:
         "bytes": value.bytes,
         "oldest_received_at": value.oldest,
         "next_due_at": value.next_due,
+        "gated": value.gated,
+        "waits": list(value.waits),
     }
 
 
@@ -68,7 +72,17 @@ def delivery(value: Delivery) -> Json:
     return asdict(value) | {
         "state": value.state.name.lower(),
         "status": None if value.status is None else f"{value.status:04X}",
+        "plan": _plan(value.plan),
     }
+
+
+def _plan(text: str) -> Json:
+    """The options under which it goes, those alone that are not the default."""
+    try:
+        plan = json.loads(text or "{}")
+    except ValueError:
+        plan = text
+    return plan if isinstance(plan, dict) else {"unreadable": text}
 
 
 def queue_item(value: QueueItem) -> Json:
@@ -90,6 +104,7 @@ def queue_item(value: QueueItem) -> Json:
 def instance(value: InstanceRow) -> Json:
     """An instance with its deliveries and events, where they were asked for."""
     meta = asdict(value.meta)
+    meta["routes"] = [route | {"plan": _plan(route["plan"])} for route in meta["routes"]]
     del meta["disposition"], meta["quarantined"]
     return {
         "id": value.ref.id,
@@ -100,6 +115,46 @@ def instance(value: InstanceRow) -> Json:
         "deliveries": [delivery(item) for item in value.deliveries],
         "events": [asdict(item) for item in value.events],
     }
+
+
+def rules(value: RulesView) -> Json:
+    """``/api/v1/rules``."""
+    return asdict(value)
+
+
+def versions(value: VersionsView) -> Json:
+    """The versions, the newest first as people look for them."""
+    return {
+        "versions": [version(item) for item in reversed(value.versions)],
+        "in_force": value.in_force or None,
+        "damaged": list(value.damaged),
+        "trouble": value.trouble,
+    }
+
+
+def version(value: Version) -> Json:
+    """One version without its files."""
+    return asdict(value) | {"of": value.of or None, "names": list(map(_shown, value.names))}
+
+
+def _shown(name: str) -> str:
+    """The name of a file, which need not be UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def version_file(value: File) -> Json:
+    """A file of a version: its text, or its bytes in base64 where they are no UTF-8."""
+    name = _shown(value.name)
+    try:
+        return {"name": name, "text": value.data.decode()}
+    except UnicodeDecodeError:
+        return {"name": name, "base64": base64.b64encode(value.data).decode()}
+
+
+def reloaded(value: Reloaded) -> Json:
+    """How a reload or a way back ended."""
+    files = list(map(_shown, value.files))
+    return asdict(value) | {"version": value.version or None, "files": files}
 
 
 def changed(value: Changed) -> Json:
@@ -177,4 +232,5 @@ _CONDITIONS: dict[str, Callable[[str, object, float], object]] = {
     "newer_than": _ago,
     "ids": _ids,
     "disposition": _one_of(_DISPOSITIONS),
+    "tag": _text,
 }

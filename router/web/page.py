@@ -25,7 +25,7 @@ table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);
 vertical-align:top;overflow-wrap:anywhere}
 th{font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}
-.bad{color:var(--bad);font-weight:600}.good{color:var(--good)}.soft{color:var(--soft)}
+a{color:inherit}.bad{color:var(--bad);font-weight:600}.good{color:var(--good)}.soft{color:var(--soft)}
 @media(prefers-color-scheme:dark){:root{--bad:#ff7b72;--good:#7ee787}}
 """
 
@@ -80,10 +80,10 @@ def render(status: Status) -> str:
         element("h2", "Associations"),
         _associations(status),
         element("h2", "Listening"),
-        _table(
+        table(
             ("local AE", "address", ""),
             (
-                (item.local_ae, item.address, "" if item.listening else _bad("not listening"))
+                (item.local_ae, item.address, "" if item.listening else bad("not listening"))
                 for item in status.listeners
             ),
             "no local AE",
@@ -95,13 +95,18 @@ def render(status: Status) -> str:
 def _headline(status: Status) -> Markup:
     now = status.snapshot.now
     parts: list[Content] = [
-        element("p", f"Up for {span(now - status.started_at)}, as of {_time(now)}.", class_="soft")
+        element(
+            "p",
+            f"Up for {span(now - status.started_at)}, as of {moment(now)}. ",
+            element("a", f"Rules {status.rules_version}", href="rules"),
+            class_="soft",
+        )
     ]
     if status.reload_error:
-        parts.append(element("p", _bad("Configuration not in effect: "), status.reload_error))
+        parts.append(element("p", bad("Configuration not in effect: "), status.reload_error))
     differences = {k: n for k, n in status.snapshot.account_differences.items() if n}
     for scope, number in differences.items():
-        parts.append(element("p", _bad(f"Not accounted for, {scope}: {number}")))
+        parts.append(element("p", bad(f"Not accounted for, {scope}: {number}")))
     return join(*parts)
 
 
@@ -115,8 +120,10 @@ def _destinations(
     rows = []
     for name in sorted(known.keys() | by_name.keys()):
         states = by_name.get(name, {})
-        rows.append((name, *_queue_cells(states, now), *_destination_cells(known.get(name), now)))
-    return _table(
+        state, associations, why = _destination_cells(known.get(name), now)
+        cells = _queue_cells(states, now)
+        rows.append((name, *cells, state, associations, _why(why, states)))
+    return table(
         ("name", "waiting", "size", "oldest", "held", "dead", "state", "associations", "why"),
         rows,
         "no destination",
@@ -134,28 +141,37 @@ def _queue_cells(states: dict[DeliveryState, QueueLine], now: float) -> tuple[Co
         size(ready.bytes) if ready and ready.count else "",
         span(now - oldest) if oldest is not None else "",
         held or "",
-        _bad(dead) if dead else "",
+        bad(dead) if dead else "",
     )
 
 
-def _destination_cells(state: DestinationState | None, now: float) -> tuple[Content, ...]:
+def _why(reason: str, states: dict[DeliveryState, QueueLine]) -> str:
+    """Why it is not sending, and why some would not go if it were."""
+    ready = states.get(DeliveryState.READY)
+    if ready is None or not ready.gated:
+        return reason
+    waits = f"{ready.gated} wait: {', '.join(ready.waits)}"
+    return f"{reason}; {waits}" if reason else waits
+
+
+def _destination_cells(state: DestinationState | None, now: float) -> tuple[Content, Content, str]:
     if state is None:
-        return (_bad("not configured"), "", "waits until it is configured again or dropped")
+        return (bad("not configured"), "", "waits until it is configured again or dropped")
     if state.up:
         return (element("span", "up", class_="good"), state.associations, state.reason)
     probe = ""
     if state.next_probe_at is not None:
         probe = f" (next try in {span(state.next_probe_at - now)})"
-    return (_bad("down"), state.associations, f"{state.reason}{probe}")
+    return (bad("down"), state.associations, f"{state.reason}{probe}")
 
 
 def _instances(status: Status) -> Markup:
     held, dead = status.snapshot.held_instances, status.snapshot.dead_instances
-    return _table(
+    return table(
         ("", ""),
         (
-            ("held: no rule matched, or quarantined", _bad(held) if held else 0),
-            ("deliveries that failed for good", _bad(dead) if dead else 0),
+            ("held: no rule matched, or quarantined", bad(held) if held else 0),
+            ("deliveries that failed for good", bad(dead) if dead else 0),
         ),
         "",
         numbers={1},
@@ -165,21 +181,21 @@ def _instances(status: Status) -> Markup:
 def _disk(status: Status) -> Markup:
     disk = status.snapshot.disk
     if disk is None:
-        return element("p", _bad("not known"))
-    low = join(" ", _bad("low: C-STORE is answered A700")) if disk.low else Markup("")
+        return element("p", bad("not known"))
+    low = join(" ", bad("low: C-STORE is answered A700")) if disk.low else Markup("")
     return element("p", f"Spool {size(disk.spool_bytes)}, free {size(disk.free_bytes)}.", low)
 
 
 def _associations(status: Status) -> Markup:
     shown = status.associations[:_SHOWN_ASSOCIATIONS]
-    table = _table(
+    shown_table = table(
         ("direction", "local AE", "peer", "calling AE", "address", "open for", "instances"),
         (_association_cells(a, status.snapshot.now) for a in shown),
         "none open",
         numbers={5, 6},
     )
     more = len(status.associations) - len(shown)
-    return join(table, element("p", f"… and {more} more")) if more else table
+    return join(shown_table, element("p", f"… and {more} more")) if more else shown_table
 
 
 def _association_cells(state: AssociationState, now: float) -> tuple[Content, ...]:
@@ -187,12 +203,13 @@ def _association_cells(state: AssociationState, now: float) -> tuple[Content, ..
     return (*who, span(now - state.since), state.instances)
 
 
-def _table(
+def table(
     head: Sequence[str],
     rows: Iterable[Sequence[Content]],
     nothing: str,
     numbers: set[int] | None = None,
 ) -> Markup:
+    """A table, or ``nothing`` when it has no rows; ``numbers`` are the columns set to the right."""
     body = [element("tr", *_cells("td", row, numbers or set())) for row in rows]
     if not body:
         return element("p", nothing, class_="soft")
@@ -207,9 +224,11 @@ def _cells(tag: str, row: Sequence[Content], numbers: set[int]) -> list[Markup]:
     ]
 
 
-def _bad(content: Content) -> Markup:
+def bad(content: Content) -> Markup:
+    """What must be looked at."""
     return element("span", content, class_="bad")
 
 
-def _time(at: float) -> str:
+def moment(at: float) -> str:
+    """A time for people: ``2026-11-21 04:00:00 UTC``."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -12,6 +12,7 @@ import functools
 import os
 import socket
 import stat
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from uvicorn.server import ServerState
 
 _log = structlog.get_logger("router.web")
 
+_PEER = struct.Struct("3i")
 _LONGEST_PATH = 107
 """Bytes of a socket's path that the kernel takes."""
 
@@ -59,6 +61,8 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if isinstance(self._owner.address, Path):
+            self.client = _peer_of(transport)
         # Writing counts as paused while any byte is left, so that `stalled` covers the last ones.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self._limits.connections:
@@ -110,6 +114,17 @@ class _Connection(H11Protocol):
         except h11.LocalProtocolError:
             # What the peer sent had broken the connection's state already.
             self.transport.abort()
+
+
+def _peer_of(transport: asyncio.Transport) -> tuple[str, int] | None:
+    """``uid 1000`` and the process id of whoever opened a unix socket, as the kernel says."""
+    sock = transport.get_extra_info("socket")
+    try:
+        told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    except (AttributeError, OSError):
+        return None
+    pid, uid, _ = _PEER.unpack(told)
+    return f"uid {uid}", pid
 
 
 class WebServer:

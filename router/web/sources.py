@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from router.config.compare import Difference
+from router.config.versions import File, Origin, Version
 from router.observe.state import Snapshot
 from router.spool.index_types import Account, Changed, Filter, InstanceRow, QueueItem, QueueLine
 
@@ -88,11 +90,67 @@ class InstanceFile:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """``applied`` is False when the configuration has ``problems``: the old one stays."""
+    """``applied`` is False when the configuration has ``problems``: the old one stays.
+
+    ``version`` is the number under which it is kept, 0 when it could not be kept.  ``files`` are
+    those that were written or removed to go back to a version.
+    """
 
     applied: bool
     changes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    version: int = 0
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLine:
+    """A rule in words; ``state`` is why it does not count now, "" when it does.
+
+    ``when`` shows no value of an attribute that could identify a patient.
+    """
+
+    name: str
+    when: str
+    does: tuple[str, ...]
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListState:
+    """A list that rules look into: how many values, and whether its file failed since."""
+
+    name: str
+    values: int
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RulesView:
+    """The rules in force, in order.
+
+    ``number`` is that of the version that is kept, 0 when it could not be kept; ``trouble`` says
+    why.
+    """
+
+    version: str
+    number: int
+    since: float
+    rules: tuple[RuleLine, ...] = ()
+    destinations: tuple[str, ...] = ()
+    lists: tuple[ListState, ...] = ()
+    reload_error: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsView:
+    """The versions that are kept, oldest first, and in words those that cannot be read."""
+
+    versions: tuple[Version, ...]
+    damaged: tuple[str, ...] = ()
+    in_force: int = 0
+    trouble: str = ""
 
 
 class StatusSource(Protocol):
@@ -112,6 +170,10 @@ class StatusSource(Protocol):
 
     async def queues(self) -> Sequence[QueueLine]:
         """Deliveries by destination and state."""
+        ...
+
+    async def rules(self) -> RulesView:
+        """The rules in force."""
         ...
 
 
@@ -168,8 +230,28 @@ class ControlSource(Protocol):
         """Its bytes as a Part 10 file; None as above."""
         ...
 
-    async def reload(self) -> Reloaded:
+    async def rules(self) -> RulesView:
+        """The rules in force."""
+        ...
+
+    async def reload(self, origin: Origin) -> Reloaded:
         """Read the configuration anew, all or nothing."""
+        ...
+
+    async def versions(self) -> VersionsView:
+        """The configurations that took effect."""
+        ...
+
+    async def version(self, text: str) -> tuple[Version, Sequence[File]]:
+        """One of them, with its files: by number, version of the rules, or a word."""
+        ...
+
+    async def difference(self, old: str, new: str) -> Difference:
+        """What differs between two of them."""
+        ...
+
+    async def rollback(self, text: str, origin: Origin) -> Reloaded:
+        """Put the files of a version back and reload, all or nothing."""
         ...
 
     async def account(self) -> Account:

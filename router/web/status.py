@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from router.observe.metrics import CONTENT_TYPE
-from router.web import encode, page
+from router.observe.exposition import CONTENT_TYPE
+from router.web import encode, page, rules_page
 from router.web.guard import Endpoint, Guard, bounded, error, http_exception
 from router.web.sources import StatusSource
 
@@ -36,6 +36,8 @@ def create_app(
         "/readyz": views.ready,
         "/api/v1/status": views.status,
         "/api/v1/queue": views.queue,
+        "/rules": views.rules_page,
+        "/api/v1/rules": views.rules,
     }
     return Starlette(
         routes=[_get(path, bounded(view, timeout)) for path, view in routes.items()],
@@ -83,6 +85,12 @@ class _Views:
 
     async def status(self, _: Request) -> Response:
         return JSONResponse(encode.status(await self._source.status()))
+
+    async def rules_page(self, _: Request) -> Response:
+        return HTMLResponse(rules_page.render(await self._source.rules()))
+
+    async def rules(self, _: Request) -> Response:
+        return JSONResponse(encode.rules(await self._source.rules()))
 
     async def queue(self, request: Request) -> Response:
         if request.query_params:

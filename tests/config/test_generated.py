@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from router.config import loads
+from router.config import Problems, loads
 from router.config.model import Config
 from router.config.reference import page
 from router.config.schema import FILE, schema, text
@@ -92,6 +92,8 @@ def test_the_example_routes_as_it_says(
     assert [route.destination for route in decision.routes] == destinations
 
 
+_LOCAL = "local: [{ae_title: A, listen: x, accept: any}]\n"
+_RULE = _LOCAL + "rules: [{to: a, %s}]\n"
 SOUND: list[str] = [
     EXAMPLE,
     "local: [{ae_title: 12, listen: '[::]:104', accept: [NO, 10.0.0.0/8]}]\nspool:\n",
@@ -103,29 +105,127 @@ SOUND: list[str] = [
         "      any: [{Modality: [CT, MR]}, {'(0019,1010)': x}]\n"
         "      not: {sop_class: [CTImageStorage, 1.2.3], Rows: 512}\n"
     ),
+    (
+        "timezone: Europe/Stockholm\n"
+        "local: [{ae_title: A, listen: x, accept: any}]\n"
+        "lists: {trial: {file: trial.csv, column: 2, ignore_case: yes}, plain: {file: a.txt}}\n"
+        "schedules:\n"
+        "  night: {open: '18:00-07:00'}\n"
+        "  weekend: {timezone: UTC, open: [sat 1:00-2:00]}\n"
+        "conditions:\n"
+        "  head CT: {Modality: CT, BodyPartExamined: [HEAD, BRAIN]}\n"
+        "  old: {StudyDate: '< today-2y', not: {is: head CT}}\n"
+        "rules:\n"
+        "  - include: rules.d/*.yaml\n"
+        "  - include: [a.yaml, b.yaml]\n"
+        "  - name: x\n"
+        "    when:\n"
+        "      is: [head CT, old]\n"
+        "      received: {in: night}\n"
+        "      'ImageType[3]': LOCALIZER\n"
+        "      RequestAttributesSequence.ScheduledProcedureStepID: '*'\n"
+        "      '(0019,\"GEMS_ACQU_01\",10)': {present: true}\n"
+        "      PatientID: {in: trial, not: [X, Y], ignore_case: true}\n"
+        "      SliceThickness: {between: [1, 2.5], less: 3}\n"
+        "      ImageType: {count: '> 2', same_as: FrameType}\n"
+        "      sop_class: {not: CTImageStorage}\n"
+        "    to: [p, {failover: [a, b]}, {balance: [c, d], by: patient, weights: [2, 1]}]\n"
+        "    send: {after: study-complete, quiet: 2m, expect: {archive: p, wait: 30m},\n"
+        "           schedule: night, priority: urgent}\n"
+        "    tag: [night, head-CT]\n"
+        "    valid: {from: 2026-11-01, until: 2027-01-01T18:00}\n"
+        "    disabled: waiting for the VPN\n"
+        "  - {hold: true, when: {received: [mon 8:00-9:00]}}\n"
+        "  - {discard: no use, when: {tag: night}}\n"
+        "  - {tag: seen}\n"
+        "  - to: {first_available: [a, b]}\n"
+        "    send: {priority: -5, quiet: 90, after: series-complete}\n"
+    ),
 ]
 UNSOUND: list[str] = [
     "local: []\n",
     "locals: []\n",
     "local: [{ae_title: A, listen: x, accept: any, max_associations: many}]\n",
     "local: [{ae_title: A, listen: x, accept: some}]\n",
-    "local: [{ae_title: A, listen: x, accept: any}]\nspool: {low_disk: plenty}\n",
-    "local: [{ae_title: A, listen: x, accept: any}]\nlog: {level: loud}\n",
-    "local: [{ae_title: A, listen: x, accept: any}]\nrules: [{when: {Modality: CT}}]\n",
-    "local: [{ae_title: A, listen: x, accept: any}]\nrules: [{to: a, discard: true}]\n",
-    "local: [{ae_title: A, listen: x, accept: any}]\nrules: [{to: a, when: {modality: CT}}]\n",
-    "local: [{ae_title: A, listen: x, accept: any}]\nrules: [{to: a, when: {any: {}}}]\n",
+    _LOCAL + "spool: {low_disk: plenty}\n",
+    _LOCAL + "log: {level: loud}\n",
+    _LOCAL + "rules: [{when: {Modality: CT}}]\n",
+    _LOCAL + "rules: [{to: a, discard: true}]\n",
+    _LOCAL + "rules: [{to: a, tag: x, hold: true}]\n",
+    _LOCAL + "rules: [{tag: a b}]\n",
+    _LOCAL + "rules: [{include: a.yaml, to: a}]\n",
+    _LOCAL + "rules: [{to: {failover: [a]}}]\n",
+    _LOCAL + "rules: [{to: {failover: [a, b], by: study}}]\n",
+    _LOCAL + "rules: [{to: {balance: [a, b], by: series}}]\n",
+    _LOCAL + "rules: [{to: {balance: [a, b], weights: [0, 1]}}]\n",
+    _RULE % "when: {modality: CT}",
+    _RULE % "when: {any: {}}",
+    _RULE % "when: {Modality: {is: CT}}",
+    _RULE % "when: {Modality: {}}",
+    _RULE % "when: {'ImageType[0]': X}",
+    _RULE % "when: {received: {schedule: night}}",
+    _RULE % "send: {}",
+    _RULE % "send: {as: jpeg-2000}",
+    _RULE % "send: {after: lunch}",
+    _RULE % "send: {priority: 101}",
+    _RULE % "send: {expect: {wait: 5m}}",
+    _RULE % "disabled: true",
+    _RULE % "valid: {}",
+    _RULE % "valid: {from: 01.11.2026}",
+    _RULE % "edit: {}",
+    _LOCAL + "schedules: {night: {opens: 1}}\n",
+    _LOCAL + "schedules: {night: {open: []}}\n",
+    _LOCAL + "lists: {trial: {column: 1}}\n",
+    _LOCAL + "conditions: {x: CT}\n",
 ]
+SHIPPED = sorted(
+    path
+    for directory in ("rules/examples", "docs", "router")
+    for path in (ROOT / directory).rglob("*.yaml")
+    if not path.name.endswith(".cases.yaml")
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """As editors read YAML: a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read(document: str) -> Any:
+    return yaml.load(document, _Loader)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_the_schema_passes_every_example(path: Path) -> None:
+    document = _read(path.read_text("utf-8"))
+    if isinstance(document, list):  # rules to include
+        document = {**_read(_LOCAL), "rules": document}
+    assert _valid(document, schema())
+
+
+def test_there_are_examples() -> None:
+    assert len(SHIPPED) >= 9
 
 
 @pytest.mark.parametrize("document", SOUND)
 def test_the_schema_passes_what_is_sound(document: str) -> None:
-    assert _valid(yaml.safe_load(document), schema())
+    assert _valid(_read(document), schema())
 
 
 @pytest.mark.parametrize("document", UNSOUND)
 def test_the_schema_refuses_what_is_not(document: str) -> None:
-    assert not _valid(yaml.safe_load(document), schema())
+    assert not _valid(_read(document), schema())
+
+
+@pytest.mark.parametrize("document", UNSOUND)
+def test_what_the_schema_refuses_does_not_load(document: str) -> None:
+    with pytest.raises(Problems):
+        loads(document, "c.yaml", {})
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -146,7 +246,7 @@ def _valid(value: Any, part: Any, root: Any = None) -> bool:
         return True
     known = {"anyOf", "oneOf", "const", "enum", "type", "pattern", "minimum", "maximum", "items"}
     known |= {"exclusiveMinimum", "minItems", "required", "properties", "patternProperties"}
-    known |= {"additionalProperties", "minProperties", "$ref", "$defs", "$schema"}
+    known |= {"additionalProperties", "minProperties", "$ref", "$defs", "$schema", "not"}
     known |= {"title", "description", "default", "format"}
     assert part.keys() <= known, part.keys() - known
     if "$ref" in part and not _valid(value, root["$defs"][part["$ref"].split("/")[-1]], root):
@@ -154,6 +254,8 @@ def _valid(value: Any, part: Any, root: Any = None) -> bool:
     if "anyOf" in part and not any(_valid(value, p, root) for p in part["anyOf"]):
         return False
     if "oneOf" in part and sum(_valid(value, p, root) for p in part["oneOf"]) != 1:
+        return False
+    if "not" in part and _valid(value, part["not"], root):
         return False
     if "const" in part and value != part["const"]:
         return False

@@ -132,23 +132,23 @@ def test_local_aes_may_share_a_port_and_pick_free_ones() -> None:
         (("  - to: pacs\n", "  - discard: true\n"), "c.yaml:4:9: no rule sends to remote 'pacs'"),
         (
             ("  - to: pacs\n", "  - {to: pacs, final: true}\n  - {name: late, to: pacs}\n"),
-            "c.yaml:7:1: rule 'late' is never reached; rule 'rule 1' ends every decision in line 6",
+            "c.yaml:7:5: rule 'late' is never reached; rule 'rule 1' ends every decision in line 6",
         ),
         (
             ("  - to: pacs\n", "  - discard: true\n  - {name: late, to: pacs}\n"),
-            "c.yaml:7:1: rule 'late' is never reached; rule 'rule 1' ends every decision in line 6",
+            "c.yaml:7:5: rule 'late' is never reached; rule 'rule 1' ends every decision in line 6",
         ),
         (
             ("  - to: pacs\n", "  - to: pacs\n  - {when: {Modality: SR}, discard: true}\n"),
             (
-                "c.yaml:7:1: rule 'rule 2' never discards anything; "
+                "c.yaml:7:5: rule 'rule 2' never discards anything; "
                 "rule 'rule 1' in line 6 routes everything before it"
             ),
         ),
         (
             ("  - to: pacs\n", "  - {when: {called_ae: ROUTR}, to: pacs}\n"),
             (
-                "c.yaml:6:1: rule 'rule 1' waits for called AE 'ROUTR', which is no local AE; "
+                "c.yaml:6:5: rule 'rule 1' waits for called AE 'ROUTR', which is no local AE; "
                 "did you mean 'ROUTER'?"
             ),
         ),

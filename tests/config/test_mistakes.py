@@ -11,6 +11,8 @@ SOUND = {
     "@local\n": "local: [{ae_title: ROUTER, listen: 0.0.0.0:11112, accept: any}]\n",
     "@remotes\n": "remotes: {pacs: {ae_title: PACS, host: pacs.example}, "
     "ct-room-1: {ae_title: CT1}}\n",
+    "@two\n": "remotes: {pacs: {ae_title: PACS, host: pacs.example}, "
+    "archive: {ae_title: VNA, host: vna.example}}\n",
 }
 
 
@@ -19,9 +21,10 @@ def _cases() -> list[tuple[str, str, list[str]]]:
     text = Path(__file__).with_name("mistakes.txt").read_text("utf-8")
     for case in text.split("=== ")[1:]:
         name, _, body = case.partition("\n")
-        written, _, messages = body.partition("---\n:") if "---\n:" in body else (body, "", "")
-        lines = (":" + messages).strip().splitlines()
-        cases.append((name, written, [f"c.yaml{line}" for line in lines]))
+        written, _, messages = body.rpartition("---\n")
+        lines = messages.strip().splitlines()
+        # A place in another file is written with its name.
+        cases.append((name, written, [f"c.yaml{x}" if x[0] == ":" else x for x in lines]))
     return cases
 
 
@@ -37,7 +40,15 @@ def _complain(text: str | bytes) -> list[str]:
 @pytest.mark.parametrize(
     ("written", "messages"), [c[1:] for c in CASES], ids=[c[0].replace(" ", "-") for c in CASES]
 )
-def test_message_is_exact(written: str, messages: list[str]) -> None:
+def test_message_is_exact(
+    written: str, messages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written, *others = written.split("+++ ")
+    for other in others:
+        name, _, text = other.partition("\n")
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
     for placeholder, line in SOUND.items():
         written = written.replace(placeholder, line)
     assert _complain(written) == messages
@@ -45,7 +56,7 @@ def test_message_is_exact(written: str, messages: list[str]) -> None:
 
 def test_there_are_many_and_each_has_its_own_name() -> None:
     names = [case[0] for case in CASES]
-    assert len(set(names)) == len(names) > 90
+    assert len(set(names)) == len(names) > 180
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,9 @@ def test_a_value_over_the_limit_is_noted_and_not_kept() -> None:
     scanner = scan(data, wanted=(MODALITY, NAME, comment, SERIES), value_limit=100)
     assert scanner.error == ""
     assert scanner.too_large == {NAME, comment}
-    assert scanner.attributes() == EXPECTED  # the second Patient's Name is within the limit
+    # The second Patient's Name is within the limit.  The comments are there, with no text.
+    assert scanner.attributes() == {**EXPECTED, comment: ()}
+    assert scanner.text(comment) == ()
 
 
 def test_the_byte_limit_ends_the_scan() -> None:

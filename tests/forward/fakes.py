@@ -9,6 +9,7 @@ from random import Random
 import structlog
 
 from router.forward import DestinationConfig, Forwarder, IndexGateway
+from router.forward.ports import DivertIndex
 from router.net.errors import (
     AssociationAborted,
     AssociationBroken,
@@ -213,6 +214,7 @@ class FakePeer:
         self.proposed: list[list[Proposal]] = []
         self.associations: list[FakeAssociation] = []
         self.asked: list[str] = []
+        self.echoes: list[float] = []
         self.stored: list[Stored] = []
         self.most_open = 0
         self.most_connecting = 0
@@ -328,6 +330,13 @@ class FakeAssociation:
         self.closed = True
         self._gone.set()
 
+    async def echo(self) -> int:
+        await asyncio.sleep(self._peer.latency(""))
+        if self.closed:
+            raise AssociationBroken("connection lost")
+        self._peer.echoes.append(asyncio.get_running_loop().time())
+        return 0
+
     async def release(self) -> None:
         assert not self.closed
         self.released = True
@@ -351,6 +360,7 @@ class Counts:
         self.availability: list[tuple[str, bool]] = []
         self.sent = 0
         self.associations_failed: list[tuple[str, str]] = []
+        self.diverted: list[tuple[str, str, int]] = []
 
     def on_attempt(self, destination: str) -> None:
         self.attempts.append(destination)
@@ -370,11 +380,20 @@ class Counts:
     def on_availability(self, destination: str, up: bool) -> None:
         self.availability.append((destination, up))
 
+    def on_diverted(self, destination: str, to: str, count: int) -> None:
+        self.diverted.append((destination, to, count))
+
 
 class House:
     """A forwarder with its surroundings; peers by destination name."""
 
-    def __init__(self, *names: str, index: IndexGateway | None = None, **options: object) -> None:
+    def __init__(
+        self,
+        *names: str,
+        index: IndexGateway | None = None,
+        divert: DivertIndex | None = None,
+        **options: object,
+    ) -> None:
         self.index = FakeIndex()
         self.spool = FakeSpool()
         self.counts = Counts()
@@ -387,6 +406,7 @@ class House:
             random=Random(7),
             observer=self.counts,
             log=structlog.get_logger(),
+            divert=divert,
         )
 
     @property
@@ -399,8 +419,8 @@ class House:
         )
         return replace(plain, **options)  # type: ignore[arg-type]
 
-    def start(self) -> None:
-        self.forwarder.start(self.configs.values())
+    def start(self, members: Collection[str] = ()) -> None:
+        self.forwarder.start(self.configs.values(), members)
 
     def arrive(self, destination: str, *items: Waiting) -> None:
         self.index.add(destination, *items)

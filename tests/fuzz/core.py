@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from router.ul import Connection, OnFragment
 from tests.fuzz.tree import Node
@@ -98,7 +98,8 @@ def pieces(data: bytes, number: int) -> Iterator[memoryview]:
 def held(thing: object) -> int:
     """Bytes in the buffers that an object keeps in its slots, one level into containers."""
     total = 0
-    for name in type(thing).__slots__:  # type: ignore[attr-defined]
+    names = (name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()))
+    for name in names:
         value = getattr(thing, name, None)
         if isinstance(value, bytes | bytearray):
             total += len(value)
@@ -107,9 +108,18 @@ def held(thing: object) -> int:
                 if isinstance(part, bytes | bytearray):
                     total += len(part)
         elif isinstance(value, dict):
-            for part in value.values():
-                total += len(part[-1])
+            total += _held_by(value)
     return total
+
+
+def _held_by(values: dict[Any, Any]) -> int:
+    """Bytes in the values of a dictionary: tuples that end in them, or what has a ``size``."""
+    first = next(iter(values.values()), None)
+    if isinstance(first, tuple) and isinstance(first[-1], bytes):
+        return sum(len(value[-1]) for value in values.values())
+    if hasattr(first, "size"):
+        return sum(value.size for value in values.values())
+    return 0  # what is wanted, the same for all
 
 
 class FrozenConnection:

@@ -14,11 +14,13 @@ from router.dicom.errors import DicomError
 from router.dicom.part10 import read_file_meta
 from router.dicom.scan import Scanner
 from router.dicom.values import text_values
+from router.dicom.wanted import Key
 from router.dimse.assemble import Assembler
 from router.dimse.command import decode_command, encode_command
 from router.dimse.fragment import encode_message
 from router.dimse.messages import MESSAGES
 from router.ul import RemoteProtocolError, decode_pdu
+from rules.attributes import Private
 from rules.load import load
 from rules.source import Problems
 from tests.dicom.build import (
@@ -43,6 +45,7 @@ Shape = Callable[[int], Callable[[], object]]
 _FIRST = explicit(0x00080008, "CS", b"ORIGINAL")
 _IMPLICIT_FIRST = implicit(0x00080008, b"ORIGINAL")
 _WANTED = (0x00080016, 0x0040A124)
+_DEEP = (*_WANTED, (0x00081140, 0x00081150), (0x00081140,) * 70, Private(9, "A", 1))
 
 
 def _fed(state: int, data: bytes, step: int) -> Callable[[], object]:
@@ -76,11 +79,13 @@ def _refused(data: bytes) -> Callable[[], object]:
     return decode
 
 
-def _scan(data: bytes, step: int, syntax: str = EXPLICIT) -> Callable[[], object]:
+def _scan(
+    data: bytes, step: int, syntax: str = EXPLICIT, wanted: tuple[Key, ...] = _WANTED
+) -> Callable[[], object]:
     view = memoryview(data)
 
     def run() -> None:
-        scanner = Scanner(syntax, _WANTED, value_limit=1 << 20, byte_limit=1 << 30)
+        scanner = Scanner(syntax, wanted, value_limit=1 << 20, byte_limit=1 << 30)
         for at in range(0, len(data), step):
             scanner.feed(view[at : at + step])
         scanner.finish()
@@ -141,6 +146,7 @@ def _sequence(items: bytes, vr: str = "SQ") -> bytes:
 _LONG = explicit(0x00090001, "OB", b"")
 _SMALL = explicit(0x00081150, "UI", b"1.2.3\0")
 _ITEM = item(_SMALL, UNDEFINED) + ITEM_END
+_OWNED = explicit(0x00090010, "LO", b"A") + explicit(0x00091001, "LO", b"text")
 
 SHAPES: dict[str, tuple[int, Shape]] = {
     "PDUs": (700, lambda n: _fed(6, data_pdu(b"x") * n, 1 << 30)),
@@ -169,6 +175,30 @@ SHAPES: dict[str, tuple[int, Shape]] = {
     "unknown VRs": (1000, lambda n: _scan(_FIRST + explicit(0x90001, "ZZ", b"ab") * n, 1 << 30)),
     "items of a sequence": (500, lambda n: _scan(_sequence(_ITEM * n), 1 << 30)),
     "items by the byte": (80, lambda n: _scan(_sequence(_ITEM * n), 1)),
+    "items that are looked into": (
+        300,
+        lambda n: _scan(_sequence(_ITEM * n), 1 << 30, wanted=_DEEP),
+    ),
+    "items that are looked into, by the byte": (
+        60,
+        lambda n: _scan(_sequence(_ITEM * n), 1, wanted=_DEEP),
+    ),
+    "items with creators and character sets": (
+        150,
+        lambda n: _scan(
+            _sequence(item(explicit(0x00080005, "CS", b"GBK") + _SMALL + _OWNED) * n),
+            64,
+            wanted=_DEEP,
+        ),
+    ),
+    "private creators": (
+        24,
+        lambda n: _scan(
+            _FIRST + b"".join(explicit(0x90010 + i, "LO", b"A") + _OWNED for i in range(n)),
+            1 << 30,
+            wanted=_DEEP,
+        ),
+    ),
     "items inside UN": (500, lambda n: _scan(_sequence(_ITEM * n, "UN"), 64)),
     "delimiters": (1000, lambda n: _scan(_FIRST + (ITEM_END + SEQUENCE_END) * n, 1 << 30)),
     "a wanted value by the byte": (

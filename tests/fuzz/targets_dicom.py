@@ -7,12 +7,15 @@ import io
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
+from random import Random
 
 from router.dicom.charset import character_set
 from router.dicom.errors import DicomError
 from router.dicom.part10 import read_file_meta, write_file_meta
 from router.dicom.scan import Scanner
 from router.dicom.values import text_values
+from router.dicom.wanted import Key
+from rules.attributes import Private
 from rules.decision import Facts
 from rules.load import load
 from rules.ruleset import RuleSet
@@ -39,6 +42,25 @@ _WANTED = (
     (0x00080018, 0x00091001, 0x00204000, 0x0040A124, 0x7FE00010),
     (0x00081032, 0x00280106),
 )
+_PRIVATE = Private(0x0009, "PRIVATE", 0x01)
+_DEEP: tuple[Key, ...] = (
+    _PRIVATE,
+    Private(0x0029, "SIEMENS CSA HEADER", 0x10),
+    (0x00081140, 0x00081150),
+    (0x00081032, 0x00080100),
+    (0x00081032, 0x0008103F, 0x00080104),
+    (0x00081032, 0x0008103F),
+    (0x00081032, 0x00080005),
+    (_PRIVATE, 0x00080016),
+    (0x00091001, 0x00100020),
+    (0x0040A730, 0x0040A168, 0x00080104),
+    (0x0040A730, 0x0040A730, 0x0040A730, 0x0040A160),
+    (0x00280106, 0x00280106),
+    (0x7FE00010, 0x00100010),
+    (0x00081140, _PRIVATE, _PRIVATE),
+)
+_MIXTURES = 32
+"""Wanted besides: none of these, or one of so many mixtures, as the first byte says."""
 _VALUE_LIMIT = 100
 _HEADERS = 132 + 12
 """Bytes of a header in part that a scanner may keep, its beginning with room for a preamble."""
@@ -49,12 +71,13 @@ _DAMAGED = "deflated data set is damaged"
 
 
 def check_scan(data: bytes) -> Outcome:
-    """Bytes 0 to 2 are the transfer syntax, the cuts, and what is wanted within what limits."""
+    """Bytes 0 to 2 are the transfer syntax with what is wanted in sequences and of private
+    elements, the cuts, and what else is wanted within what limits."""
     if len(data) < 3:
         return Outcome(True)
     choice, options = data[0] % len(_SYNTAXES), data[2]
     body = deflate(data[3:]) if choice == _TO_DEFLATE else data[3:]
-    wanted = _WANTED[options & 3]
+    wanted = (*_WANTED[options & 3], *_mixture(data[0] // len(_SYNTAXES)))
     limit = 300 if options & 4 else 20_000
     whole, _ = _scan(_SYNTAXES[choice], wanted, limit, (memoryview(body),))
     cut, most = _scan(_SYNTAXES[choice], wanted, limit, pieces(body, data[1]))
@@ -63,7 +86,9 @@ def check_scan(data: bytes) -> Outcome:
         same((whole.error, whole.found), (cut.error, cut.found), "what a scan finds")
         same(whole.too_large, cut.too_large, "what is too large")
     attributes = whole.attributes()
-    if attributes.keys() != whole.found.keys():
+    if _DAMAGED not in whole.error and _DAMAGED not in cut.error:
+        same(attributes, cut.attributes(), "the texts of what a scan finds")
+    if attributes.keys() != whole.found.keys() | whole.gathered.keys() | whole.too_large:
         raise Violation("attributes are not those that were found")
     for values in attributes.values():
         check_texts(values)
@@ -76,8 +101,14 @@ def check_scan(data: bytes) -> Outcome:
     return Outcome(bool(whole.error), most)
 
 
+@cache
+def _mixture(number: int) -> tuple[Key, ...]:
+    chance = Random(number)
+    return tuple(chance.sample(_DEEP, chance.randint(1, len(_DEEP)))) if number else ()
+
+
 def _scan(
-    syntax: str, wanted: tuple[int, ...], limit: int, parts: Iterable[memoryview]
+    syntax: str, wanted: tuple[Key, ...], limit: int, parts: Iterable[memoryview]
 ) -> tuple[Scanner, int]:
     scanner = Scanner(syntax, wanted, value_limit=_VALUE_LIMIT, byte_limit=limit)
     most = 0
@@ -91,6 +122,8 @@ def _scan(
         raise Violation("a scan that was finished is not done")
     if any(len(value) > _VALUE_LIMIT for _, value in scanner.found.values()):
         raise Violation(f"a value of more than {_VALUE_LIMIT} bytes was kept")
+    if any(values.size > _VALUE_LIMIT for values in scanner.gathered.values()):
+        raise Violation(f"values of more than {_VALUE_LIMIT} bytes were kept")
     if most > _VALUE_LIMIT * (len(wanted) + 3) + _HEADERS:
         raise Violation(f"{most} bytes are kept")
     return scanner, most
@@ -186,10 +219,16 @@ def _scan_seeds() -> Sequence[tuple[bytes, list[Node]]]:
     squeezed = deflate(flatten(b"", seeds_dicom.EXPLICIT.data_set()).data)
     stored = zlib.compressobj(0, wbits=-zlib.MAX_WBITS)
     plain = stored.compress(bytes(range(256)) * 4) + stored.flush()
+    for mixture in range(1, _MIXTURES, 3):
+        for n, writer in writers.items():
+            seeds.append((bytes((n + mixture * len(_SYNTAXES), 0, 0)), writer.data_set()))
     seeds += [(b"\3\0\0", [Node(value=value)]) for value in (squeezed, plain)]
     for syntax, _, sample in seeds_dicom.samples():
         choice = _SYNTAXES.index(syntax) if syntax in _SYNTAXES else 1
-        seeds.append((bytes((choice, 0, 0)), [Node(value=sample)]))
+        mixture = len(seeds) % _MIXTURES
+        seeds += [
+            (bytes((choice + n * len(_SYNTAXES), 0, 0)), [Node(value=sample)]) for n in (0, mixture)
+        ]
     return seeds
 
 

@@ -167,6 +167,7 @@ class Orthanc:
             "AuthenticationEnabled": False,
             "DicomCheckCalledAet": False,
             "DicomAlwaysAllowStore": True,
+            "DicomAlwaysAllowFind": True,
             "UnknownSopClassAccepted": True,
             "AcceptedTransferSyntaxes": ["1.2.840.10008.1.*"],
             "OverwriteInstances": self._overwrite,

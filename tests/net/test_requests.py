@@ -1,12 +1,14 @@
 """Requests that we make, and every answer that they can have but the right one."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from router.dimse.command import Command, encode_command
 from router.dimse.fragment import encode_message
 from router.net import requestor as requestor_module
+from router.net.answers import Request
 from router.net.errors import (
     AssociationBroken,
     AssociationError,
@@ -38,6 +40,8 @@ from tests.net.support import (
     gate,
     store,
 )
+
+ECHO = Command(0x0030, affected_sop_class_uid="1.2.840.10008.1.1", message_id=7)
 
 # -- requests ------------------------------------------------------------------------------------
 
@@ -379,6 +383,51 @@ def test_a_peer_that_never_answers(run: Runner, request_: str) -> None:
     run(scenario)
 
 
+def test_a_peer_that_asks_and_never_answers_was_waited_for_for_ever(run: Runner) -> None:
+    """Regression: every byte of it was a sign of life."""
+
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        await message(wire)
+
+        async def ask() -> None:
+            while True:
+                await wire.send(encode_message(1, encode_command(ECHO), None, 0))
+                await asyncio.sleep(0.02)
+
+        asking = asyncio.ensure_future(ask())
+        await to_the_end(wire)
+        asking.cancel()
+        await asyncio.wait([asking])
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port, dimse_timeout=0.2)
+            with pytest.raises(AssociationTimeout, match="was silent for"):
+                async with asyncio.timeout(1.0):  # fifty requests: fewer than are too many
+                    await store(requestor, b"abc")
+
+    run(scenario)
+
+
+def test_a_peer_that_asks_without_end_filled_the_memory_with_our_answers(run: Runner) -> None:
+    async def handler(wire: Wire) -> None:
+        await accept_any(wire)
+        asked = encode_message(1, encode_command(ECHO), None, 0)
+        with contextlib.suppress(ConnectionError):
+            await wire.send(asked * 1000)
+        await to_the_end(wire)
+
+    async def scenario() -> None:
+        async with scripted(handler) as port:
+            requestor = await call(port)
+            with pytest.raises(AssociationError, match="more than 64 requests, and no answer"):
+                await store(requestor, b"abc")
+            assert requestor.closed
+
+    run(scenario)
+
+
 def test_a_peer_that_never_answers_the_release(run: Runner) -> None:
     async def handler(wire: Wire) -> None:
         await accept_any(wire)
@@ -472,10 +521,13 @@ def test_message_ids_go_round_and_pass_over_those_in_use(run: Runner) -> None:
             requestor._last_id = 0xFFFD
             assert await asyncio.gather(*(requestor.echo() for _ in range(4))) == [0] * 4
             assert seen == [0xFFFE, 0xFFFF, 1, 2]
-            number, _ = requestor._expect(0x0030)
-            assert number == 3
+
+            def another() -> Request:
+                return Request(0x0030, "", asyncio.get_running_loop().create_future())
+
+            assert requestor._expect(another()) == 3
             requestor._last_id = 2
-            assert requestor._expect(0x0030)[0] == 4
+            assert requestor._expect(another()) == 4
             requestor._waiting.clear()
             await requestor.release()
 

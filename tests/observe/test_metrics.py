@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.observe import reference
 from router.observe.counters import Counters
-from router.observe.metrics import METRICS, Exporter
+from router.observe.exposition import Exporter
+from router.observe.metrics import METRICS
 from router.observe.state import DestinationState, DiskState, Snapshot
 from router.spool.index_types import DeliveryState, QueueLine
 

@@ -266,8 +266,10 @@ def test_allocated_bytes_counts_blocks_and_not_holes(tmp_path: Path) -> None:
 
 
 def test_the_made_up_rules_are_accepted_and_tell_instances_apart() -> None:
-    sample = rows_inside.decision_microseconds(500, 50)
-    assert 1 < sample.extra["routes_per_decision"] < 20
+    for mixed in (False, True):
+        sample = rows_inside.decision_microseconds(500, 50, mixed)
+        assert 1 < sample.extra["routes_per_decision"] < 20
+        assert sample.extra["tags"] == 30 + mixed
 
 
 def test_the_machine_is_described_without_its_name(tmp_path: Path) -> None:

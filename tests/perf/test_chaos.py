@@ -58,3 +58,13 @@ def test_a_reload_that_meets_the_stop_is_no_error_and_any_other_is() -> None:
     }
     assert chaos._expected(line)
     assert not chaos._expected(line | {"problem": "c.yaml:3: unknown key"})
+
+
+def test_what_is_sent_as_a_whole_is_of_a_study_of_its_own() -> None:
+    bodies = set()
+    for sender, number in ((0, 0), (0, 1), (1, 0)):
+        _, body = chaos._WHOLE.make(0, 1)
+        changed = chaos._in_study(body, sender, number)
+        assert len(changed) == len(body)
+        bodies.add(changed)
+    assert len(bodies) == 3

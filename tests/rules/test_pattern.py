@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom._uid_dict import UID_dictionary
 
 from router.dicom.uids import TRANSFER_SYNTAXES, parse_transfer_syntax
 from rules.attributes import keywords, tag_of
@@ -79,7 +80,8 @@ def test_uids_by_name() -> None:
 def test_short_names_of_syntaxes_are_of_real_syntaxes() -> None:
     known = names("Transfer Syntax")
     keyworded = {uid for name, uid in known.items() if name[0].isupper()}
-    assert set(known.values()) == keyworded
+    # pynetdicom adds newer syntaxes to the dictionary when something imports it.
+    assert {uid for uid in known.values() if uid in UID_dictionary} == keyworded
 
 
 def test_rules_and_settings_call_a_syntax_by_the_same_names() -> None:

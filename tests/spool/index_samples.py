@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from router.spool.index import AddResult, DeliveryState, Index, Outcome
+from router.spool.index_types import Delivery
+from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
 
 T0 = 1_700_000_000.0
@@ -43,9 +45,14 @@ def meta(
     reason: str = "",
     quarantined: bool = False,
     association: str = "a1",
+    series: str = "1.2.3.1",
+    plan: Plan | str = "",
+    tags: tuple[str, ...] = (),
+    at: float | None = None,
 ) -> InstanceMeta:
+    text = plan if isinstance(plan, str) else plan.to_text()
     return InstanceMeta(
-        received_at=T0 + number,
+        received_at=T0 + number if at is None else at,
         association=association,
         calling_ae="CT1",
         called_ae="ROUTER",
@@ -55,13 +62,14 @@ def meta(
         sop_instance_uid=f"1.2.3.4.{number}" if uid is None else uid,
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         study_instance_uid=study,
-        series_instance_uid="1.2.3.1",
+        series_instance_uid=series,
         modality="CT",
         disposition=disposition or ("route" if destinations else "hold"),
         reason=reason,
         quarantined=quarantined,
         rules_version="r1",
-        routes=tuple(RouteMeta(name, "everything", priority) for name in destinations),
+        routes=tuple(RouteMeta(name, "everything", priority, text) for name in destinations),
+        tags=tags,
     )
 
 
@@ -83,9 +91,14 @@ def fill(
     *destinations: str,
     study: str = "1.2.3",
     priority: int = 0,
+    plan: Plan | str = "",
 ) -> AddResult:
     return add(
-        index, *((ref(n), meta(n, *destinations, study=study, priority=priority)) for n in numbers)
+        index,
+        *(
+            (ref(n), meta(n, *destinations, study=study, priority=priority, plan=plan))
+            for n in numbers
+        ),
     )
 
 
@@ -118,3 +131,17 @@ def state(index: Index, number: int, destination: str) -> DeliveryState:
     row = index.instance(number)
     assert row is not None
     return {d.destination: d.state for d in row.deliveries}[destination]
+
+
+def fate(index: Index, number: int, destination: str) -> Delivery:
+    row = index.instance(number)
+    assert row is not None
+    (found,) = [d for d in row.deliveries if d.destination == destination]
+    return found
+
+
+def places(index: Index, number: int) -> dict[str, DeliveryState]:
+    """The state of each delivery of an instance, by destination."""
+    row = index.instance(number)
+    assert row is not None
+    return {d.destination: d.state for d in row.deliveries}

@@ -337,7 +337,8 @@ def test_the_audit_counts_the_rows(index: Index) -> None:
         index._db.run("UPDATE instance SET id = 2 WHERE id = 77")
         index._db.run(
             "INSERT INTO delivery SELECT 1, destination_id, state, priority, study_order, due_at, "
-            "attempts, updated_at, status, reason, rule_id, duplicate_of FROM delivery"
+            "attempts, updated_at, status, reason, rule_id, duplicate_of, plan_id, gate_id "
+            "FROM delivery"
         )
 
 

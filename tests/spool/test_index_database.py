@@ -13,10 +13,12 @@ from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index import DeliveryState, Disposition, Filter, Index, move_aside
 from router.spool.index_database import Database
 from router.spool.index_schema import STEPS, migrate, run_script
+from router.spool.plan import Plan
 from router.spool.record import Position
-from tests.spool import index_version_1
+from tests.spool import index_version_1, index_version_2
 from tests.spool.index_samples import (
     DELIVERED,
+    DROPPED,
     READY,
     T0,
     add,
@@ -44,6 +46,38 @@ def test_the_first_step_is_as_it_was_released(tmp_path: Path) -> None:
     migrate(connection, STEPS[:1])
     connection.close()
     assert _schema(tmp_path / "new.db") == _schema(tmp_path / "old.db")
+
+
+def test_the_second_step_is_as_it_was_released(tmp_path: Path) -> None:
+    index_version_2.build(tmp_path / "old.db")
+    connection = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    migrate(connection, STEPS[:2])
+    connection.close()
+    assert _schema(tmp_path / "new.db") == _schema(tmp_path / "old.db")
+
+
+def test_an_index_of_version_2_is_opened_with_all_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index_version_2.build(path)
+    with audited(path) as index:
+        assert leased(index, "pacs", now=T0 + 10) == [10]
+        assert index.gates() == []
+        row = index.instance(7)
+        assert row is not None
+        assert row.meta.tags == ()
+        assert [(d.state, d.plan, d.waits) for d in row.deliveries] == [
+            (READY, "", ""),
+            (DELIVERED, "", ""),
+        ]
+        # Of the same values but for the labels: not the old context.
+        entry = (ref(13), meta(13, "pacs", plan=Plan(schedule="night"), tags=("late",)))
+        assert add(index, entry, generation=3).gated == {"pacs": 1}
+        assert [i.ref.id for i in index.instances(Filter(tag="late"), 5)] == [13]
+        assert index.settle([outcome(7, "pacs", DROPPED)]).revived == 1
+        assert index.release(Filter(ids=(12,)), at=T0).count == 1
+        (gate,) = index.gates()
+        assert index.open_gate(gate.id, 10).ready == {"pacs": 1}
+        assert leased(index, "pacs", now=T0 + 10) == [10, 9, 12, 13]
 
 
 def test_an_index_of_version_1_is_opened_with_all_it_has(tmp_path: Path) -> None:

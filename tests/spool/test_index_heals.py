@@ -29,7 +29,7 @@ def _loaded(directory: Path) -> Loaded:
 
 def _start_and_stop(directory: Path) -> None:
     async def scenario() -> None:
-        gateway = app.Gateway(_loaded(directory), lambda: _loaded(directory))
+        gateway = app.Gateway(_loaded(directory), lambda _: _loaded(directory))
         await gateway.start()
         assert gateway.index.instances(Filter(), 5) == []
         await gateway.stop()

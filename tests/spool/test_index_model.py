@@ -10,6 +10,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from router.spool.index import DeliveryState, Disposition, Filter, Index
 from router.spool.index_types import OPEN_STATES
+from router.spool.plan import Plan
+from router.spool.record import InstanceMeta, Ref
+from tests.spool.index_model import (
+    DESTINATION_NAMES,
+    DESTINATIONS,
+    GATED_BYTES,
+    PLANS,
+    ROUTES,
+    STUDIES,
+    SUPPRESSING,
+    WHERE,
+    GateKey,
+    Modelled,
+    settled,
+)
 from tests.spool.index_samples import (
     DEAD,
     DELIVERED,
@@ -24,22 +39,8 @@ from tests.spool.index_samples import (
     ref,
 )
 
-_DESTINATIONS = ("pacs", "vna", "tele")
-_STUDIES = ("1.1", "1.2", "")
-_SUPPRESSING = (READY, HELD, DELIVERED)
-_destination = st.sampled_from(_DESTINATIONS)
-
-
-class _Modelled:
-    """One instance of the model."""
-
-    def __init__(self, uid: str, study: str, disposition: Disposition) -> None:
-        self.uid = uid
-        self.study = study
-        self.disposition = disposition
-        self.fates: dict[str, DeliveryState] = {}
-        self.due: dict[str, float] = {}
-        self.repeats: dict[str, int] = {}
+_destination = st.sampled_from(DESTINATIONS)
+_excluded = st.just(set[int]()) | st.sets(st.integers(1, 20), max_size=3)
 
 
 class IndexMachine(RuleBasedStateMachine):
@@ -52,7 +53,10 @@ class IndexMachine(RuleBasedStateMachine):
         self.index = Index.open(self.path)
         self.now = T0
         self.last = 0
-        self.model: dict[int, _Modelled] = {}
+        self.received = 0
+        self.shut: set[GateKey] = set()
+        self.night_shut = False
+        self.model: dict[int, Modelled] = {}
         self.gone: Counter[tuple[str, DeliveryState]] = Counter()
         self.gone_instances: Counter[Disposition] = Counter()
 
@@ -61,25 +65,16 @@ class IndexMachine(RuleBasedStateMachine):
             self.index.close()
             self.directory.cleanup()
 
-    def _settled(self, one: _Modelled) -> bool:
-        """Nothing of it waits, nor anything that it would stand in for."""
-        if one.disposition in (Disposition.HELD, Disposition.QUARANTINED):
-            return False
-        if any(fate in OPEN_STATES for fate in one.fates.values()):
-            return False
-        return not any(
-            fate is DUPLICATE
-            and one.repeats[name] in self.model
-            and self.model[one.repeats[name]].fates[name] in OPEN_STATES
-            for name, fate in one.fates.items()
-        )
-
     def _end(self, number: int, name: str, fate: DeliveryState, *, with_repeats: bool) -> int:
         """A delivery has a fate, and so have those that repeat it; how many were dropped."""
         one = self.model[number]
         waited = one.fates[name] in (READY, HELD)
-        one.fates[name] = fate
+        was, one.fates[name] = one.fates[name], fate
         one.due.pop(name, None)
+        if fate is READY:
+            self._place(number, name, new=was is not READY)
+        else:
+            one.gates.pop(name, None)
         if not waited or fate not in (DEAD, DROPPED):
             return 0
         repeating = [
@@ -91,68 +86,244 @@ class IndexMachine(RuleBasedStateMachine):
             for _, other in repeating:
                 other.fates[name] = DROPPED
             return len(repeating)
-        for place, (_, other) in enumerate(repeating):
-            if place:
-                other.repeats[name] = repeating[0][0]
-            else:
-                other.fates[name] = READY
+        self._revive(name, [n for n, _ in repeating])
         return 0
+
+    def _revive(self, name: str, numbers: list[int]) -> None:
+        """What these repeat is not coming: the first goes, the others repeat it."""
+        for place, number in enumerate(numbers):
+            if place:
+                self.model[number].repeats[name] = numbers[0]
+            else:
+                self.model[number].fates[name] = READY
+                del self.model[number].repeats[name]
+                self._place(number, name, new=True)
+
+    def _place(self, number: int, name: str, *, new: bool) -> None:
+        """It is READY: behind a gate?"""
+        one = self.model[number]
+        if name in one.gates:
+            return
+        gate = one.complete_gate(name)
+        places = (name, *one.plans.get(name, Plan()).members)
+        incomplete = gate and any((place, *gate[1:]) in self.shut for place in places)
+        if not new or not incomplete:
+            gate = one.schedule_gate(name)
+            if not new and not self.night_shut:
+                gate = None
+        if gate is not None:
+            self._behind(number, name, gate)
+
+    def _behind(self, number: int, name: str, gate: GateKey) -> None:
+        self.shut.add(gate)
+        self.model[number].gates[name] = gate
+        self.model[number].due.pop(name, None)
 
     @rule(
         new=st.lists(
             st.tuples(
-                st.integers(1, 4),
-                st.sampled_from(_STUDIES),
-                st.sets(_destination),
+                st.integers(1, 2),
+                st.sampled_from(STUDIES),
+                st.sampled_from(ROUTES),
                 st.sampled_from(["hold", "discard"]),
                 st.integers(0, 1),
+                st.sampled_from(PLANS),
             ),
-            min_size=1,
-            max_size=6,
+            min_size=2,
+            max_size=8,
         ),
         again=st.booleans(),
     )
-    def add(self, new: list[tuple[int, str, set[str], str, int]], again: bool) -> None:
+    def add(self, new: list[tuple[int, str, tuple[str, ...], str, int, Plan]], again: bool) -> None:
         entries = []
-        ready: Counter[str] = Counter()
-        for number, study, destinations, otherwise, priority in new:
+        for number, study, destinations, otherwise, priority, plan in new:
             self.last += 1
-            uid = f"1.9{study}.{number}"  # a UID belongs to one study
             routes = sorted(destinations)
-            disposition = "" if routes else otherwise
-            entries.append(
-                (
-                    ref(self.last, crc=number),
-                    meta(
-                        self.last,
-                        *routes,
-                        uid=uid,
-                        study=study,
-                        disposition=disposition,
-                        priority=priority,
-                    ),
-                )
+            what = meta(
+                self.last,
+                *routes,
+                uid=f"1.9{study}.{number}",  # a UID belongs to one study
+                study=study,
+                disposition="" if routes else otherwise,
+                priority=priority,
+                plan=plan,
             )
-            kind = Disposition.HELD if otherwise == "hold" else Disposition.DISCARDED
-            one = _Modelled(uid, study, Disposition.ROUTED if routes else kind)
-            for name in routes:
-                earlier = [
-                    n
-                    for n, other in self.model.items()
-                    if other.uid == uid and other.fates.get(name) in _SUPPRESSING
-                ]
-                repeated = bool(earlier)
-                if earlier:
-                    one.repeats[name] = earlier[0]
-                one.fates[name] = DUPLICATE if repeated else READY
-                ready[name] += not repeated
-            self.model[self.last] = one
+            entries.append((ref(self.last, crc=number), what))
+        ready, gated = self._add_to_model(entries)
         if again and self.last - len(new) in self.model:
             old = self.last - len(new)
             entries.insert(0, (ref(old), meta(old, "pacs", uid="9.9")))
         result = add(self.index, *entries)
-        assert result.deliveries == {name: n for name, n in ready.items() if n}
+        assert (result.deliveries, result.gated) == (ready, gated)
         assert result.added == len(new)
+
+    def _add_to_model(
+        self, entries: list[tuple[Ref, InstanceMeta]]
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """What is due, and what is behind gates, by destination."""
+        ready: Counter[str] = Counter()
+        gated: Counter[str] = Counter()
+        for entry in entries:
+            one = Modelled(entry)
+            number = one.ref.id
+            self.received += 1
+            names = [route.destination for route in one.meta.routes]
+            for route in one.meta.routes:
+                plan = Plan.from_text(route.plan)
+                places = [route.destination, *(m for m in plan.members if m not in names)]
+                found = [
+                    (place, n)
+                    for place in dict.fromkeys(places)
+                    for n, other in self.model.items()
+                    if other.uid == one.uid
+                    and other.fates.get(place) in SUPPRESSING
+                    and place not in one.fates
+                ]
+                if found:
+                    name, earlier = found[0]
+                    one.fates[name], one.repeats[name] = DUPLICATE, earlier
+                    one.plans[name] = plan
+                    continue
+                name = route.destination
+                one.fates[name], one.plans[name] = READY, plan
+                self.model[number] = one
+                gate = one.complete_gate(name) or one.schedule_gate(name)
+                if gate is not None:
+                    self._behind(number, name, gate)
+                (ready if gate is None else gated)[name] += 1
+            self.model[number] = one
+        return dict(ready), dict(gated)
+
+    @rule()
+    def lose(self) -> None:
+        """The index is made anew from what the spool has."""
+        self.index.close()
+        for file in Path(self.directory.name).iterdir():
+            file.unlink()
+        entries = [(o.ref, InstanceMeta.from_bytes(o.meta.to_bytes())) for o in self.model.values()]
+        self.model.clear()
+        self.gone.clear()
+        self.gone_instances.clear()
+        self.shut.clear()
+        self.received, self.night_shut = 0, False
+        ready, gated = self._add_to_model(entries)
+        self.index = Index.open(self.path)
+        if entries:
+            result = add(self.index, *entries)
+            assert (result.deliveries, result.gated) == (ready, gated)
+        self.last = self.index.last_id()
+
+    @precondition(lambda self: self.shut)
+    @rule(which=st.integers(0, 20), limit=st.sampled_from([1, 2, 100]))
+    def open_gate(self, which: int, limit: int) -> None:
+        gates = self.index.gates()
+        gate = gates[which % len(gates)]
+        key = (gate.destination, gate.kind, gate.key, gate.plan)
+        if gate.kind == "schedule":
+            self.night_shut = False
+        behind = [n for n, one in self.model.items() if one.gates.get(key[0]) == key]
+        moved = self.index.open_gate(gate.id, limit)
+        through = {gate.destination: n} if (n := len(behind[:limit])) else {}
+        onward = gate.kind != "schedule" and bool(gate.plan.schedule)
+        assert (moved.gated if onward else moved.ready) == through
+        assert (moved.ready if onward else moved.gated) == {}
+        assert moved.more == (len(behind) > limit)
+        if not moved.more:
+            self.shut.discard(key)
+        for number in behind[:limit]:
+            one = self.model[number]
+            del one.gates[gate.destination]
+            if onward:
+                self._behind(number, key[0], (key[0], "schedule", gate.plan.schedule, gate.plan))
+
+    @rule(
+        destination=st.none() | _destination,
+        exclude=_excluded,
+        limit=st.sampled_from([1, 100]),
+    )
+    def shut_gate(self, destination: str | None, exclude: set[int], limit: int) -> None:
+        self.night_shut = True
+        expected: Counter[str] = Counter()
+        for number, one in self.model.items():
+            for name, fate in one.fates.items():
+                gate = one.schedule_gate(name)
+                if (
+                    gate is not None
+                    and fate is READY
+                    and name not in one.gates
+                    and destination in (None, name)
+                    and number not in exclude
+                ):
+                    self._behind(number, name, gate)
+                    expected[name] += 1
+        found: Counter[str] = Counter()
+        while True:
+            moved = self.index.shut_gate(destination, "night", exclude, limit)
+            found.update(moved.gated)
+            assert sum(moved.gated.values()) <= limit
+            assert moved.ready == {}
+            if not moved.more:
+                break
+        assert found == expected
+
+    @rule(
+        destination=_destination,
+        down=st.sampled_from(ROUTES),
+        exclude=_excluded,
+        limit=st.sampled_from([1, 2, 100]),
+    )
+    def divert(
+        self, destination: str, down: tuple[str, ...], exclude: set[int], limit: int
+    ) -> None:
+        up = {name for name in DESTINATIONS if name not in down}
+        while self._divert_in_model(destination, up, exclude):
+            pass
+        while True:
+            moved = self.index.divert(destination, up, exclude, self.now, limit)
+            if not moved.more and not moved.ready and not moved.gated:
+                break
+
+    def _divert_in_model(self, destination: str, up: set[str], exclude: set[int]) -> bool:
+        """Whether one moved."""
+        for number, one in self.model.items():
+            if one.fates.get(destination) is not READY or number in exclude:
+                continue
+            target = one.better(destination, up)
+            if target is None:
+                continue
+            gate = one.gates.pop(destination, None)
+            one.move(destination, target)
+            if gate is not None:
+                self._behind(number, target, (target, *gate[1:]))
+                if not any(other.gates.get(destination) == gate for other in self.model.values()):
+                    self.shut.discard(gate)
+            left = []
+            for n, other in self.model.items():
+                if (
+                    other.fates.get(destination) is DUPLICATE
+                    and other.repeats[destination] == number
+                ):
+                    plan = other.plans.get(destination, Plan())
+                    if target in plan.members and target not in other.fates:
+                        other.move(destination, target)
+                    else:
+                        left.append(n)
+            self._revive(destination, left)
+            return True
+        return False
+
+    @rule(destination=st.none() | _destination, study=st.none() | st.sampled_from(STUDIES))
+    def hasten(self, destination: str | None, study: str | None) -> None:
+        changed = self.index.hasten(Filter(destination=destination, study=study), at=self.now)
+        count = 0
+        for one in self.model.values():
+            if study is not None and (one.study != study or not study):
+                continue
+            for name in [n for n in one.gates if destination in (None, n)]:
+                del one.gates[name]
+                one.plans[name] = one.plans[name].hastened()
+                count += 1
+        assert changed.count == count
 
     def _waiting(self, destination: str) -> set[int]:
         return {
@@ -160,6 +331,7 @@ class IndexMachine(RuleBasedStateMachine):
             for number, one in self.model.items()
             if one.fates.get(destination) is READY
             and one.due.get(destination, self.now) <= self.now
+            and destination not in one.gates
         }
 
     @rule(
@@ -178,7 +350,7 @@ class IndexMachine(RuleBasedStateMachine):
         assert self.index.settle(outcomes).applied == len(found)
         for number in found:
             self._end(number, destination, fate, with_repeats=False)
-            if fate is READY and when is not None:
+            if fate is READY and when is not None and destination not in self.model[number].gates:
                 self.model[number].due[destination] = when
 
     @rule(number=st.integers(1, 30), destination=_destination)
@@ -204,7 +376,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(
         action=st.sampled_from(["retry", "drop", "hold", "release"]),
         destination=st.none() | _destination,
-        study=st.none() | st.sampled_from(_STUDIES),
+        study=st.none() | st.sampled_from(STUDIES),
     )
     def act(self, action: str, destination: str | None, study: str | None) -> None:
         which = Filter(destination=destination, study=study)
@@ -242,11 +414,12 @@ class IndexMachine(RuleBasedStateMachine):
             one.disposition = Disposition.ROUTED if route else Disposition.DISCARDED
             if route:
                 one.fates = dict.fromkeys(destinations, READY)
+                one.plans = {}
         assert changed.count == len(held)
 
     @rule(limit=st.integers(1, 10), oldest_first=st.booleans())
     def purge(self, limit: int, oldest_first: bool) -> None:
-        before = {number for number, one in self.model.items() if self._settled(one)}
+        before = {number for number, one in self.model.items() if settled(self.model, one)}
         purged = self.index.purge(self.now + 1e6, limit, oldest_first=oldest_first)
         assert purged.count == min(limit, len(before))
         for number in before:
@@ -265,6 +438,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.index.close()
         self.index = Index.open(self.path)
         assert self.index.last_id() == self.last
+        self.night_shut = False  # whoever opens it says so again
 
     @invariant()
     def adds_up(self) -> None:
@@ -272,7 +446,7 @@ class IndexMachine(RuleBasedStateMachine):
             return
         account = self.index.account(audit=True)
         assert account.differences == {}
-        assert account.received == self.last
+        assert account.received == self.received
         kinds = Counter(one.disposition for one in self.model.values()) + self.gone_instances
         assert (account.routed, account.held, account.discarded) == (
             kinds[Disposition.ROUTED],
@@ -292,6 +466,31 @@ class IndexMachine(RuleBasedStateMachine):
                 line.dropped,
                 line.duplicate,
             ) == tuple(fates[name, fate] for fate in DeliveryState)
+
+    @invariant()
+    def is_where_it_should_be(self) -> None:
+        if not hasattr(self, "index"):
+            return
+        gates = {
+            gate.id: (gate.destination, gate.kind, gate.key, gate.plan)
+            for gate in self.index.gates()
+        }
+        assert set(gates.values()) == self.shut
+        names = dict(self.index._db.json(DESTINATION_NAMES))
+        found = {
+            (number, names[destination]): (state, gates.get(gate), repeated)
+            for number, destination, state, gate, repeated in self.index._db.json(WHERE)
+        }
+        assert found == {
+            (number, name): (fate, one.gates.get(name), one.repeats.get(name))
+            for number, one in self.model.items()
+            for name, fate in one.fates.items()
+        }
+        behind = Counter(name for one in self.model.values() for name in one.gates)
+        assert dict(self.index._db.json(GATED_BYTES)) == {n: 100 * c for n, c in behind.items()}
+        for name in DESTINATIONS:
+            leased = self.index.lease(name, 1000, self.now, [])
+            assert {w.ref.id for w in leased} == self._waiting(name)
 
 
 TestIndex = IndexMachine.TestCase

@@ -1,7 +1,11 @@
 """A gateway that is not there: fixed answers for the web face, and what was asked of it."""
 
+from dataclasses import replace
+
+from router.config.compare import Difference
+from router.config.versions import File, Version
 from router.observe.counters import Counters
-from router.observe.metrics import Exporter
+from router.observe.exposition import Exporter
 from router.observe.state import DestinationState, DiskState, Snapshot
 from router.spool.index_types import (
     Account,
@@ -20,9 +24,13 @@ from router.web.sources import (
     AssociationState,
     InstanceFile,
     ListenerState,
+    ListState,
     Readiness,
     Reloaded,
+    RuleLine,
+    RulesView,
     Status,
+    VersionsView,
 )
 
 EVIL = "<script>alert(1)</script>\"'&"
@@ -74,6 +82,35 @@ META = InstanceMeta(
     modality="CT",
     disposition="route",
     routes=(RouteMeta("pacs", "everything"),),
+)
+
+
+FILES = (
+    File("config.yaml", b"a: 1\n"),
+    File("rules.d/\udcff.yaml", b"\xff"),
+)
+VERSION = Version(
+    3,
+    900.0,
+    "refused",
+    "",
+    "d" * 64,
+    "anna",
+    problems=("config.yaml:1:1: no",),
+    names=tuple(file.name for file in FILES),
+)
+RULES = RulesView(
+    version="0123456789ab",
+    number=7,
+    since=900.0,
+    rules=(
+        RuleLine(EVIL, "Modality is " + EVIL, ("sends to " + EVIL, "ends the decision")),
+        RuleLine("night", "", ("sends to pacs",), "disabled: waiting for the VPN"),
+    ),
+    destinations=("pacs",),
+    lists=(ListState("trial", 17, failed=True),),
+    reload_error="config.yaml:3:1: " + EVIL,
+    trouble="the disk is full",
 )
 
 
@@ -180,9 +217,27 @@ class FakeGateway:
         finally:
             self.file_closed = True
 
-    async def reload(self):
-        self.calls.append(("reload",))
+    async def rules(self):
+        return self._answer(RULES)
+
+    async def reload(self, origin):
+        self.calls.append(("reload", origin))
         return self.reloaded
+
+    async def versions(self):
+        return self._answer(VersionsView((VERSION, replace(VERSION, number=5)), ("4: no",), 5))
+
+    async def version(self, text):
+        self.calls.append(("version", text))
+        return self._answer((VERSION, FILES))
+
+    async def difference(self, old, new):
+        self.calls.append(("difference", old, new))
+        return self._answer(Difference(old, new, "+x\n", ("rule 'a' was added",)))
+
+    async def rollback(self, text, origin):
+        self.calls.append(("rollback", text, origin))
+        return self._answer(self.reloaded)
 
     async def account(self):
         line = DestinationAccount(5, 1, 2, 0, 1, 0, 0)

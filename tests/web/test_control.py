@@ -172,7 +172,9 @@ async def test_one_instance(client):
     assert value["disposition"] == "routed"
     assert value["deliveries"][0]["destination"] == "pacs"
     assert value["events"][0]["who"] == "root"
-    assert value["routes"] == [{"destination": "pacs", "rule": "everything", "priority": 0}]
+    assert value["routes"] == [
+        {"destination": "pacs", "rule": "everything", "priority": 0, "plan": {}}
+    ]
     answer = await client.get("/api/v1/instances/6")
     assert answer.status_code == 404
     assert "6" in answer.json()["error"]
@@ -203,10 +205,81 @@ async def test_a_head_request_leaves_nothing_open(client, gateway):
     assert gateway.file_closed
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "wrong"),
+    [
+        ("reload", {"autor": "anna"}, "unknown field 'autor'"),
+        ("reload", {"author": 1}, "author is text"),
+        ("reload", {"note": "x" * 501}, "note is text of at most 500 characters"),
+        ("rules/rollback", {}, "version is a number or a text"),
+        ("rules/rollback", {"version": True}, "version is a number or a text"),
+        ("rules/rollback", {"version": [1]}, "version is a number or a text"),
+        ("rules/rollback", {"version": 1, "force": True}, "unknown field 'force'"),
+    ],
+)
+async def test_what_cannot_be_asked_of_a_reload(client, gateway, path, body, wrong):
+    answer = await client.post(f"/api/v1/{path}", json=body)
+    assert answer.status_code == 400
+    assert wrong in answer.json()["error"]
+    assert gateway.calls == []
+
+
+async def test_a_rollback_that_cannot_be_says_why(client, gateway):
+    gateway.fail = ControlError("there is no version 9", "see the list", status=404)
+    answer = await client.post("/api/v1/rules/rollback", json={"version": 9})
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "there is no version 9", "fix": "see the list"}
+    gateway.fail = None
+    gateway.reloaded = Reloaded(applied=False, problems=("config.yaml:3:1: no",))
+    answer = await client.post("/api/v1/rules/rollback", json={"version": 9})
+    assert answer.status_code == 409
+    assert answer.json()["problems"] == ["config.yaml:3:1: no"]
+
+
+async def test_a_rollback_names_who_and_why(client, gateway):
+    gateway.reloaded = Reloaded(True, ("rules",), (), 4, ("/etc/\udcff.yaml",))
+    body = {"version": "previous", "author": " anna ", "note": "wrong"}
+    answer = await client.post("/api/v1/rules/rollback", json=body)
+    assert answer.json()["files"] == ["/etc/\\xff.yaml"]
+    [(_, text, origin)] = gateway.calls
+    assert (text, origin.author, origin.note) == ("previous", "anna", "wrong")
+    assert origin.via.startswith("control socket")
+
+
+async def test_versions_the_newest_first_and_their_files(client, gateway):
+    found = (await client.get("/api/v1/rules/versions")).json()
+    assert [each["number"] for each in found["versions"]] == [5, 3]
+    assert (found["in_force"], found["damaged"]) == (5, ["4: no"])
+    assert found["versions"][1]["names"] == ["config.yaml", "rules.d/\\xff.yaml"]
+    found = (await client.get("/api/v1/rules/versions/previous")).json()
+    assert found["outcome"] == "refused"
+    assert found["files"] == [
+        {"name": "config.yaml", "text": "a: 1\n"},
+        {"name": "rules.d/\\xff.yaml", "base64": "/w=="},
+    ]
+    assert gateway.calls == [("version", "previous")]
+
+
+async def test_a_difference_is_that_of_the_disk_unless_it_is_said(client, gateway):
+    found = (await client.get("/api/v1/rules/diff")).json()
+    assert (found["text"], found["rules"]) == ("+x\n", ["rule 'a' was added"])
+    await client.get("/api/v1/rules/diff", params={"old": "3", "new": "previous"})
+    assert gateway.calls == [("difference", "current", "disk"), ("difference", "3", "previous")]
+    answer = await client.get("/api/v1/rules/diff", params={"from": "3"})
+    assert answer.status_code == 400
+    assert "unknown parameter 'from'" in answer.json()["error"]
+
+
 async def test_reload_tells_what_changed_or_what_is_wrong(client, gateway):
     answer = await client.post("/api/v1/reload")
     assert answer.status_code == 200
-    assert answer.json() == {"applied": True, "changes": ["rules"], "problems": []}
+    assert answer.json() == {
+        "applied": True,
+        "changes": ["rules"],
+        "problems": [],
+        "version": None,
+        "files": [],
+    }
     gateway.reloaded = Reloaded(applied=False, problems=("config.yaml:3:1: no",))
     answer = await client.post("/api/v1/reload")
     assert answer.status_code == 409

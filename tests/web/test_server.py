@@ -1,4 +1,5 @@
 import asyncio
+import os
 import signal
 import socket
 import stat
@@ -129,6 +130,8 @@ async def test_the_control_socket_is_for_its_owner_alone(serve, gateway, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["control.sock"]
     async with unix_client(path) as client:
         assert (await client.post("/api/v1/reload")).json()["applied"] is True
+        [(_, origin)] = gateway.calls
+        assert origin.via == f"control socket uid {os.getuid()}"
         content = (await client.get("/api/v1/instances/1/file")).content
     assert len(content) == 1000
 

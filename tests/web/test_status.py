@@ -10,7 +10,16 @@ from router.web.sources import ControlError, Readiness
 from router.web.status import create_app, hosts_for
 from tests.web.fakes import EVIL, SOP_INSTANCE, STUDY, FakeGateway
 
-READ_ONLY = ("/", "/metrics", "/healthz", "/readyz", "/api/v1/status", "/api/v1/queue")
+READ_ONLY = (
+    "/",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/api/v1/status",
+    "/api/v1/queue",
+    "/rules",
+    "/api/v1/rules",
+)
 
 
 @pytest.fixture
@@ -111,7 +120,12 @@ async def test_everything_over_tcp_is_read_only(client, gateway, method):
         assert answer.status_code == 405
         assert answer.json().keys() == {"error", "fix"}
         assert answer.headers["allow"]
-    for path in ("/api/v1/queue/retry", "/api/v1/queue/drop", "/api/v1/reload"):
+    for path in (
+        "/api/v1/queue/retry",
+        "/api/v1/queue/drop",
+        "/api/v1/reload",
+        "/api/v1/rules/rollback",
+    ):
         assert (await client.request(method, path)).status_code == 404
     assert gateway.calls == []
 
@@ -121,6 +135,26 @@ async def test_names_that_are_script_come_out_as_text(client):
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;" in html
     assert html.count("&lt;script&gt;") == 4  # destination, its reason, AE title, reload error
+
+
+async def test_the_page_of_rules_has_no_script_either(client):
+    html = (await client.get("/rules")).text
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") == 4  # name, condition, destination, reload error
+
+
+async def test_the_page_of_rules_tells_what_is_in_force(client):
+    text = re.sub(r"<[^>]+>", " ", (await client.get("/rules")).text)
+    text = re.sub(r"\s+", " ", text)
+    for wanted in (
+        "Rules 0123456789ab, kept as version 7, in force since 1970-01-01 00:15:00 UTC",
+        "What lies on the disk is not in force",
+        "Versions: the disk is full",
+        "2 night always disabled: waiting for the VPN sends to pacs",
+        "trial 17 its file cannot be read: an old state",
+    ):
+        assert wanted in text, wanted
+    assert (await client.get("/api/v1/rules")).json()["rules"][1]["name"] == "night"
 
 
 async def test_the_page_tells_what_a_person_on_call_needs(client):
@@ -145,7 +179,11 @@ async def test_the_page_needs_and_allows_nothing_from_elsewhere(client):
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    assert not re.search(r"<[^>]+\s(src|href|action|on\w+)=", answer.text)
+    for each in ("/", "/rules"):
+        html = (await client.get(each)).text
+        assert not re.search(r"<[^>]+\s(src|action|on\w+)=", html)
+        # Relative, so that they lead back here behind a proxy too.
+        assert set(re.findall(r"href=\"([^\"]*)\"", html)) <= {"rules", "./"}
     # The browser only applies a style whose text has the hash that the policy names.
     style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
     assert style == page.STYLE

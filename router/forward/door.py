@@ -1,0 +1,154 @@
+"""How a destination comes by its associations.
+
+Owns the pool, what is suspected of its proposals, and what a failure to associate means.  Must not
+know the queue, nor when an association is wanted.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from router.forward.availability import Availability
+from router.forward.board import Board
+from router.forward.breaker import Breaker
+from router.forward.fates import Fates
+from router.forward.ports import DestinationConfig, Observer
+from router.forward.suspects import CONTROL, Suspects, may_be_of_a_proposal
+from router.forward.verdict import describe_pair, no_context
+from router.net.errors import AssociationError
+from router.net.pool import Checkout, Pool, Proposal
+
+
+class Door:
+    """``clock`` gives monotonic seconds.  ``pool`` is the present one."""
+
+    def __init__(
+        self,
+        config: DestinationConfig,
+        *,
+        board: Board,
+        breaker: Breaker,
+        availability: Availability,
+        fates: Fates,
+        clock: Callable[[], float],
+        observer: Observer,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._name = config.name
+        self._board = board
+        self._breaker = breaker
+        self._availability = availability
+        self._fates = fates
+        self._clock = clock
+        self._observer = observer
+        self._logger = log
+        self._retired: list[Pool] = []
+        self.suspects = Suspects()
+        self.pool = self._new_pool(config)
+
+    def retire(self) -> None:
+        """No new association in the present way; what is in flight is finished."""
+        self.pool.retire()
+        self._retired.append(self.pool)
+
+    def renew(self, config: DestinationConfig) -> None:
+        """From now on, associations in this way."""
+        self.pool = self._new_pool(config)
+
+    def reap(self) -> None:
+        """Lets go what has been idle for long enough; see `Pool.next_expiry`."""
+        self.pool.reap()
+        self._retired = [pool for pool in self._retired if not pool.empty]
+
+    def forget(self) -> None:
+        """What was refused and suspected is proposed anew."""
+        self.pool.forget_refusals()
+        self.suspects.forget()
+
+    async def aclose(self) -> None:
+        """Closes everything that can be closed."""
+        await asyncio.gather(*(pool.aclose() for pool in (*self._retired, self.pool)))
+
+    async def acquire(self, pool: Pool, token: int, *, probing: bool) -> Checkout | None:
+        """An association for what is on the board; None when there is none to be had now.
+
+        With nothing there a probe finds out whether the peer is, and no more.
+        """
+        pairs = self._board.pairs()
+        if not pairs:
+            if probing:
+                await self._knock(pool, token)
+            return None
+        now, suspects = self._clock(), self.suspects
+        wanted, alone = suspects.choose(
+            pairs, now, probing=probing, control=not pool.refused(CONTROL)
+        )
+        try:
+            checkout = await pool.acquire(
+                wanted, lambda pair: not alone and suspects.together(pair, now)
+            )
+        except Exception as error:
+            if not isinstance(error, AssociationError):
+                self._logger.exception("no association", destination=self._name)
+            self._not_opened(token, error, wanted[0] if alone and not probing else None)
+            return None
+        self.bury_refused()
+        if checkout is None or wanted == [CONTROL]:
+            self._availability.answering(token)
+        return checkout
+
+    async def _knock(self, pool: Pool, token: int) -> None:
+        """A C-ECHO; one that refuses Verification, and not the association, is there as well."""
+        pool.forget_refusal(CONTROL)
+        try:
+            checkout = await pool.acquire([CONTROL], lambda pair: False)
+            if checkout is not None:
+                try:
+                    await checkout.association.echo()
+                finally:
+                    pool.release(checkout)
+        except AssociationError as error:
+            self._not_opened(token, error, None)
+        else:
+            self._availability.answering(token, weakly=True)
+
+    def bury_refused(self) -> None:
+        """What the peer has no presentation context for fails at once, all of it."""
+        for pair in self._board.pairs():
+            if not self.pool.refused(pair):
+                continue
+            reason = no_context(pair)
+            items = self._board.withdraw(pair)
+            self._logger.warning(
+                "refused by the destination",
+                destination=self._name,
+                instances=len(items),
+                reason=reason,
+            )
+            for item in items:
+                self._fates.give_up(item, reason)
+
+    def _not_opened(self, token: int, error: Exception, alone: Proposal | None) -> None:
+        now, reason = self._clock(), f"internal error: {type(error).__name__}"
+        if isinstance(error, AssociationError):
+            self._observer.on_association_failed(self._name, error.kind)
+            reason = str(error)
+        if not (alone and may_be_of_a_proposal(error) and self.suspects.to_blame(alone, now)):
+            self._availability.fallen(self._breaker.failed(token, reason, now))
+            return
+        items = self._board.withdraw(alone)
+        what = f"an association for {describe_pair(alone)} alone failed: {reason}"
+        self._logger.warning(what, destination=self._name, instances=len(items))
+        for item in items:
+            self._fates.defer(item, what)
+
+    def _new_pool(self, config: DestinationConfig) -> Pool:
+        self._board.fit(config.associations * config.asynchronous_operations)
+        self.suspects = Suspects()
+        return Pool(
+            self.suspects.watched(config.connect, self._clock),
+            limit=config.associations,
+            linger=config.linger,
+            clock=self._clock,
+        )

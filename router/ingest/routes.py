@@ -1,0 +1,39 @@
+"""What is recorded of a decided route.
+
+Owns the translation of the rules' options into a delivery's plan.  Must not know what the plan
+is for.
+"""
+
+from functools import lru_cache
+
+from router.spool.plan import Plan
+from router.spool.record import RouteMeta
+from rules.decision import Route
+from rules.rule import Mode, Send
+
+_AT_ONCE = "at-once"
+
+
+def route_meta(route: Route) -> RouteMeta:
+    """A route as it is stored with the instance."""
+    plan = _plan(route.mode, route.members, route.send)
+    return RouteMeta(route.destination, route.rule, route.priority, plan)
+
+
+@lru_cache(maxsize=4096)  # of few rules, and of the orders of few destinations
+def _plan(mode: Mode, members: tuple[str, ...], send: Send) -> str:
+    """The text of the plan; what has no effect is not in it, so that equal ones read the same."""
+    plan = Plan(schedule=send.schedule)
+    if len(members) > 1:
+        plan = Plan(mode=mode, members=members, schedule=send.schedule)
+    if send.after == _AT_ONCE:
+        return plan.to_text()
+    return Plan(
+        mode=plan.mode,
+        members=plan.members,
+        after=send.after,
+        quiet=send.quiet,
+        expect=send.expect,
+        wait=send.wait if send.expect else plan.wait,
+        schedule=send.schedule,
+    ).to_text()

@@ -1,0 +1,150 @@
+"""The queues of the running gateway, as its services see them.
+
+Owns the way of their calls to the index's thread, and what of a configuration concerns waiting:
+windows, members, archives to ask.  Must not know how deliveries are made.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import ParamSpec, Protocol, TypeVar
+
+from router.config import Config
+from router.forward.ports import NotAnswered
+from router.net.connector import connect
+from router.net.errors import AssociationError
+from router.net.requestor import RequestorObserver
+from router.net.target import Target
+from router.query.find import PROPOSALS, QueryRefused, count_instances
+from router.spool.index import Index
+from router.spool.index_types import DeliveryState, Gate, Moved, Outcome, Settled, Waiting
+from rules import RuleSet
+from rules.window import Windows, parse_windows
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_QUESTION = 60.0
+"""Seconds for one question to an archive, its association included."""
+
+
+class Thread(Protocol):
+    """Where the index lives."""
+
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """The result of ``work``, done there."""
+        ...
+
+
+class QueueGateway:
+    """The index's side of what waits, for the forwarder, the diverter and the gatekeeper.
+
+    ``gated()`` is called when something that was sent in vain went behind a gate.
+    """
+
+    def __init__(self, index: Index, thread: Thread, gated: Callable[[], None]) -> None:
+        self._index = index
+        self._thread = thread
+        self._gated = gated
+
+    async def lease(
+        self, destination: str, limit: int, now: float, exclude: Collection[int]
+    ) -> list[Waiting]:
+        """See `IndexGateway`."""
+        return await self._thread.run(self._index.lease, destination, limit, now, exclude)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
+        """See `IndexGateway`."""
+        settled = await self._thread.run(self._index.settle, outcomes)
+        if settled.gated:
+            self._gated()
+        return settled
+
+    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+        """See `IndexGateway`."""
+        return await self._thread.run(self._index.next_due, destination, exclude)
+
+    async def gates(self) -> list[Gate]:
+        """See `GateIndex`."""
+        return await self._thread.run(self._index.gates)
+
+    async def open_gate(self, gate_id: int) -> Moved:
+        """See `GateIndex`."""
+        return await self._thread.run(self._index.open_gate, gate_id)
+
+    async def shut_gate(
+        self, destination: str | None, schedule: str, exclude: Collection[int]
+    ) -> Moved:
+        """See `GateIndex`."""
+        return await self._thread.run(self._index.shut_gate, destination, schedule, exclude)
+
+    async def came(self, gate: Gate) -> int:
+        """See `GateIndex`."""
+        series = gate.key if gate.kind == "series" else ""
+        return await self._thread.run(self._index.came, gate.study_instance_uid, series)
+
+    async def divert(
+        self, destination: str, up: Collection[str], exclude: Collection[int], at: float
+    ) -> Moved:
+        """See `DivertIndex`."""
+        return await self._thread.run(self._index.divert, destination, up, exclude, at)
+
+    async def waiting_at(self) -> list[str]:
+        """See `DivertIndex`."""
+        lines = await self._thread.run(self._index.queue_summary)
+        return [q.destination for q in lines if q.state is DeliveryState.READY and q.count]
+
+
+def members_of(rules: RuleSet) -> frozenset[str]:
+    """The destinations of which one may have what is meant for another."""
+    targets = [target for rule in rules.rules for target in rule.targets]
+    return frozenset(name for t in targets if len(t.members) > 1 for name in t.members)
+
+
+def windows_of(config: Config) -> dict[str, Windows]:
+    """The schedules by name."""
+    return {
+        name: parse_windows(schedule.open, schedule.timezone or config.timezone)
+        for name, schedule in config.schedules.items()
+    }
+
+
+class Archives:
+    """Asks the configured archives how much there is of a study."""
+
+    def __init__(self, observer: RequestorObserver) -> None:
+        self._observer = observer
+        self._targets: Mapping[str, Target] = {}
+
+    def configure(self, config: Config) -> None:
+        """Asks those of this configuration from now on."""
+        calling_ae = config.local[0].ae_title
+        self._targets = {
+            # One question at a time: no window is needed, and some archives trip over the item.
+            name: replace(Target.of(name, remote, calling_ae), asynchronous_operations=1)
+            for name, remote in config.remotes.items()
+            if remote.host is not None
+        }
+
+    async def count(self, archive: str, gate: Gate) -> int | None:
+        """See `router.forward.ports.Ask`."""
+        target = self._targets.get(archive)
+        if target is None:
+            raise NotAnswered(f"{archive} is not configured, or has no host")
+        series = gate.key if gate.kind == "series" else ""
+        try:
+            async with asyncio.timeout(_QUESTION):
+                association = await connect(target, PROPOSALS, observer=self._observer)
+                try:
+                    number = await count_instances(association, gate.study_instance_uid, series)
+                    with contextlib.suppress(AssociationError):  # the answer stands
+                        await association.release()
+                finally:
+                    if not association.closed:
+                        association.abort()
+        except TimeoutError:
+            raise NotAnswered(f"{target} did not answer within {_QUESTION:g} s") from None
+        except (AssociationError, QueryRefused) as error:
+            raise NotAnswered(str(error)) from error
+        return number

@@ -1,0 +1,234 @@
+"""Weekly windows of time, in a time zone.
+
+Owns what "mon-fri 18:00-07:00" means, daylight saving included.  Must not know who waits for a
+window, nor read a clock: moments come in as seconds since the epoch.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from rules.nearest import did_you_mean
+
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_EVERY_DAY = tuple(range(7))
+_DAY = 86400
+_HORIZON = 22
+"""Days in which a window that opens once a week opens, though one week's lies in an hour that
+daylight saving leaves out."""
+_EXAMPLE = 'write "mon-fri 18:00-07:00", or "18:00-07:00" for every day'
+_SPAN = re.compile(r"(?:(?P<days>[A-Za-z][A-Za-z,\s-]*?)\s+)?(?P<start>[^\s-]+)\s*-\s*(?P<end>\S+)")
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """From ``start`` to ``end`` on each of ``days``, by the clock on the wall.
+
+    ``days`` are those on which it begins, 0 is Monday.  Minutes since midnight; an ``end`` that
+    is not after ``start`` lies on the next day, 1440 is midnight at the end of the day.
+    """
+
+    days: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Open while any span is.  ``zone`` is a name of the IANA data base.
+
+    What the clock on the wall shows decides, and nothing else.  So where daylight saving leaves
+    an hour out (02:00 to 03:00), "02:15-02:45" does not open that day and "02:30-05:00" opens
+    at 03:00; where an hour comes twice, "02:15-02:45" opens twice, and "01:00-02:30" closes at
+    the first 02:30 and is open again from the second 02:00 to the second 02:30.
+    """
+
+    spans: tuple[Span, ...]
+    zone: str = "UTC"
+
+    def open_at(self, moment: float) -> bool:
+        """Whether a span holds ``moment``; its first minute is in, its last second too."""
+        local = datetime.fromtimestamp(moment, UTC).astimezone(zone_of(self.zone))
+        minute = local.hour * 60 + local.minute
+        today, yesterday = local.weekday(), (local - timedelta(days=1)).weekday()
+        for span in self.spans:
+            over = span.end <= span.start
+            if today in span.days and span.start <= minute and (over or minute < span.end):
+                return True
+            if over and yesterday in span.days and minute < span.end:
+                return True
+        return False
+
+    def next_change(self, moment: float) -> float | None:
+        """The first moment after ``moment`` at which it opens or closes; None when never.
+
+        What `open_at` says holds from ``moment`` up to there.
+        """
+        now = self.open_at(moment)
+        zone = zone_of(self.zone)
+        for start, end, offset in _steady(moment, moment + _HORIZON * _DAY, zone):
+            if start > moment and self.open_at(start) is not now:
+                return start
+            for change in self._edges(start, end, offset):
+                if change > moment and self.open_at(change) is not now:
+                    return change
+        return None
+
+    def _edges(self, start: float, end: float, offset: int) -> list[float]:
+        """Where a span may begin or end from ``start`` to ``end``, the zone being ``offset``
+        seconds from UTC throughout."""
+        minutes = {minute for span in self.spans for minute in (span.start, span.end)}
+        first = int((start + offset) // _DAY)
+        last = int((end + offset) // _DAY)
+        moments = (
+            day * _DAY + minute * 60.0 - offset
+            for day in range(first, last + 1)
+            for minute in minutes
+        )
+        return sorted(moment for moment in moments if start <= moment < end)
+
+    def apart(self, other: "Windows") -> bool:
+        """Whether both, in one zone, are never open at once."""
+        return not _minutes(self.spans) & _minutes(other.spans)
+
+    def canonical(self) -> list[object]:
+        """The same for two that are written differently and mean the same spans."""
+        return [self.zone, sorted([list(s.days), s.start, s.end] for s in self.spans)]
+
+
+def zone_of(name: str) -> tzinfo:
+    """The time zone of that name; raises `zoneinfo.ZoneInfoNotFoundError`, ValueError for none.
+
+    UTC is had on machines without a time zone data base too.
+    """
+    return UTC if name == "UTC" else ZoneInfo(name)
+
+
+def _minutes(spans: Iterable[Span]) -> set[int]:
+    """The minutes of a week in which a span is open, as the clock on the wall shows them."""
+    found: set[int] = set()
+    for span in spans:
+        length = span.end - span.start + (1440 if span.end <= span.start else 0)
+        for day in span.days:
+            first = day * 1440 + span.start
+            found.update(minute % 10080 for minute in range(first, first + length))
+    return found
+
+
+def is_zone(name: str) -> bool:
+    """Whether a time zone has that name."""
+    try:
+        zone_of(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def check_zone(name: str) -> None:
+    """Raises ValueError (message, fix) for what is no time zone."""
+    if not is_zone(name):
+        known = available_timezones()
+        # People write the city alone, or the abbreviation.
+        cities = {zone.rpartition("/")[2]: zone for zone in sorted(known) if "/" in zone}
+        # Abbreviations are no places: CEST is not meant by EST, and Etc/GMT+1 is west of Greenwich.
+        places = [zone for zone in known if "/" in zone and not zone.startswith("Etc/")]
+        fix = did_you_mean(name, (*places, "UTC"))
+        if (city := name.strip().replace(" ", "_").title()) in cities:
+            fix = f"did you mean {cities[city]!r}?"
+        if not known:
+            fix = "this machine has no time zone data base: install the package tzdata"
+        message = f"{name!r} is not a time zone of the IANA data base"
+        raise ValueError(message, fix or "write a name such as Europe/Stockholm")
+
+
+def parse_windows(texts: Iterable[str], zone: str) -> Windows:
+    """The windows of texts such as "mon-fri 18:00-07:00".
+
+    Raises ValueError with two arguments, what is wrong and what would mend it.
+    """
+    check_zone(zone)
+    return Windows(tuple(map(parse_span, texts)), zone)
+
+
+def parse_span(text: str) -> Span:
+    """One window; raises ValueError (message, fix)."""
+    plain = text.strip().replace("–", "-")  # what word processors make of a hyphen
+    match = _SPAN.fullmatch(plain)
+    if match is None:
+        raise ValueError(f"{text!r} is not a window of time", _EXAMPLE)
+    start = _minute(match["start"], text)
+    end = _minute(match["end"], text)
+    if start == 1440:
+        raise ValueError(f"{text!r}: a window begins at 00:00, not at 24:00", "")
+    if start == end:
+        raise ValueError(
+            f"{text!r} begins and ends at the same minute", "write 00:00-24:00 for the whole day"
+        )
+    if end == 0:
+        end = 1440
+    days = match["days"]
+    return Span(_days(days, text) if days else _EVERY_DAY, start, end)
+
+
+def _minute(clock: str, text: str) -> int:
+    match = _CLOCK.fullmatch(clock)
+    if match is None:
+        raise ValueError(f"{text!r}: {clock!r} is not a time of day", "write it as 18:00")
+    hour, minute = int(match[1]), int(match[2])
+    if minute > 59 or hour * 60 + minute > 1440:
+        raise ValueError(f"{text!r}: {clock!r} is not a time of day", "it ends with 24:00")
+    return hour * 60 + minute
+
+
+def _days(written: str, text: str) -> tuple[int, ...]:
+    found: set[int] = set()
+    for part in re.sub(r"\s*-\s*", "-", written).replace(",", " ").split():
+        first, _, last = part.partition("-")
+        start = _day(first, text)
+        end = _day(last, text) if "-" in part else start
+        found.update((start + step) % 7 for step in range((end - start) % 7 + 1))
+    if not found:
+        raise ValueError(f"{text!r} is not a window of time", _EXAMPLE)
+    return tuple(sorted(found))
+
+
+def _day(word: str, text: str) -> int:
+    for number, name in enumerate(_DAYS):
+        if len(word) >= 3 and name.startswith(word.lower()):
+            return number
+    fix = did_you_mean(word, (*(name[:3] for name in _DAYS), *_DAYS))
+    known = "days are mon, tue, wed, thu, fri, sat and sun"
+    raise ValueError(f"{text!r}: {word!r} is not a day of the week", fix or known)
+
+
+def _steady(start: float, end: float, zone: tzinfo) -> Iterator[tuple[float, float, int]]:
+    """The stretches between ``start`` and ``end`` in which the zone keeps its distance from UTC,
+    each with that distance, in seconds."""
+    while start < end:
+        stop = min(start + _DAY, end)
+        offset = _offset(start, zone)
+        if _offset(stop, zone) != offset:
+            stop = _transition(start, stop, zone)
+        yield start, stop, offset
+        start = stop
+
+
+def _transition(low: float, high: float, zone: tzinfo) -> float:
+    """The first whole second of a new distance from UTC, between two that differ in it."""
+    offset = _offset(low, zone)
+    before, after = int(low), int(-(-high // 1))
+    while after - before > 1:
+        middle = (before + after) // 2
+        if _offset(middle, zone) == offset:
+            before = middle
+        else:
+            after = middle
+    return float(after)
+
+
+def _offset(moment: float, zone: tzinfo) -> int:
+    shift = datetime.fromtimestamp(moment, UTC).astimezone(zone).utcoffset()
+    return int(shift.total_seconds()) if shift is not None else 0

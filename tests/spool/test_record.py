@@ -1,0 +1,85 @@
+"""What is stored with an instance: read again, by earlier versions and from them."""
+
+import json
+
+import pytest
+
+from router.spool.plan import Plan
+from router.spool.record import InstanceMeta, RouteMeta
+from tests.spool.index_samples import meta
+
+_PLAN = Plan(mode="failover", members=("pacs", "vna"), after="study-complete").to_text()
+
+
+def test_tags_and_plans_are_read_as_they_were_written() -> None:
+    plain = meta(1, "pacs", "vna")
+    for tags in ((), ("night", "trial.7")):
+        for plans in (("", ""), (_PLAN, ""), ("", _PLAN)):
+            routes = tuple(
+                RouteMeta(name, "r", 5, plan)
+                for name, plan in zip(("pacs", "vna"), plans, strict=True)
+            )
+            what = InstanceMeta(
+                **{
+                    name: getattr(plain, name)
+                    for name in plain.__slots__
+                    if name not in ("routes", "tags")
+                },
+                routes=routes,
+                tags=tags,
+            )
+            assert InstanceMeta.from_bytes(what.to_bytes()) == what
+
+
+def test_without_tags_and_plans_a_record_has_not_a_byte_more_than_before() -> None:
+    values, routes = json.loads(meta(1, "pacs").to_bytes())
+    assert len(values) == 16
+    assert routes == [["pacs", "everything", 0]]
+
+
+def test_a_program_that_knows_neither_reads_the_rest() -> None:
+    values, routes = json.loads(meta(1, "pacs", plan=_PLAN, tags=("a",)).to_bytes())
+    # It takes as many values as it knows, and hands each route to a class of three fields.
+    assert values[:16] == json.loads(meta(1, "pacs").to_bytes())[0]
+    assert routes == [["pacs", "everything", 0]]
+
+
+def test_a_record_of_before_tags_and_plans_is_read() -> None:
+    old = (
+        b'[[1.5,"a1","CT1","ROUTER","10.0.0.7","ct","1.2","1.2.3.4","1.2.840.10008.1.2",'
+        b'"1.2.3","1.2.3.1","CT","route","",false,"r1"],[["pacs","everything",0],["vna","x"]]]'
+    )
+    found = InstanceMeta.from_bytes(old)
+    assert found.routes == (RouteMeta("pacs", "everything", 0, ""), RouteMeta("vna", "x", 0, ""))
+    assert (found.rules_version, found.tags) == ("r1", ())
+
+
+def test_what_a_later_version_adds_is_left_out() -> None:
+    values, routes = json.loads(meta(1, "pacs", plan=_PLAN, tags=("a",)).to_bytes())
+    routes[0].append("new")
+    later = json.dumps([[*values, {"new": 1}], routes]).encode()
+    assert InstanceMeta.from_bytes(later) == meta(1, "pacs", plan=_PLAN, tags=("a",))
+
+
+_VALUES = ["x"] * 16
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1},
+        [_VALUES],
+        [{"a": 1}, []],
+        ["text of more than sixteen characters", []],
+        [[*_VALUES, 5], []],
+        [[*_VALUES, [], 5], []],
+        [[*_VALUES, [], ["", ""]], [["pacs", "r", 0]]],
+        [[*_VALUES, [], [""]], [["pacs", "r", 0], ["vna", "r", 0]]],
+        [_VALUES, [["pacs"]]],
+        [_VALUES, [5]],
+        [[None], []],
+    ],
+)
+def test_what_is_not_a_description_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="not an instance description"):
+        InstanceMeta.from_bytes(json.dumps(value).encode())
