@@ -111,7 +111,7 @@ SITES: dict[str, tuple[Site, ...]] = {
     ),
     "settling": (Site("router.spool.index:Index.settle", _NOT_TORN, calls=12, steps=60),),
     "reloading": (
-        Site("router.app:Gateway.reload"),
+        Site("router.reload:Reloader._reload"),
         Site("router.ingest.storage:StorageService.apply"),
         Site("router.forward.forwarder:Forwarder.configure"),
         Site("router.spool.spool:Spool.apply"),

@@ -306,12 +306,14 @@ class Gateway:
 
     # -- running -------------------------------------------------------------------------------
 
-    async def serve(self) -> None:
-        """Until SIGTERM or SIGINT; SIGHUP reloads."""
+    async def serve(self, reload: Callable[[], bool] = lambda: False) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP reloads, as ``reload`` does that was asked for before."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reloader.soon, Origin(via="SIGHUP"))
+        if reload():
+            self.reloader.soon(Origin(via="SIGHUP"))
         await self._stop.wait()
         _log.info("stopping")
         await self.stop()

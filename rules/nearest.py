@@ -18,8 +18,20 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     folded: dict[str, str] = {}
     for candidate in known:
         folded.setdefault(_fold(candidate), candidate)
-    close = difflib.get_close_matches(_fold(word), folded, n=1, cutoff=0.7)
+    typed = _fold(word)
+    close = difflib.get_close_matches(typed, _worth_a_look(typed, folded), n=1, cutoff=0.7)
     return folded[close[0]] if close else None
+
+
+def _worth_a_look(typed: str, known: Iterable[str]) -> list[str]:
+    """Those that are of about its length and share most of its letters: comparing costs a lot."""
+    letters = set(typed)
+    shortest, longest, shared = len(typed) * 0.53, len(typed) * 1.86, len(letters) * 0.6
+    return [
+        each
+        for each in known
+        if shortest <= len(each) <= longest and len(letters.intersection(each)) >= shared
+    ]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 from structlog.testing import capture_logs
 
 from router.app import Gateway
 from router.config import loads
+from router.config.versions import Origin
 from tests.net.support import Wire, request
 
 TEXT = """
@@ -21,7 +23,7 @@ spool: {{segment_size: 4MiB, large_instance: 1MiB, low_disk: 1MiB}}
 
 def gateway(directory: Path, timeout: str) -> Gateway:
     text = TEXT.format(data_dir=directory / "data", timeout=timeout)
-    return Gateway(loads(text, "c.yaml", os.environ), lambda: loads(text, "c.yaml", os.environ))
+    return Gateway(loads(text, "c.yaml", os.environ), lambda _: loads(text, "c.yaml", os.environ))
 
 
 async def association(subject: Gateway) -> Wire:
@@ -68,14 +70,30 @@ def test_a_reload_while_stopping_opened_the_listeners_again(tmp_path: Path) -> N
         subject = gateway(tmp_path, "5s")
         await subject.start()
         # The file is being read when the gateway is told to stop.
-        reloading = asyncio.create_task(subject.reload())
+        reloading = asyncio.create_task(subject.reloader.reload(Origin()))
         await asyncio.sleep(0)
         await subject.stop()
-        changes, problems = await reloading
-        assert (changes, subject.listeners.listening) == ((), {})
-        assert "being stopped" in str(problems[0])
-        changes, problems = await subject.reload()
-        assert "being stopped" in str(problems[0])
+        result = await reloading
+        assert (result.changes, subject.listeners.listening) == ((), {})
+        assert "being stopped" in str(result.problems[0])
+        result = await subject.reloader.reload(Origin())
+        assert "being stopped" in str(result.problems[0])
         assert subject.listeners.listening == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_hangup_during_the_start_was_forgotten(tmp_path: Path) -> None:
+    """Regression: the file had changed after it was read, and the old one stayed in force."""
+
+    async def scenario() -> None:
+        subject = gateway(tmp_path, "5s")
+        await subject.start()
+        serving = asyncio.create_task(subject.serve(reload=lambda: True))
+        async with asyncio.timeout(10):
+            while not subject.counters.config.reloads.of("applied").value:
+                await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
 
     asyncio.run(scenario())

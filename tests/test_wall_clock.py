@@ -14,6 +14,9 @@ ALLOWED = {
     "router/cli/offline.py": "the same",
     "router/cli/rules_explain.py": "when an instance would be received that is tried now",
     "router/cli/rules_replay.py": "since when an operator asks for",
+    "router/config/load.py": "whether a rule is valid yet or no more, for warnings",
+    "router/cli/versions.py": "when a version was gone back to, for people",
+    "router/reload.py": "when a configuration took effect, for people",
     "router/net/acceptor.py": "since when an association is open, for people",
     "router/net/link.py": "a part of the ids of associations",
 }

@@ -83,10 +83,10 @@ async def _run(loaded: "Loaded", path: Path, note: str) -> int:
     if note:
         logger.warning("configuration", note=note)
     try:
-        _cancel_on_signals()
+        hung_up = _cancel_on_signals()
         await gateway.start()
         tune_collector()
-        await gateway.serve()
+        await gateway.serve(reload=hung_up.is_set)
     except asyncio.CancelledError:
         logger.info("stopped before it had started")
     except (SpoolError, OSError) as error:
@@ -101,15 +101,19 @@ async def _run(loaded: "Loaded", path: Path, note: str) -> int:
     return 0
 
 
-def _cancel_on_signals() -> None:
-    """Until the gateway runs, and takes the signals itself, they cancel its start."""
+def _cancel_on_signals() -> asyncio.Event:
+    """Until the gateway runs, and takes the signals itself, they cancel its start.
+
+    What is returned is set by a SIGHUP: the file may have changed since it was read.
+    """
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
-    # The default would end the process; there is nothing to reload yet.
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    hung_up = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    return hung_up
 
 
 def raise_file_limit() -> None:
