@@ -133,6 +133,7 @@ class Gateway:
             index=queues,
             divert=queues,
             gated=self._gated,
+            returned=lambda destination: self.gatekeeper.returned(destination),
             open_reader=self.spool.open_recent,
             clock=time.time,
             random=random.Random(),

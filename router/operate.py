@@ -336,7 +336,9 @@ class Operations:
 
 def _reloaded(result: Result) -> Reloaded:
     problems = tuple(map(str, result.problems))
-    return Reloaded(not problems, result.changes, problems, result.version, result.files)
+    return Reloaded(
+        not problems, result.changes, problems, result.version, result.files, result.notes
+    )
 
 
 async def _named(origin: Origin) -> Origin:

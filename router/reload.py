@@ -8,7 +8,7 @@ gateway does with a new configuration is its own matter (`Gateway.apply`).
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,7 +38,7 @@ from router.config.versions import (
     Versions,
     VersionsError,
 )
-from router.config.watch import ListWatch, Seen
+from router.config.watch import QUIET, ListWatch, Seen
 
 if TYPE_CHECKING:
     from router.app import Gateway
@@ -59,32 +59,39 @@ class Result:
     """What became of it: ``problems`` are empty when it took effect.
 
     ``version`` is the number under which it is kept, 0 when it could not be kept.  ``files`` are
-    those that were written or removed, when a version was gone back to.
+    those that were written or removed, when a version was gone back to.  ``notes`` are what has
+    not taken effect yet.
     """
 
     changes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     version: int = 0
     files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Reloader:
     """Changes the configuration of one gateway.
 
-    ``read`` reads the files anew; blocking, may raise Problems.
+    ``read`` reads the files anew; blocking, may raise Problems.  ``clock`` says for how long files
+    of lists are quiet, in seconds.
     """
 
-    def __init__(self, gateway: "Gateway", read: Read) -> None:
+    def __init__(
+        self, gateway: "Gateway", read: Read, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         config = gateway.loaded.config
         self.versions = Versions(config.data_dir / "versions", config.versions.keep)
         self.in_force: Version | None = None
         self.trouble = ""
+        self.clock = clock
         self._gateway = gateway
         self._read = read
         self._busy = asyncio.Lock()
+        self._asked = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watching: asyncio.Task[None] | None = None
-        self._watch = _watch_of(gateway.loaded)
+        self._watch = ListWatch(gateway.loaded.list_sources(), gateway.loaded.lists)
         self._watch_trouble = ""
 
     @property
@@ -111,8 +118,10 @@ class Reloader:
             await asyncio.gather(*late, return_exceptions=True)
 
     def soon(self, origin: Origin) -> None:
-        """Reload, with nobody waiting for it."""
-        self._own(self._reload(origin))
+        """Reload, with nobody waiting for it; one that has not begun yet does for this as well."""
+        if not self._asked:
+            self._asked = True
+            self._own(self._reload(origin, asked=True))
 
     async def reload(self, origin: Origin) -> Result:
         """The files anew, all or nothing.  Goes on when whoever waits for it goes away."""
@@ -133,21 +142,31 @@ class Reloader:
 
     # -- one after the other -------------------------------------------------------------------
 
-    async def _reload(self, origin: Origin) -> Result:
+    async def _reload(self, origin: Origin, *, asked: bool = False) -> Result:
         async with self._busy:
+            if asked:
+                self._asked = False
             try:
                 await self._finish()
-                loaded = await asyncio.to_thread(self._read, {})
+                read = await asyncio.to_thread(self._read, {})
+                loaded, notes = await asyncio.to_thread(self._quiet, read)
                 changes = await self._take(loaded)
             except RestoreError as error:
                 problem = Problem(str(self._file), 0, 0, str(error), error.fix)
                 return await self._refused([problem], origin)
             except Problems as error:
                 return await self._refused(error.problems, origin, error.texts)
+            except Exception as error:  # noqa: BLE001 - a fault of ours: the old one stays
+                _log.exception("the configuration cannot be read; this is a fault in dcmrouter")
+                text = f"cannot be read: {error!r}"
+                problem = Problem(str(self._file), 0, 0, text, "see the log")
+                return await self._refused([problem], origin)
             _log.info("configuration reloaded", changes=", ".join(changes) or "none")
+            for note in notes:
+                _log.warning("configuration", note=note)
             files, version = files_of(loaded), loaded.rules.version
             number = await self._keep(files, "took effect", version, origin)
-            return Result(changes, version=number)
+            return Result(changes, version=number, notes=notes)
 
     async def _rollback(self, text: str, origin: Origin) -> Result:
         async with self._busy:
@@ -157,7 +176,8 @@ class Reloader:
                 prepared = await asyncio.to_thread(
                     prepare, self._file, self.versions, version, self._read
                 )
-                changes = await self._take(prepared.loaded, prepared, origin)
+                loaded, notes = await asyncio.to_thread(self._quiet, prepared.loaded)
+                changes = await self._take(loaded, prepared, origin)
             except Problems as error:
                 for problem in error.problems:
                     _log.error("not gone back", version=version.number, problem=str(problem))
@@ -168,11 +188,13 @@ class Reloader:
                 files=len(prepared.steps),
                 changes=", ".join(changes) or "none",
             )
+            for note in notes:
+                _log.warning("configuration", note=note)
             rules = prepared.loaded.rules.version
             number = await self._keep(
                 prepared.files, "rolled back", rules, origin, of=version.number
             )
-            return Result(changes, version=number, files=prepared.changed)
+            return Result(changes, version=number, files=prepared.changed, notes=notes)
 
     async def _finish(self) -> None:
         if said := await asyncio.to_thread(finish, self._file):
@@ -246,7 +268,7 @@ class Reloader:
         gateway.reload_error = ""
         gateway.configured_at = time.time()
         gateway.counters.config.applied(loaded.rules.version, gateway.configured_at)
-        self._watch = _watch_of(loaded)
+        self._watch = ListWatch(loaded.list_sources(), loaded.lists, self._watch)
         for warning in loaded.warnings:
             _log.warning("configuration", warning=str(warning))
 
@@ -311,6 +333,31 @@ class Reloader:
 
     # -- lists ---------------------------------------------------------------------------------
 
+    def _quiet(self, loaded: Loaded) -> tuple[Loaded, tuple[str, ...]]:
+        """What was read, but with the values in force of lists whose files may be half written
+        just now, and the notes that say so; the watch takes those when they are quiet."""
+        old = self._gateway.loaded
+        values, notes = dict(loaded.lists), []
+        for name, source in loaded.list_sources().items():
+            known = old.rules.lists.get(name)
+            if known is None or known == values[name]:
+                continue
+            same = old.config.lists.get(name) == loaded.config.lists[name]
+            # Values that another column gave are worse than half of those that are wanted.
+            if not same or self._watch.settled(source.path, self.clock()):
+                continue
+            note = (
+                f"list {name!r}: its file was changed a moment ago; its old values stay until it "
+                f"has been quiet for {QUIET:.0f} s"
+            )
+            if not values[name]:
+                note += "; it has no values now: reload once more then if that is meant"
+            values[name] = known
+            notes.append(note)
+        if not notes:
+            return loaded, ()
+        return replace(loaded, rules=loaded.rules.with_lists(values), lists=values), tuple(notes)
+
     async def _watch_lists(self) -> None:
         while True:
             await asyncio.sleep(LIST_INTERVAL)
@@ -326,7 +373,7 @@ class Reloader:
         watch = self._watch
         if not watch.values:
             return
-        seen = await asyncio.to_thread(watch.look)
+        seen = await asyncio.to_thread(watch.look, self.clock())
         async with self._busy:
             if watch is not self._watch:
                 return  # a reload has read all of them meanwhile
@@ -344,10 +391,6 @@ class Reloader:
         gateway.apply_rules(replace(gateway.loaded, rules=rules))
         for name, new in seen.changed.items():
             _log.info("list reloaded", list=name, values=len(new))
-
-
-def _watch_of(loaded: Loaded) -> ListWatch:
-    return ListWatch(loaded.list_sources(), loaded.lists)
 
 
 def _listed(versions: Versions) -> Listing:

@@ -5,11 +5,12 @@ conditions, nor the options of `send`.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias, cast, get_args
 
+from rules.bounds import MAX_REASON, unfit
 from rules.known import Known
 from rules.nearest import did_you_mean, nearest
 from rules.rule import By, Mode, Target
@@ -26,6 +27,14 @@ VALID_KEYS = ("from", "until")
 MAX_WEIGHT = 1000
 TAG = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 """What a label may be: it goes into metrics, records and the queue's tables."""
+_SLIPS = {
+    **dict.fromkeys(("if", "match", "conditions", "condition", "filter"), "when"),
+    **dict.fromkeys(("then", "destination", "destinations", "send_to", "route", "forward"), "to"),
+    **dict.fromkeys(("stop", "last", "break"), "final"),
+    **dict.fromkeys(("drop", "delete", "reject", "ignore"), "discard"),
+    **dict.fromkeys(("label", "labels", "tags"), "tag"),
+}
+"""What people call the keys of a rule elsewhere."""
 _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
@@ -35,7 +44,17 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 
 def key_fix(key: str, known: Collection[str]) -> str:
     """What an unknown key probably meant, or all that there are."""
+    if (word := meant(key, known)) is not None:
+        return f"did you mean {word!r}?"
+    if key in GROUPS and "to" in known:
+        return f"put it under 'to': to: {{{key}: [archive-a, archive-b]}}"
     return did_you_mean(key, known) or f"known are {', '.join(known)}"
+
+
+def meant(key: str, known: Collection[str]) -> str | None:
+    """The key that other languages of rules call so."""
+    word = _SLIPS.get(key.lower().replace("-", "_"))
+    return word if word in known else None
 
 
 def called(rule: str) -> str:
@@ -77,7 +96,22 @@ def reason(node: Node, key: str, report: Report) -> str:
         return ""
     if node.boolean is False:
         report(node, f"'{key}: {node.written}' does nothing", "leave it out")
+    elif node.boolean is None:
+        _check_reason(node, text, key, "write a reason in words, or true", report)
     return "" if node.boolean is not None else text
+
+
+_NO_REASON = frozenset(
+    ("0", "1", "n", "y", "t", "f", "never", "none", "null", "nil", "nothing", "not", "na", "n/a")
+)
+"""What people write who mean yes or no."""
+
+
+def _check_reason(node: ScalarNode, text: str, key: str, fix: str, report: Report) -> None:
+    if text.lower() in _NO_REASON or not any(map(str.isalnum, text)):
+        report(node, f"{node.shown} is no reason for {key!r}", f"{fix}; leave it out for no")
+    elif (what := unfit(text, MAX_REASON)) is not None:
+        report(node, f"the reason of {key!r} {what[0]}", what[1])
 
 
 def disabled(node: Node, report: Report) -> str:
@@ -90,6 +124,8 @@ def disabled(node: Node, report: Report) -> str:
         report(node, f"'disabled: {node.written}' does nothing", "leave it out")
     elif node.boolean:
         report(node, f"'disabled: {node.written}' gives no reason", _WHY)
+    else:
+        _check_reason(node, text, "disabled", "write a reason in words", report)
     return text
 
 
@@ -166,6 +202,11 @@ class Targets:
             self.report(node, f"'to' of {called(rule)} is empty", "name at least one remote")
         found: list[Target] = []
         seen: set[str] = set()
+        if items and (mode := self._flat(items)) is not None:
+            rest = ", ".join(text_of(item) or "..." for item in items[1:])
+            message = f"{mode!r} stands among the remotes of 'to'"
+            self.report(items[0], message, f"write {{{mode}: [{rest}]}}")
+            return ()
         for item in items:
             if isinstance(item, MappingNode):
                 target = self._group(item, rule, seen)
@@ -175,6 +216,12 @@ class Targets:
             if target is not None:
                 found.append(target)
         return tuple(found)
+
+    def _flat(self, items: Sequence[Node]) -> str | None:
+        """The mode that a list begins with as if it were a remote."""
+        text = text_of(items[0])
+        known = self.known.remotes if self.known is not None else ()
+        return text if text in GROUPS and text not in known and len(items) > 1 else None
 
     def _group(self, node: MappingNode, rule: str, seen: set[str]) -> Target | None:
         modes = [key for key in node.entries if key in GROUPS]
@@ -275,6 +322,8 @@ def destination(
         return True
     if name not in known.remotes:
         fix = did_you_mean(name, known.remotes) or "add it under 'remotes'"
+        if name in known.titles:
+            fix = f"it is the AE title of remote {known.titles[name]!r}: write that name"
         report(node, f"no remote is called {node.shown}", fix)
         return False
     if name not in known.destinations:

@@ -93,6 +93,11 @@ def label_of_step(step: Step) -> str:
     return label(step)
 
 
+def label_of_key(key: Key) -> str:
+    """The same of an attribute without a position."""
+    return ".".join(map(label_of_step, key if isinstance(key, tuple) else (key,)))
+
+
 def label_of(attribute: Attribute) -> str:
     """An attribute as messages and explanations name it."""
     text = ".".join(map(label_of_step, attribute.path))

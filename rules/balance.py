@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from rules.attributes import Key
 from rules.rule import By, Target
+from rules.values import CACHED
 
 _BY: dict[By, tuple[int, ...]] = {
     "study": (0x0020000D,),
@@ -29,10 +30,12 @@ def drawn(target: Target, attributes: Mapping[Key, tuple[str, ...]]) -> tuple[st
     """The members in the order that is this instance's; what lacks the attribute counts as one
     study (patient) with all others that lack it."""
     parts = [(attributes.get(tag) or ("",))[0] for tag in _BY[target.by]]
-    return _order(target.members, target.weights, "\0".join(parts))
+    key = "\0".join(parts)
+    # What a sender may make as long as it likes is not kept.
+    order = cached_order if len(key) <= CACHED else _order
+    return order(target.members, target.weights, key)
 
 
-@lru_cache(maxsize=4096)
 def _order(members: tuple[str, ...], weights: tuple[int, ...], key: str) -> tuple[str, ...]:
     scores = {}
     for member, weight in zip(members, weights or (1,) * len(members), strict=True):
@@ -42,3 +45,6 @@ def _order(members: tuple[str, ...], weights: tuple[int, ...], key: str) -> tupl
         # The larger, the likelier in proportion to the weight.
         scores[member] = weight / -math.log(share)
     return tuple(sorted(members, key=lambda member: (-scores[member], member)))
+
+
+cached_order = lru_cache(maxsize=4096)(_order)

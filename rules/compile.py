@@ -57,6 +57,8 @@ class Setting:
     lists: Mapping[str, frozenset[str]]
 
 
+FEW = 8
+"""More values than this are looked at for repetitions: each costs as much as there are patterns."""
 Test: TypeAlias = Callable[[Facts, Moment], bool]
 Reader: TypeAlias = Callable[[Facts], Sequence[str]]
 Match1: TypeAlias = Callable[[str, Moment], bool]
@@ -121,6 +123,8 @@ def _match(subject: Subject, patterns: Sequence[Pattern], setting: Setting) -> T
     others = tuple(_match_one(p, setting) for p in patterns if not isinstance(p, Exact))
 
     def any_matches(values: Sequence[str], moment: Moment) -> bool:
+        if len(values) > FEW:
+            values = tuple(dict.fromkeys(values))
         for value in values:
             if value in exact:
                 return True

@@ -7,6 +7,7 @@ refused, because a study lost by a typo is found weeks later.
 
 from typing import Protocol
 
+from rules.bounds import MAX_NAME, MAX_NESTED, TOO_DEEP, Size, size_of, unfit
 from rules.known import Known
 from rules.nearest import did_you_mean, nearest
 from rules.operators import Operand
@@ -57,6 +58,8 @@ class ConditionParser:
         self._report = report
         self._named: dict[str, Condition | None] = {}
         self._reading: list[str] = []
+        self._depth = 0
+        self._sizes: dict[str, Size] = {}
 
     def mapping(self, node: Node, key: str) -> AllOf:
         """A mapping of conditions, all of which must hold; ``key`` is what it stands under."""
@@ -64,11 +67,23 @@ class ConditionParser:
             got = "an empty mapping" if isinstance(node, MappingNode) else kind(node)
             fix = "leave 'when' out to match everything" if key == "when" else ""
             if isinstance(node, SequenceNode):
-                fix = f"{key}: {{any: [...]}} for one of them, {{all: [...]}} for each"
+                fix = "drop the dash or the brackets"
+                if len(node.items) != 1:
+                    either = f"{key}: {{any: [...]}} for one of them"
+                    fix = f"drop the dashes or brackets if all must hold; {either}"
             self._report(node, f"{key!r} needs a mapping of conditions, not {got}", fix)
             return AllOf()
-        found = (self._entry(key_node, value) for key_node, value in node.entries.values())
+        if self._depth > MAX_NESTED:
+            self._report(node, f"{key!r} {TOO_DEEP[0]}", TOO_DEEP[1])
+            return AllOf()
+        self._depth += 1
+        found = [self._entry(key_node, value) for key_node, value in node.entries.values()]
+        self._depth -= 1
         return AllOf(tuple(condition for condition in found if condition is not None))
+
+    def size(self, condition: Condition) -> Size:
+        """Of a condition that was read here."""
+        return size_of(condition, self._sizes)
 
     def named(self, name: str) -> Condition | None:
         """What a name of ``conditions:`` stands for; None when there is none, or none that could
@@ -83,7 +98,14 @@ class ConditionParser:
             condition = self.mapping(node, name)
         finally:
             self._reading.pop()
-        self._named[name] = condition if condition.conditions else None
+        self._sizes[name] = size = self.size(condition)
+        sound = bool(condition.conditions)
+        # How it is used comes on top of its own levels.
+        for what in (size.too_much, unfit(name, MAX_NAME) or ("", "")):
+            if what[0]:
+                self._report(node, f"condition {name[:MAX_NAME]!r} {what[0]}", what[1])
+                sound = False
+        self._named[name] = condition if sound else None
         return self._named[name]
 
     def _entry(self, key: ScalarNode, value: Node) -> Condition | None:
@@ -102,20 +124,22 @@ class ConditionParser:
         try:
             attribute = parse_attribute(key.text.strip())
         except Refusal as refusal:
-            self._refuse_key(key, refusal)
+            self._refuse_key(key, value, refusal)
             return None
         return self._operand(Values(attribute, self.known, zone_of(self.zone)), value)
 
     def _operand(self, values: Values, node: Node) -> Condition | None:
         return Operand(values, self._report).parse(node)
 
-    def _refuse_key(self, key: ScalarNode, refusal: Refusal) -> None:
+    def _refuse_key(self, key: ScalarNode, value: Node, refusal: Refusal) -> None:
         message, fix = refusal.message, refusal.fix
         if message.startswith("unknown attribute") and "." not in key.text:
             message = f"unknown condition {key.shown}"
             word = _SLIPS.get(key.text.lower()) or nearest(key.text, (*FACTS, *WORDS))
             if word:
                 fix = f"did you mean {word!r}?"
+            elif isinstance(value, ScalarNode) and value.is_null and not value.written:
+                fix = "several values stand in brackets: [..., ...]"
             elif not fix:
                 fix = f"it is an attribute's keyword or tag, or one of {_KNOWN}"
         if not key.quoted and key.text.startswith("(") != key.text.endswith(")"):
@@ -190,6 +214,9 @@ class ConditionParser:
             parse_windows([text], self.zone)
         except ValueError as error:
             message, fix = error.args if len(error.args) == 2 else (str(error), "")
+            known = self.known.schedules if self.known is not None else {}
+            if (name := text if text in known else nearest(text, known)) is not None:
+                fix = f"did you mean {{in: {name}}}?"
             self._report(node, message, fix)
             return False
         return True

@@ -18,7 +18,8 @@ class Facts:
     attribute (``0x00080060``; see `Key` for private ones and those in sequences) to its values as
     text, character set decoded, padding removed, those of all items of a sequence one after the
     other; one that the data set lacks is not a key, one with no value maps to ``()``.
-    ``received_at`` is in seconds since the epoch.
+    ``received_at`` is in seconds since the epoch.  ``too_large`` are the attributes that the data
+    set has and whose values are not known, there being too much of them; they map to ``()``.
     """
 
     calling_ae: str
@@ -29,6 +30,7 @@ class Facts:
     transfer_syntax_uid: str = ""
     attributes: Mapping[Key, tuple[str, ...]] = field(default_factory=dict)
     received_at: float = 0.0
+    too_large: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

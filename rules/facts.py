@@ -36,8 +36,16 @@ def read_fact(fact: Fact, text: str, shown: str, known: Known | None) -> tuple[P
 
 def _ae_title(text: str, shown: str, _known: Known | None) -> tuple[Pattern, ...]:
     if len(text.replace("*", "")) > 16:
-        raise Refusal(f"no AE title can match {shown}: they have 16 characters", "shorten it")
+        fix = _several(text) or "shorten it"
+        raise Refusal(f"no AE title can match {shown}: they have 16 characters", fix)
+    if fix := _several(text):
+        raise Refusal(f"{shown} is several AE titles in one text", f"{fix}, or '= {text}' for one")
     return (_plain_or_glob(text),)
+
+
+def _several(text: str) -> str:
+    parts = [part.strip() for part in text.split(",")]
+    return f"write [{', '.join(parts)}]" if len(parts) > 1 and all(parts) else ""
 
 
 def _remote(text: str, shown: str, known: Known | None) -> tuple[Pattern, ...]:
@@ -99,9 +107,15 @@ def _network(
     text: str, strict: bool = True
 ) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     try:
-        return ipaddress.ip_network(text, strict=strict)
+        network = ipaddress.ip_network(text, strict=strict)
     except ValueError:
         return None
+    # Peers are compared as IPv4 when they come by way of IPv6 (`rules.pattern.parse_address`).
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.ip_network((mapped, network.prefixlen - 96))
+    return network
 
 
 _READERS: dict[Fact, FactReader] = {

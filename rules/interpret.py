@@ -54,6 +54,9 @@ class Explanation:
 def explain(rules: RuleSet, facts: Facts) -> Explanation:
     """Why `rules` decide as they do."""
     course = _Course(facts, zone_of(rules.zone), rules.lists)
+    if reason := rules.unfit(facts):
+        passed = tuple(RuleTrace(rule, "not reached", (), "") for rule in rules.rules)
+        return Explanation(Decision("hold", (), reason, rules.version), passed)
     traces = tuple(course.step(rule) for rule in rules.rules)
     disposition, reason = course.outcome()
     decision = Decision(

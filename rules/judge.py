@@ -45,6 +45,7 @@ from rules.values import (
     Kind,
     Lens,
     Scalar,
+    composed,
     day_of,
     fold,
     name_group,
@@ -301,7 +302,8 @@ class Judge:
     def _fits_name(self, pattern: Exact | Glob | Affix | Regex, value: str) -> bool:
         groups = value.split("=")
         if isinstance(pattern, Regex):
-            return any(searcher(pattern.text, True)(group.rstrip("^ ")) for group in groups)
+            found = searcher(composed(pattern.text), True)
+            return any(found(composed(group.rstrip("^ "))) for group in groups)
         if isinstance(pattern, Affix):
             folded = Affix(pattern.where, fold(pattern.text))
             return any(self._fits(folded, name_group(group)) for group in groups)

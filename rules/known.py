@@ -14,6 +14,7 @@ class Known:
     ``destinations`` are the remotes with a host.  ``conditions`` are the mappings of
     ``conditions:`` as they were written.  ``lists`` has the entries of each list as its file has
     them; ``folded`` names those lists in which letter case does not count.
+    ``titles`` has remotes by their AE titles, for messages to those who mistake one for the other.
     """
 
     remotes: Collection[str]
@@ -22,3 +23,4 @@ class Known:
     lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
     schedules: Mapping[str, Windows] = field(default_factory=dict)
     folded: Collection[str] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)

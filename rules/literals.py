@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from math import inf
 from typing import Literal
 
 from rules.pattern import Bound, Interval, Today
@@ -105,6 +106,8 @@ def _after(low: Scalar | Today, high: Scalar | Today) -> bool:
 
 def _number(text: str, _zone: tzinfo) -> Span | None:
     number = read_number(text)
+    if number in (inf, -inf):
+        raise Refusal(f"{text!r} is beyond all numbers", "the largest is about 1.8e308")
     return None if number is None else Span(number, number)
 
 

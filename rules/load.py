@@ -2,6 +2,7 @@
 
 from rules.include import Prepare, Read
 from rules.known import Known
+from rules.nearest import rationed
 from rules.parse import Parser
 from rules.review import warnings
 from rules.rule import Rule
@@ -28,10 +29,11 @@ def load(
     files at once.
     """
     parser = Parser(known, zone, read, prepare)
-    parser.named_conditions()
     rules: tuple[Rule, ...] = ()
-    if source is not None:
-        rules = parser.rules(parse(source, file) if isinstance(source, str | bytes) else source)
+    with rationed():
+        parser.named_conditions()
+        if source is not None:
+            rules = parser.rules(parse(source, file) if isinstance(source, str | bytes) else source)
     if parser.problems:
         raise Problems(parser.problems)
     return RuleSet(rules, zone=zone, lists=known.lists if known is not None else None)

@@ -5,18 +5,42 @@ the words stand for.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _FOLD = str.maketrans("", "", "_-. ")
+_MANY = 200
+_left: ContextVar[list[int] | None] = ContextVar("suggestions left", default=None)
+
+
+@contextmanager
+def rationed(count: int = 100) -> Iterator[None]:
+    """Within it only the first ``count`` words are looked for among many.
+
+    That takes a hundredth of a second each, and nobody reads so many suggestions.
+    """
+    token = _left.set([count])
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The member of ``known`` most like ``word``, or None when nothing is like it.
 
-    Letter case, hyphens, underscores and spaces do not count as differences.
+    Letter case, hyphens, underscores and spaces do not count as differences.  None, too, when
+    those are used up that are `rationed`.
     """
+    words = tuple(known)
+    left = _left.get()
+    if left is not None and len(words) > _MANY:
+        if not left[0]:
+            return None
+        left[0] -= 1
     folded: dict[str, str] = {}
-    for candidate in known:
+    for candidate in words:
         folded.setdefault(_fold(candidate), candidate)
     typed = _fold(word)
     close = difflib.get_close_matches(typed, _worth_a_look(typed, folded), n=1, cutoff=0.7)

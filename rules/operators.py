@@ -21,6 +21,7 @@ from rules.pattern import (
     Listed,
     Pattern,
     Regex,
+    is_glob,
 )
 from rules.refusal import Refusal
 from rules.rule import AllOf, Condition, Count, Has, Match, Not, SameAs, Subject
@@ -93,8 +94,8 @@ class Operand:
             return self._none_of(self._short(node, text[2:].strip(), "!="))
         return self._any_of(self._short(node, text))
 
-    def _each(self, node: Node, negation: bool) -> tuple[Pattern, ...]:
-        """The short forms of a list, or of the one that stands alone."""
+    def _each(self, node: Node, negation: bool, literal: bool = False) -> tuple[Pattern, ...]:
+        """The short forms of a list, or of the one that stands alone; ``literal``: no globs."""
         found: list[Pattern] = []
         for item in node.items if isinstance(node, SequenceNode) else (node,):
             if not isinstance(item, ScalarNode):
@@ -105,6 +106,10 @@ class Operand:
                 rest = item.text.strip()[2:].strip()
                 fix = "leave the != out: 'not' means it" if negation else f"write {{not: [{rest}]}}"
                 self.report(item, f"{item.shown} cannot stand in a list of alternatives", fix)
+            elif literal and is_glob(item.text):
+                message = f"{self.where} {item.shown}: 'equals' takes a * or ? for itself"
+                fix = f'for a glob write {self.where}: "{item.text.strip()}"'
+                self.report(item, message, fix)
             else:
                 found.extend(self._short(item, item.text.strip()))
         return tuple(found)
@@ -175,7 +180,7 @@ class Operand:
     def _operator(self, name: str, node: Node, fold: bool) -> Condition | None:
         match name:
             case "equals" if isinstance(self.subject, str) and not self.values.takes("glob"):
-                return self._any_of(self._each(node, negation=False))
+                return self._any_of(self._each(node, negation=False, literal=True))
             case "not":
                 return self._none_of(self._folding(self._each(node, negation=True), node, fold))
             case "less" | "at_most" | "more" | "at_least":

@@ -9,21 +9,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rules.actions import (
+    GROUPS,
     Targets,
     called,
     check_keys,
     disabled,
+    meant,
     reason,
     tags,
     text_of,
     valid,
 )
+from rules.bounds import MAX_ALL_LEAVES, MAX_NAME, unfit
+from rules.codes import never
 from rules.conditions import ConditionParser
 from rules.include import Includer, Prepare, Read
 from rules.known import Known
 from rules.nearest import did_you_mean, nearest
 from rules.pattern import Exact, Glob, glob_matcher
-from rules.rule import AllOf, Match, Rule, Send, leaves_of
+from rules.rule import AllOf, AnyOf, Condition, Match, Named, Not, Rule, Send, leaves_of
 from rules.sending import Sending
 from rules.source import MappingNode, Node, Problem, ScalarNode, SequenceNode, kind
 
@@ -62,6 +66,7 @@ class Parser:
     _targets: Targets = field(init=False)
     _sending: Sending = field(init=False)
     _labels: dict[str, None] = field(default_factory=dict)
+    _leaves: int = 0
 
     def __post_init__(self) -> None:
         self.conditions = ConditionParser(self.known, self._report, self.zone)
@@ -100,8 +105,10 @@ class Parser:
 
     def named_conditions(self) -> None:
         """Reads every condition of ``conditions:``, so that mistakes in unused ones are found."""
-        for name in self.known.conditions if self.known is not None else ():
-            self.conditions.named(name)
+        for name, node in self.known.conditions.items() if self.known is not None else ():
+            condition = self.conditions.named(name)
+            if condition is not None:
+                self._check_denied(condition, node)
 
     def _report(self, node: Node, message: str, fix: str = "") -> None:
         self.problems.append(node.problem(message, fix))
@@ -118,6 +125,8 @@ class Parser:
         if (when := given.get("when")) is not None:
             condition = self.conditions.mapping(when, "when")
             self._check_labels(condition, when)
+            self._check_denied(condition, when)
+            self._check_size(condition, when, name)
         start, until = None, None
         if (validity := given.get("valid")) is not None:
             start, until = valid(validity, self.zone, self._report)
@@ -148,6 +157,9 @@ class Parser:
         if text is None:
             self._report(value, f"name must be text, not {kind(value)}")
             return default
+        if (what := unfit(text, MAX_NAME)) is not None:
+            self._report(value, f"the name of {default} {what[0]}", what[1])
+            return default
         return text
 
     def _final(self, node: Node | None) -> bool:
@@ -169,15 +181,35 @@ class Parser:
             )
         if "send" in node.entries and given and given[0] != "to":
             self._report(node.key("send"), "'send' goes with 'to'", "nothing is sent here")
-        meant = {nearest(key, RULE_KEYS) for key in node.entries if key not in RULE_KEYS}
-        if not given and "tag" not in node.entries and not meant & {*ENDS, "tag"}:
+        unknown = [key for key in node.entries if key not in RULE_KEYS]
+        words = {meant(key, RULE_KEYS) or nearest(key, RULE_KEYS) for key in unknown}
+        words |= {"to" for key in unknown if key in GROUPS}
+        if not given and "tag" not in node.entries and not words & {*ENDS, "tag"}:
             self._report(
                 node,
                 f"{called(name)} does nothing",
                 "say where it sends with 'to', or give it 'discard', 'hold' or 'tag'",
             )
-        elif not given and "send" in node.entries and "to" not in meant:
+        elif not given and "send" in node.entries and "to" not in words:
             self._report(node.key("send"), "'send' goes with 'to'", "say where it sends")
+
+    def _check_size(self, condition: AllOf, when: Node, name: str) -> None:
+        size = self.conditions.size(condition)
+        before, self._leaves = self._leaves, self._leaves + size.leaves
+        what, fix = size.too_much
+        if what:
+            self._report(when, f"{called(name)} {what}", fix)
+        elif before <= MAX_ALL_LEAVES < self._leaves:
+            what = f"more than {MAX_ALL_LEAVES} comparisons in all rules up to here"
+            fix = "named conditions count wherever they are used: use lists, or fewer rules"
+            self._report(when, what, fix)
+
+    def _check_denied(self, condition: Condition, place: Node) -> None:
+        """What no value can be keeps a negation always true: what was to be kept back is sent."""
+        for leaf in dict.fromkeys(_denied(condition, False)):
+            for text, what, fix in never(leaf):
+                at = next(_written(place, text), place)
+                self._report(at, f"under a negation, {what}; so it holds for every value", fix)
 
     def _check_labels(self, condition: AllOf, when: Node) -> None:
         """A label that no earlier rule gives is a typo, and its condition never holds."""
@@ -196,6 +228,35 @@ class Parser:
                     fix = did_you_mean(pattern.text, self._labels)
                     message = f"no rule before this one gives the label {pattern.text!r}"
                     self._report(place, message, fix)
+
+
+def _denied(condition: Condition, denied: bool) -> Iterator[Match]:
+    """The comparisons that must not hold; those inside a named condition are its own matter
+    unless the name itself is denied."""
+    match condition:
+        case AllOf(conditions) | AnyOf(conditions):
+            for inner in conditions:
+                yield from _denied(inner, denied)
+        case Not(inner):
+            yield from _denied(inner, not denied)
+        case Named(_, inner) if denied:
+            yield from _denied(inner, denied)
+        case Match() if denied:
+            yield condition
+
+
+def _written(node: Node, text: str) -> Iterator[ScalarNode]:
+    """Where ``text`` stands as a value, with an operator before it or without."""
+    match node:
+        case SequenceNode(items=items):
+            for item in items:
+                yield from _written(item, text)
+        case MappingNode(entries=entries):
+            for _, value in entries.values():
+                yield from _written(value, text)
+        case ScalarNode(text=written):
+            if written.strip().lstrip("!= ").strip("/") == text:
+                yield node
 
 
 def _scalars(node: Node, key: str, text: str) -> Iterator[Node]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from rules.regex import searcher
-from rules.values import Kind, Lens, Scalar, fold, name_group, name_groups, padded
+from rules.values import Kind, Lens, Scalar, composed, fold, name_group, name_groups, padded
 
 Matcher: TypeAlias = Callable[[str], bool]
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -112,7 +112,7 @@ Pattern: TypeAlias = Textual | Interval | Listed
 
 def canonical_pattern(pattern: Pattern) -> list[object]:
     """What a version is computed from."""
-    if isinstance(pattern, Name) and not isinstance(pattern.pattern, Regex):
+    if isinstance(pattern, Name) and isinstance(pattern.pattern, Exact | Glob):
         inner = pattern.pattern
         return ["name", type(inner).__name__.lower(), "=".join(name_groups(inner.text))]
     return _canonical(pattern)
@@ -166,8 +166,8 @@ def _affix(where: str, text: str) -> Matcher:
 
 def _name_matcher(pattern: Exact | Glob | Affix | Regex) -> Matcher:
     if isinstance(pattern, Regex):
-        found = searcher(pattern.text, ignore_case=True)
-        return lambda value: any(found(group.rstrip("^ ")) for group in value.split("="))
+        found = searcher(composed(pattern.text), ignore_case=True)
+        return lambda value: any(found(composed(group.rstrip("^ "))) for group in value.split("="))
     if isinstance(pattern, Affix):
         # Spaces at the ends may be what is looked for: the text is not trimmed as a name is.
         part = _affix(pattern.where, fold(pattern.text))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rules.attributes import Attribute, label_of, vr_of
+from rules.codes import oddities, unlikely
 from rules.logic import Part, implies, impossible, manageable, parts_of, subject_of
 from rules.pattern import Interval
 from rules.rule import Match, Rule, leaves_of
@@ -17,7 +18,8 @@ from rules.values import KINDS
 
 
 def warnings(rules: RuleSet, file: str, now: float | None = None) -> Iterator[Problem]:
-    """Of each rule the first thing that keeps it from ever doing anything, and odd comparisons.
+    """Of each rule the first thing that keeps it from ever doing anything, and odd comparisons,
+    those with text that no value can be among them.
 
     ``file`` is the place of rules that do not know their own; with ``now`` (seconds since the
     epoch) also those whose time is over.  Disabled rules are not looked at.
@@ -35,7 +37,7 @@ def warnings(rules: RuleSet, file: str, now: float | None = None) -> Iterator[Pr
         seen = _Seen(rule, parts, mask)
         if (found := _never(seen, before, now)) is not None:
             yield _at(rule, file, *found)
-        for text in _odd(rule):
+        for text in (*_odd(rule), *_unlikely(rule)):
             yield _at(rule, file, *text)
         if parts or not rule.condition.conditions:
             before.append(seen)
@@ -116,6 +118,17 @@ def _never(seen: _Seen, before: Sequence[_Seen], now: float | None) -> tuple[str
 def _other(rule: Rule, beside: Rule) -> tuple[str, str]:
     where = f"line {rule.line}" if rule.file == beside.file else f"{rule.file}:{rule.line}"
     return f"rule {rule.name!r}", where
+
+
+def _unlikely(rule: Rule) -> Iterator[tuple[str, str]]:
+    """Text that no value can be: the condition would silently never hold."""
+    found = (
+        each
+        for leaf in leaves_of(rule.condition)
+        for each in (*(unlikely(leaf) if isinstance(leaf, Match) else ()), *oddities(leaf))
+    )
+    for what, fix in dict.fromkeys(found):
+        yield f"rule {rule.name!r}: {what}", fix
 
 
 def _odd(rule: Rule) -> Iterator[tuple[str, str]]:

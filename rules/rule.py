@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from rules.attributes import Attribute, Private
-from rules.pattern import Pattern, canonical_pattern
+from rules.attributes import Attribute, Key, Private, vr_of
+from rules.pattern import Interval, Pattern, canonical_pattern
+from rules.values import KINDS
 from rules.window import Windows
 
 Fact: TypeAlias = Literal[
@@ -212,13 +213,47 @@ def attributes_of(condition: Condition) -> Iterator[Attribute]:
                 yield subject
 
 
-def version_of(rules: Iterable[Rule]) -> str:
+def compared_in(condition: Condition) -> Iterator[Key]:
+    """The attributes whose values a condition looks at, which is more than whether they are
+    there."""
+    for leaf in leaves_of(condition):
+        if not (isinstance(leaf, Has) and leaf.extent in ("present", "absent")):
+            for attribute in attributes_of(leaf):
+                yield attribute.key
+
+
+def version_of(rules: Iterable[Rule], zone: str = "UTC") -> str:
     """Twelve hexadecimal digits of the SHA-256 of the rules' meaning.
 
-    The same for two files that differ in comments, quoting or the order of keys in ``when``.
+    The same for two files that differ in comments, quoting or the order of keys in ``when``, and
+    in the time zone where no rule depends on it.
     """
-    text = json.dumps([_canonical_rule(rule) for rule in rules], separators=(",", ":"))
+    rules = tuple(rules)
+    meaning: list[object] = [_canonical_rule(rule) for rule in rules]
+    if any(map(_depends_on_zone, rules)):
+        meaning.append(["zone", zone])
+    text = json.dumps(meaning, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _depends_on_zone(rule: Rule) -> bool:
+    """Whether the rules' time zone has a part in what it takes; windows have their own."""
+    if any(when is not None and when.tzinfo is None for when in (rule.valid_from, rule.until)):
+        return True
+    for leaf in leaves_of(rule.condition):
+        # A DT without an offset is read in the zone, wherever it is compared.
+        if any(_is_moment(attribute) for attribute in attributes_of(leaf)):
+            return True
+        if isinstance(leaf, Match) and any(
+            isinstance(p, Interval) and (p.relative or p.kind == "moment") for p in leaf.patterns
+        ):
+            return True
+    return False
+
+
+def _is_moment(attribute: Attribute) -> bool:
+    step = attribute.path[-1]
+    return isinstance(step, int) and KINDS.get(vr_of(step)) == "moment"
 
 
 def _canonical_rule(rule: Rule) -> list[object]:

@@ -7,7 +7,7 @@ and in words; a test holds the two together.
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, tzinfo
 
-from rules.attributes import Key
+from rules.attributes import Key, label_of_key
 from rules.balance import attributes_for, drawn
 from rules.compile import Moment, Setting, Test, compile_condition
 from rules.decision import Decision, Disposition, Facts, Route
@@ -21,6 +21,7 @@ from rules.rule import (
     Rule,
     Target,
     attributes_of,
+    compared_in,
     leaves_of,
     version_of,
 )
@@ -51,11 +52,12 @@ class RuleSet:
         self.rules = tuple(rules)
         self.zone = zone
         self.lists = dict(lists or {})
-        self.version = version_of(self.rules)
+        self.version = version_of(self.rules, zone)
         active = [rule for rule in self.rules if rule.disabled is None]
         self.tags: frozenset[Key] = frozenset(key for rule in active for key in _keys_of(rule))
         self.destinations = frozenset(name for rule in self.rules for name in rule.destinations)
         self.list_names = frozenset(name for rule in active for name in _lists_of(rule))
+        self._compared = frozenset(key for rule in active for key in compared_in(rule.condition))
         self._zone = zone_of(zone)
         self._actions = [_Action(rule) for rule in self.rules]
         self._hold = Decision("hold", (), NO_RULE, self.version)
@@ -84,8 +86,10 @@ class RuleSet:
 
         In order, each rule that holds gives its labels and adds its routes, until one is final.  A
         discard or a hold counts, and ends the matter, only while there are no routes.  What
-        nothing routes is held.
+        nothing routes is held, and so is what no rule can judge (`unfit`).
         """
+        if facts.too_large and (reason := self.unfit(facts)):
+            return Decision("hold", (), reason, self.version)
         routes: dict[str, Route] = {}
         moment = Moment(facts.received_at, self._zone)
         labels = moment.labels
@@ -109,6 +113,18 @@ class RuleSet:
         if matched:
             return Decision("hold", (), NO_ROUTE, self.version, tuple(labels))
         return self._hold
+
+    def unfit(self, facts: Facts) -> str:
+        """Why the rules cannot judge an instance; "" when they can.
+
+        What is too large has no values here: a `not` would hold for it, and let go what it is
+        there to keep.
+        """
+        if not (keys := facts.too_large & self._compared):
+            return ""
+        first, *others = sorted(map(label_of_key, keys))
+        more = f" (and {len(others)} more)" if others else ""
+        return f"{first}{more}, which rules look at, is too large to be compared"
 
     def _draw(self, number: int, facts: Facts, routes: dict[str, Route]) -> None:
         """The targets of a rule of which one at least shares its load, in order."""

@@ -24,7 +24,11 @@ _TRUE = frozenset({"true", "yes", "on"})
 _FALSE = frozenset({"false", "no", "off"})
 _ESCAPE = re.compile(r"\\U([0-9A-Fa-f]{8})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLAIN_TAGS = frozenset({"!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))})
+_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
+_QUOTE = "put the value in quotes"
+_CURLY = "\u201c\u201d\u201e\u2018\u2019\u201a"
+CURLY_FIX = "its curly quotes are letters to YAML: write straight ones, \" or '"
+"""What mends a value that a word processor put in quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,11 @@ class ScalarNode(_Placed):
     quoted: bool = False
     written: str = ""
 
+    def problem(self, message: str, fix: str = "") -> Problem:
+        """A problem at this place; curly quotes around the value are what is to be mended."""
+        fix = CURLY_FIX if curly(self.written) else fix
+        return Problem(self.file, self.line, self.column, message, fix)
+
     @property
     def is_null(self) -> bool:
         """Left empty, or one of YAML's words for nothing without quotes."""
@@ -117,6 +126,11 @@ class MappingNode(_Placed):
 
     def key(self, key: str) -> ScalarNode:
         return self.entries[key][0]
+
+
+def curly(text: str) -> bool:
+    """Whether a text begins or ends with a quote as word processors make them."""
+    return text.strip()[:1] in tuple(_CURLY) or text.strip()[-1:] in tuple(_CURLY)
 
 
 Node: TypeAlias = ScalarNode | SequenceNode | MappingNode
@@ -182,27 +196,74 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         column = error.position - text.rfind("\n", 0, error.position)
         return Problem(file, line, column, "a control character that YAML does not allow")
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    opened = getattr(error, "context_mark", None) or mark
     what = getattr(error, "problem", None) or str(error)
+    context = getattr(error, "context", None) or ""
+    if mark is None or opened is None:
+        return Problem(file, 0, 0, what)
+    if (slip := _slip(what, context, text, mark.line, mark.column, opened.line)) is not None:
+        return Problem(file, *slip)
     fix = ""
     if "'\\t'" in what:
         what, fix = "a tab where YAML wants spaces", "indent with spaces"
+    elif "block scalar" in context:
+        mark, what, fix = opened, f"a value that begins with {_at(text, opened.index)}", _QUOTE
+    elif context in ("while scanning a tag", "while parsing a tag"):
+        mark, what, fix = opened, "a value that begins with !", _QUOTE
     elif "mapping values are not allowed" in what:
         fix = "put the value in quotes if it contains ': ', or check the indentation"
     elif "expected <block end>" in what:
         fix = "check the indentation of this line against the ones above"
-    elif what.endswith("but got '{'") and mark and text[mark.index - 1 : mark.index] == "$":
+        if text[text.rfind("\n", 0, mark.index) + 1 : mark.index].strip():
+            what, fix = "more text after the end of a value", "put the whole value in quotes"
+    elif what.endswith("but got '{'") and text[mark.index - 1 : mark.index] == "$":
         what, fix = "braces in braces", 'inside braces or brackets "${...}" stands in quotes'
     elif what.endswith("but got '<stream end>'") or "unexpected end of stream" in what:
-        mark = getattr(error, "context_mark", None) or mark
-        what, fix = "what is opened here is not closed", "add the bracket or quote"
+        mark, what, fix = opened, "what is opened here is not closed", "add the bracket or quote"
+    elif what.startswith("expected ',' or") and opened.line < mark.line:
+        mark, what = opened, "what is opened here is not closed"
+        fix = "add the bracket, or put the value in quotes"
     elif "expected alphabetic or numeric character" in what:
-        mark = getattr(error, "context_mark", None) or mark
-        what, fix = "* and & begin aliases and anchors", "put the value in quotes"
+        mark, what, fix = opened, "* and & begin aliases and anchors", _QUOTE
     elif "cannot start any token" in what or "alias" in what:
-        fix = "put the value in quotes"
-    if mark is None:
-        return Problem(file, 0, 0, what, fix)
+        fix = _QUOTE
     return Problem(file, mark.line + 1, mark.column + 1, what, fix)
+
+
+def _at(text: str, index: int) -> str:
+    return text[index : index + 1]
+
+
+_BARE = re.compile(r"(?P<before>\s*(?:- +)?)(?P<key>[A-Za-z_]\w*)(?P<rest>(?: [^:#]*)?)")
+
+
+def _slip(
+    what: str, context: str, text: str, line: int, column: int, opened: int
+) -> tuple[int, int, str, str] | None:
+    """A colon left out, or a dash too many: the parser stumbles in a later line."""
+    lines = text.splitlines()
+    if "expected ':'" in what or "mapping values are not allowed" in what:
+        # The key is in the line where the simple key began, or the one above.
+        for number in range(min(line, len(lines) - 1), max(min(opened, line - 1), 0) - 1, -1):
+            bare = _BARE.fullmatch(lines[number].rstrip())
+            if bare is not None and ("expected ':'" in what or not bare["rest"]):
+                key = bare["key"]
+                fix = f"write {key}:{bare['rest']}"
+                where = len(bare["before"]) + 1
+                return number + 1, where, f"a colon is missing after {key!r}", fix
+    if "expected <block end>" in what and line:
+        above = next((each for each in reversed(lines[:line]) if each.strip()), "")
+        here = lines[line] if line < len(lines) else ""
+        dashed, dash = (each.lstrip().startswith("- ") for each in (here, above))
+        if dashed != dash and _indent(here) == _indent(above) == column:
+            which = line + 1 if dashed else line
+            fix = "drop the dash, or give every line here one"
+            return which, column + 1, "a list and a mapping in one place", fix
+    return None
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _number_problem(error: Exception, text: str, file: str) -> Problem:
@@ -253,7 +314,8 @@ class _Composer:
         self._add(event, 1)
         tag = getattr(event, "tag", None)
         if tag is not None and tag not in _PLAIN_TAGS:
-            self.problems.append(self._place(event).problem(f"the tag {tag!r} is not allowed"))
+            fix = "put the value in quotes if it begins with !" if tag.startswith("!") else ""
+            self.problems.append(self._place(event).problem(f"the tag {tag!r} is not allowed", fix))
         node: Node
         if isinstance(event, yaml.MappingStartEvent):
             node = self._mapping(event, depth)
@@ -292,6 +354,9 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent) -> ScalarNode:
         place = self._place(event)
         quoted = event.style is not None or event.tag is not None
+        if event.anchor is not None and not quoted and event.value in _NULLS:
+            message = f"&{event.anchor} is an anchor with no value behind it"
+            self.problems.append(place.problem(message, "put a value that starts with & in quotes"))
         if half := _SURROGATE.search(event.value):
             # It has no encoding: in a rule's name it would fail every record that names the rule.
             self.problems.append(

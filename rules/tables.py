@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
 
 from rules.attributes import Attribute
-from rules.compile import Moment, Setting, keys, listed_keys, scalar_reader, values_of
+from rules.compile import FEW, Moment, Setting, keys, listed_keys, scalar_reader, values_of
 from rules.decision import Facts
 from rules.intervals import Pieces, edges
 from rules.pattern import (
@@ -170,6 +170,8 @@ class Table:
     def satisfied(self, candidates: int, values: Sequence[str], moment: Moment) -> int:
         """The rules, at least those of ``candidates``, of which a pattern matches a value."""
         found = 0
+        if len(values) > FEW:
+            values = tuple(dict.fromkeys(values))
         for value in values:
             found |= self.exact.get(value, 0)
         if self.plain:

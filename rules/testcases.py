@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from rules.actions import GROUPS, called, check_keys, text_of
 from rules.attributes import SINGLE_TEXT, Attribute, Key, keywords, vr_of
+from rules.codes import never
 from rules.decision import Facts
 from rules.nearest import did_you_mean, nearest
-from rules.pattern import Interval, parse_address
+from rules.pattern import Exact, Interval, parse_address
 from rules.refusal import Refusal
 from rules.rule import After, Match, Mode, Received, Rule, leaves_of
 from rules.sending import PRIORITIES
@@ -82,6 +83,7 @@ class Case:
 class Names:
     """What the configuration under test defines.
 
+    ``unknown_caller`` tells of an AE title whether rules ask for the address behind it.
     ``identify`` names the remote that calls by an AE title from an address, as the gateway would;
     ``called_ae`` is what is called where a case does not say so.
     """
@@ -93,6 +95,7 @@ class Names:
     zone: str = "UTC"
     called_ae: str = ""
     identify: Callable[[str, str], str] = field(default=lambda calling_ae, source: "")
+    unknown_caller: Callable[[str], bool] = field(default=lambda calling_ae: False)
 
 
 def rules_file(node: Node) -> ScalarNode | None:
@@ -186,6 +189,11 @@ class _Parser:
             rule = called(self._timed.name)
             message = f"case {name!r} does not say when, but {rule} looks at the time"
             self._report(where, message, "add 'received: 2026-11-21T12:00' to its 'given'")
+        if not given.facts.keys() & {"source", "remote"} and self._under.unknown_caller(
+            given.facts.get("calling_ae", "")
+        ):
+            message = f"case {name!r} does not say which address it comes from, but rules ask"
+            self._report(where, message, "add 'source: 10.0.0.7' or 'remote: NAME' to its 'given'")
         expect = node.get("expect")
         if expect is None:
             if unknown:
@@ -287,6 +295,9 @@ class _Parser:
                 self._report(item, f"{item.shown} is not the value of a date", fix)
             elif "\\" in item.text and vr not in SINGLE_TEXT:
                 self._report(item, f"{item.shown} has a backslash", "several values are a list")
+            elif what := next(never(Match(attribute, (Exact(item.text.strip(" ")),))), None):
+                message = f"no data set has {item.shown}: {what[1].rpartition(': ')[2]}"
+                self._report(item, message, f"write {item.text.upper()}" if what[2] else "")
             else:
                 found.append(item.text)
         return tuple(found)

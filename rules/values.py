@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Literal, TypeAlias
+from unicodedata import normalize
 
 Kind: TypeAlias = Literal["number", "date", "time", "moment", "age"]
 """What can be ordered.  ``moment`` is a date with a time (DT)."""
@@ -30,8 +31,12 @@ KINDS: dict[str, Kind] = {
 }
 """Kind of the value representations whose values are ordered."""
 
+CACHED = 256
+"""Characters of the longest value for which an answer is kept in memory."""
 DAY = 86_400_000_000
 """Microseconds."""
+# Composing takes the square of the length of what is hostile; a name has 64 characters a group.
+_COMPOSED = 1000
 _NUMBER = re.compile(
     r"[+-]?(?:[0-9]{1,64}(?:\.[0-9]{0,64})?|\.[0-9]{1,64})(?:[Ee][+-]?[0-9]{1,3})?"
 )
@@ -144,22 +149,39 @@ def reckoned(day: int, years: int, days: int) -> int:
     return min(max(moved.toordinal() + days, 1), date.max.toordinal())
 
 
+def composed(text: str) -> str:
+    """Text in Unicode's composed form (NFC), so that an é is one however it was typed."""
+    if text.isascii() or len(text) > _COMPOSED:
+        return text
+    return normalize("NFC", text)
+
+
 def fold(text: str) -> str:
-    """Text without its letter case."""
-    return text if text.isascii() and text.isdigit() else text.casefold()
+    """Text without its letter case, composed."""
+    if text.isascii():
+        return text if text.isdigit() else text.lower()
+    # Composed last: the folded form of a composed character may be none.
+    return composed(text.casefold())
 
 
-@lru_cache(maxsize=4096)
 def name_groups(value: str) -> tuple[str, ...]:
     """The component groups of a person name (PS3.5 §6.2.1), each as `name_group`, empty ones too:
     alphabetic, ideographic, phonetic."""
+    # What a sender may make as long as it likes is not kept.
+    return cached_groups(value) if len(value) <= CACHED else _groups(value)
+
+
+def _groups(value: str) -> tuple[str, ...]:
     return tuple(name_group(group) for group in value.split("="))
+
+
+cached_groups = lru_cache(maxsize=4096)(_groups)
 
 
 def name_group(group: str) -> str:
     """A component group as PS3.4 §C.2.2.2.1 compares it: letter case, spaces around components
     and empty components at the end do not count."""
-    components = [part.strip() for part in group.casefold().split("^")]
+    components = [part.strip() for part in fold(group).split("^")]
     while components and not components[-1]:
         components.pop()
     return "^".join(components)

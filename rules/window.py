@@ -20,6 +20,13 @@ _HORIZON = 22
 daylight saving leaves out."""
 _EXAMPLE = 'write "mon-fri 18:00-07:00", or "18:00-07:00" for every day'
 _SPAN = re.compile(r"(?:(?P<days>[A-Za-z][A-Za-z,\s-]*?)\s+)?(?P<start>[^\s-]+)\s*-\s*(?P<end>\S+)")
+_OVER_DAYS = re.compile(
+    r"(?P<first>[A-Za-z]{3,9})\s+(?P<start>[0-9:]+)\s*-\s*(?P<last>[A-Za-z]{3,9})\s+(?P<end>[0-9:]+)"
+)
+"""From an hour of one day to one of another, as a calendar has it."""
+_PARTS = re.compile(r"(?:[A-Za-z][A-Za-z,\s-]*\s)?[0-9]{1,2}:[0-9]{2}\s*-\s*[0-9]{1,2}:[0-9]{2}")
+_LOOKED_AT = 1000
+"""Characters of a text that is no window in which several are looked for."""
 _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})")
 
 
@@ -156,7 +163,12 @@ def parse_windows(texts: Iterable[str], zone: str) -> Windows:
 def parse_span(text: str) -> Span:
     """One window; raises ValueError (message, fix)."""
     plain = text.strip().replace("–", "-")  # what word processors make of a hyphen
+    if (over := _OVER_DAYS.fullmatch(plain)) is not None:
+        raise ValueError(f"{text!r}: windows are per day", _per_day(over, text))
     match = _SPAN.fullmatch(plain)
+    if match is None and len(parts := _PARTS.findall(plain[:_LOOKED_AT])) > 1:
+        quoted = ", ".join(f'"{part.strip()}"' for part in parts)
+        raise ValueError(f"{text!r} is more than one window", f"write a list: [{quoted}]")
     if match is None:
         raise ValueError(f"{text!r} is not a window of time", _EXAMPLE)
     start = _minute(match["start"], text)
@@ -171,6 +183,25 @@ def parse_span(text: str) -> Span:
         end = 1440
     days = match["days"]
     return Span(_days(days, text) if days else _EVERY_DAY, start, end)
+
+
+def _per_day(over: re.Match[str], text: str) -> str:
+    """The windows of single days that make up one over several."""
+    first, last = _day(over["first"], text), _day(over["last"], text)
+    start, end = _minute(over["start"], text), _minute(over["end"], text)
+    names = [day[:3] for day in _DAYS]
+    if (last - first) % 7 == 0:
+        return f'write "{names[first]} {over["start"]}-{over["end"]}"'
+    windows = []
+    whole = first if start == 0 else (first + 1) % 7
+    if start:
+        windows.append(f'"{names[first]} {over["start"]}-24:00"')
+    if (days := (last - whole) % 7) > 0:
+        span = names[whole] if days == 1 else f"{names[whole]}-{names[(last - 1) % 7]}"
+        windows.append(f'"{span} 00:00-24:00"')
+    if end:
+        windows.append(f'"{names[last]} 00:00-{over["end"]}"')
+    return f"write [{', '.join(windows)}]"
 
 
 def _minute(clock: str, text: str) -> int:

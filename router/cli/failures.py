@@ -39,20 +39,26 @@ class Misuse(Failure):
 class ConfigurationRefused(click.ClickException):
     """A configuration with problems, one per line; exit code 2.
 
-    ``texts`` are the files that may be shown with them, by name.
+    ``texts`` are the files that may be shown with them, by name; ``because`` goes before them.
     """
 
     exit_code = MISUSED
 
     def __init__(
-        self, problems: "Sequence[Problem | str]", texts: Mapping[str, bytes] | None = None
+        self,
+        problems: "Sequence[Problem | str]",
+        texts: Mapping[str, bytes] | None = None,
+        because: str = "",
     ) -> None:
         super().__init__(f"{len(problems)} problems in the configuration")
         self.problems = problems
         self.texts = texts or {}
+        self.because = because
 
     def show(self, file: IO[Any] | None = None) -> None:
         """To standard error."""
+        if self.because:
+            click.echo(_printable(self.because), file=file, err=True)
         for problem in self.problems:
             click.echo(_printable(str(problem)), file=file, err=True)
 

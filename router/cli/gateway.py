@@ -137,3 +137,5 @@ def reload(
     if not as_json:
         changes = ", ".join(result["changes"])
         click.echo(f"reloaded; changed: {safe(changes)}" if changes else "reloaded; no changes")
+        for text in result["notes"]:
+            click.echo(f"note: {safe(text)}")

@@ -83,8 +83,10 @@ def data_dir_of(config: Path) -> Path:
     try:
         node = _node_of_data_dir(config)
     except OSError as error:
-        why = f"cannot be read: {error.strerror}"
-        raise Misuse(f"{config} {why}", "say where its versions are with --data-dir DIR") from None
+        fix = "say where its versions are with --data-dir DIR"
+        if isinstance(error, FileNotFoundError):
+            fix = f"is the directory right? --config names the file; or {fix}"
+        raise Misuse(f"{config} cannot be read: {error.strerror}", fix) from None
     if node is None:
         default = Config.model_fields["data_dir"].default
         assert isinstance(default, Path)

@@ -52,6 +52,7 @@ def list_(
     """The queues: how many instances wait for each destination, and for what."""
     with open_desk(config_path, socket_path) as desk:
         queues = [q for q in desk.queues() if destination in (None, q["destination"])]
+        status = desk.status() if desk.running and not as_json else None
     if as_json:
         print_json({"queues": queues})
         return
@@ -64,14 +65,30 @@ def list_(
                 q["instances"],
                 size(q["bytes"]),
                 age(q["oldest_received_at"]),
-                until(q["next_due_at"]),
-                ", ".join(q.get("waits", ())),
+                next_try,
+                "; ".join(why),
             )
             for q in queues
+            for next_try, why in (waiting(q, status),)
             if q["instances"] or q["state"] == "ready"
         ],
         empty="there are no queues: nothing was routed yet",
     )
+
+
+def waiting(queue: Json, status: Json | None) -> tuple[str, list[str]]:
+    """When it is tried next, and why it waits: for a destination that is down the next probe
+    counts, not when its deliveries are due.  ``status`` is None at rest, where nobody knows."""
+    why = [", ".join(queue["waits"])] if queue.get("waits") else []
+    states = {state["name"]: state for state in status["destinations"]} if status else {}
+    if status is None or queue["state"] != "ready" or not queue["instances"]:
+        return until(queue["next_due_at"]), why
+    state = states.get(queue["destination"])
+    if state is None:
+        return "", ["not configured", *why]
+    if state["up"]:
+        return until(queue["next_due_at"]), why
+    return until(state["next_probe_at"], status["now"]), [f"DOWN: {state['reason']}", *why]
 
 
 @queue.command()

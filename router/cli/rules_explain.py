@@ -137,6 +137,11 @@ def _of_files(stage: Stage, path: Path, how: _Given, skipped: list[Skipped]) -> 
     """What can be read; what cannot is told in ``skipped``."""
     if how.calling_ae is None:
         raise Misuse("it is not said who sends it", "use --calling-ae AE")
+    if not how.source and how.remote is None and stage.unknown_caller(how.calling_ae):
+        raise Misuse(
+            f"the remote {how.calling_ae!r} is known by its address, and rules ask for it",
+            "say which address it comes from with --source ADDRESS, or who it is with --remote",
+        )
     now = time.time()
     for file in find([path]):
         if isinstance(file, Skipped):
@@ -161,6 +166,7 @@ def _of_file(stage: Stage, file: DicomFile, how: _Given, now: float) -> _Subject
         transfer_syntax_uid=file.transfer_syntax_uid,
         attributes=scanned.attributes,
         received_at=now if how.moment is None else how.moment,
+        too_large=scanned.too_large,
     )
     return _Subject(str(file.path), facts, scanned.error)
 
@@ -182,7 +188,7 @@ def _of_instance(stage: Stage, number: int, how: _Given) -> _Subject:
             "received_at": how.moment,
         }
         meta = replace(meta, **{k: v for k, v in said.items() if v is not None})  # type: ignore[arg-type]
-        facts = facts_of_record(meta, scanned.attributes, stage.identify)
+        facts = facts_of_record(meta, scanned, stage.identify)
         if how.remote is not None:
             facts = replace(facts, remote=how.remote)
         return _Subject(f"instance {number}", facts, scanned.error)

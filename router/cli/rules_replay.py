@@ -128,10 +128,7 @@ def _print(report: Report, stage: Stage) -> None:
     click.echo(_headline(report, stage))
     for line in _beside(report):
         click.echo(line)
-    if not report.replayed:
-        return
     if report.same == report.replayed:
-        click.echo("nothing would have been other")
         return
     print_table(
         ("destination", ">then", ">now", ">added", ">dropped", ">changed"),
@@ -151,7 +148,8 @@ def _headline(report: Report, stage: Stage) -> str:
     span = f"received from {stage.local(report.oldest)} to {stage.local(report.newest)}"
     other = report.replayed - report.same
     count = plural(report.replayed, "instance")
-    lines = (f"{rules} over {count},", f"{span}:", f"{other} would have been other")
+    found = f"{other} would have been other" if other else "nothing would have been other"
+    lines = (f"{rules} over {count},", f"{span}:", found)
     return "\n".join(map(safe, lines))
 
 

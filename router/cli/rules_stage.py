@@ -16,6 +16,7 @@ from router.net.admission import Admission
 from router.spool.errors import SpoolError
 from router.spool.index_view import IndexView
 from router.spool.look import Lookout
+from rules.rule import Match, leaves_of
 from rules.ruleset import RuleSet
 from rules.window import zone_of
 
@@ -53,6 +54,19 @@ class Stage:
     def identify(self, calling_ae: str, source: str) -> str:
         """The name of the remote that calls so from there; "" for a stranger."""
         return next(iter(self._admission.identify(calling_ae, source)), "")
+
+    def unknown_caller(self, calling_ae: str) -> bool:
+        """Whether the rules ask who or whence a caller is that its AE title alone cannot tell:
+        a remote with `addresses` has it."""
+        return any(
+            remote.ae_title == calling_ae and remote.addresses
+            for remote in self.config.remotes.values()
+        ) and any(
+            isinstance(leaf, Match) and leaf.subject in ("remote", "source")
+            for rule in self.rules.rules
+            if rule.disabled is None
+            for leaf in leaves_of(rule.condition)
+        )
 
     def moment(self, text: str) -> float:
         """A time as it is given to a command, in seconds since the epoch.  Raises Misuse."""

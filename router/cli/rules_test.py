@@ -124,6 +124,7 @@ def _names(stage: Stage) -> Names:
         zone=stage.zone,
         called_ae=stage.called_ae,
         identify=stage.identify,
+        unknown_caller=stage.unknown_caller,
     )
 
 

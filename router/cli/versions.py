@@ -196,7 +196,7 @@ def rollback(
     if not result["applied"]:
         if as_json:
             raise SystemExit(ConfigurationRefused.exit_code)
-        raise ConfigurationRefused(result["problems"])
+        raise ConfigurationRefused(result["problems"], because=_because(keeper.version(version)))
     if as_json:
         return
     for file in result["files"]:
@@ -205,8 +205,17 @@ def rollback(
     if isinstance(keeper, SocketDesk):
         changes = f"; changed: {safe(', '.join(result['changes']))}" if result["changes"] else ""
         click.echo(f"{count} put back, and reloaded{changes}")
+        for text in result["notes"]:
+            click.echo(f"note: {safe(text)}")
     else:
         click.echo(f"{count} put back; no gateway runs: it takes effect when one is started")
+
+
+def _because(version: Json) -> str:
+    """Before problems whose lines are the version's, not those of the file that lies there."""
+    tried = " was refused when it was tried and" if version["outcome"] == "refused" else ""
+    told = f"version {version['number']}{tried} cannot take effect; nothing has changed"
+    return f"{told}; in its files:"
 
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -333,6 +342,7 @@ class _AtRest:
             "problems": [],
             "version": number,
             "files": list(prepared.changed),
+            "notes": [],
         }
 
     def _read(self, overlay: "Overlay") -> "Loaded":

@@ -7,6 +7,7 @@ the file to which the hand must go.
 import ipaddress
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from router.config.explain import dotted
 from router.config.model import Config
@@ -34,6 +35,32 @@ def at(root: Node, *path: str | int) -> Node:
         else:
             break
     return node
+
+
+def misplaced(root: MappingNode) -> tuple[MappingNode, list[Problem]]:
+    """Sections that stand among the remotes, a problem for each; and the file as it was meant.
+
+    A remote may be called like a section: what has an AE title is one.
+    """
+    remotes = root.get("remotes")
+    found = {
+        name: (key, value)
+        for name, (key, value) in (
+            remotes.entries.items() if isinstance(remotes, MappingNode) else ()
+        )
+        if name in Config.model_fields
+        and not (isinstance(value, MappingNode) and "ae_title" in value.entries)
+    }
+    if not found or not isinstance(remotes, MappingNode):
+        return root, []
+    inside = {name: each for name, each in remotes.entries.items() if name not in found}
+    whole = {**found, **root.entries}
+    whole["remotes"] = (root.key("remotes"), replace(remotes, entries=inside))
+    told = [
+        key.problem(f"{name!r} stands among the remotes", "move it left, to where 'remotes' is")
+        for name, (key, _) in found.items()
+    ]
+    return replace(root, entries=whole), told
 
 
 def problems(config: Config, root: Node) -> Iterator[Problem]:

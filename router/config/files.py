@@ -88,18 +88,18 @@ class Files:
 
     def _overlaid(self, pattern: str) -> set[str]:
         """The files of the overlay alone that a glob names."""
-        wanted, base = _expanded(pattern), _real(str(self._directory))
+        parts = _expanded(pattern).parts
+        first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        # What comes before the first star may lead upwards, or through links.
+        directory = self._directory.joinpath(*parts[:first])
+        base = _real(str(directory))
         found = set()
         for path, data in self._overlay.items():
-            if data is None:
+            if data is None or not path.is_relative_to(base):
                 continue
-            if wanted.is_absolute():
-                if _fits(path.parts, wanted.parts):
-                    found.add(str(path))
-            elif path.is_relative_to(base) and _fits(
-                (inner := path.relative_to(base)).parts, wanted.parts
-            ):
-                found.add(str(self._directory / inner))
+            inner = path.relative_to(base)
+            if _fits(inner.parts, parts[first:]):
+                found.add(str(directory / inner))
         return found
 
     def _read(self, name: str, limit: int) -> bytes:

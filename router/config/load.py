@@ -117,6 +117,8 @@ def _loads(data: bytes, file: str, files: Files, env: Mapping[str, str], now: fl
     if not isinstance(root, MappingNode):
         problem = root.problem(f"the file must be a mapping, not {kind(root)}")
         raise Problems([*problems, problem])
+    root, misplaced = checks.misplaced(root)
+    problems += misplaced
     # A section whose every line is commented out is a section left to its defaults.
     entries = {k: e for k, e in root.entries.items() if not _is_null(e[1])}
     around = survey(replace(root, entries=entries), files, env)

@@ -3,6 +3,7 @@
 Owns the words about what `rules.parse` reads; names and limits come from there.
 """
 
+from router.dicom.values import MANY_PARTS
 from rules.actions import MAX_WEIGHT, TAG
 from rules.rule import FACTS, Send
 from rules.sending import MAX_PRIORITY, PRIORITIES
@@ -75,7 +76,7 @@ A list may mix names and such mappings. Within a rule no remote is named twice.
 | `after` | `at-once` (the default), `study-complete` or `series-complete`: wait until the \
 study or series is there. |
 | `quiet` | It is complete when nothing of it came for this long ({quiet} by default) and no open \
-association has sent to it. |
+association has sent to it; one that stays open holds it for `quiet` and `wait` in all. |
 | `expect` | `expect: pacs`, or `{{archive: pacs, wait: 30m}}`: with `study-complete`, ask that \
 archive how many instances the study has, and wait for them, `wait` at the most ({wait} by \
 default). |
@@ -127,6 +128,12 @@ case does not count |
 instance is received |
 | `"= a*b"` | the text behind the equals sign, whatever is in it |
 
+A private attribute, and one that the dictionary of PS3.6 does not have, is compared as text by \
+all but the comparisons and `between`: `1.50` is not `1.5` there, and `">= 1.5"` holds for both.
+
+Of an attribute with more than {parts} different values, or with values longer than 64 KiB, none \
+is compared: an instance in which an active rule looks at one is held, and the reason names it.
+
 Or a mapping of operators, all of which must hold:
 
 | operator | holds when |
@@ -170,5 +177,6 @@ def rules_section() -> str:
         limit=MAX_PRIORITY,
         subjects="\n".join(f"| `{fact}` | {_SUBJECTS[fact]} |" for fact in FACTS),
         steps=MAX_STEPS,
+        parts=MANY_PARTS,
         short=", ".join(f"`{name}`" for name in SHORT_NAMES),
     )

@@ -9,7 +9,11 @@ it must be found before any configuration is read.  Must not know what the files
 2. The journal, with old and new contents, is made durable.  From here on it will be done.
 3. Each file is replaced by a rename.  If one cannot be, the journal is made to say that the old
    contents count, and they are put back.
-4. The journal is removed.
+4. The journal is made to say that it is done, and is removed.
+
+A journal may outlive the work: the disk failed at the very end.  What it would put in place of a
+file is therefore put there only while that file is the very one that was there, not one with the
+same contents that somebody wrote since.
 """
 
 import base64
@@ -21,11 +25,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from router.config import durable
 
-State: TypeAlias = Literal["preparing", "going on", "going back"]
+State: TypeAlias = Literal["preparing", "going on", "going back", "done"]
+
+Identity: TypeAlias = tuple[int, int]
+"""Inode and time of the last change of contents (ns): what tells a file from a later one with the
+same contents.  A rename keeps both."""
 
 _FIXES = {
     errno.EROFS: "its file system is read-only: change the files where they come from",
@@ -51,13 +59,19 @@ class RestoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One file: what lies there and what shall, None being no file; its rights and whose it is."""
+    """One file: what lies there and what shall, None being no file; its rights and whose it is.
+
+    ``was`` is the file that lies there, ``becomes`` the one that waits to replace it; None while
+    that is not known, and for no file.
+    """
 
     path: Path
     old: bytes | None
     new: bytes | None
     mode: int
     owner: durable.Owner
+    was: Identity | None = None
+    becomes: Identity | None = None
 
     @property
     def beside(self) -> Path:
@@ -67,12 +81,27 @@ class Step:
 
 def read(path: Path) -> bytes | None:
     """What lies there, None for no file.  Raises RestoreError."""
+    return _readable(path)[0]
+
+
+def _readable(path: Path) -> tuple[bytes | None, Identity | None]:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+        return _found(path)
     except OSError as error:
         raise RestoreError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _found(path: Path) -> tuple[bytes | None, Identity | None]:
+    """What lies there, and which file it is.  Raises OSError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(), _identity(os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return None, None
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_ino, status.st_mtime_ns
 
 
 def steps_to(wanted: Sequence[tuple[Path, bytes | None]], config: Path) -> tuple[Step, ...]:
@@ -99,7 +128,7 @@ def _rights(path: Path, model: Path) -> tuple[int, durable.Owner]:
 
 def reverse(steps: Sequence[Step]) -> tuple[Step, ...]:
     """What takes them back."""
-    return tuple(replace(step, old=step.new, new=step.old) for step in steps)
+    return tuple(replace(s, old=s.new, new=s.old, was=s.becomes, becomes=s.was) for s in steps)
 
 
 def restore(config: Path, steps: Sequence[Step]) -> None:
@@ -113,8 +142,7 @@ def restore(config: Path, steps: Sequence[Step]) -> None:
                 "a restoring that was broken off has been brought to its end just now",
                 "look at the files, and ask again",
             )
-        _check_unchanged(steps)
-        _prepare(journal, steps)
+        steps = _prepare(journal, _unchanged(steps))
         try:
             _rename_all(steps)
         except OSError as error:
@@ -164,26 +192,34 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _check_unchanged(steps: Sequence[Step]) -> None:
+def _unchanged(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps, with the files that are to be replaced.  Raises RestoreError."""
+    result = []
     for step in steps:
-        if read(step.path) != step.old:
+        data, was = _readable(step.path)
+        if data != step.old:
             raise RestoreError(f"{step.path} was changed meanwhile", "ask again")
+        result.append(replace(step, was=was, becomes=None))
+    return tuple(result)
 
 
-def _prepare(journal: Path, steps: Sequence[Step]) -> None:
-    """Steps 1 and 2; nothing is left of them when they fail."""
+def _prepare(journal: Path, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Steps 1 and 2; nothing is left of them when they fail.  The steps, with the new files."""
+    ready = []
     try:
         _write_journal(journal, "preparing", steps)
         for step in steps:
             if step.new is not None:
                 step.path.parent.mkdir(parents=True, exist_ok=True)
                 _write_beside(step)
+                ready.append(replace(step, becomes=_identity(step.beside.stat())))
             else:
                 # A directory that cannot be written must show here, not half-way.
                 _must_be_writable(step.path)
+                ready.append(step)
         for directory in _directories(steps):
             durable.sync_directory(directory)
-        _write_journal(journal, "going on", steps)
+        _write_journal(journal, "going on", ready)
     except OSError as error:
         with contextlib.suppress(OSError):
             for step in steps:
@@ -191,6 +227,7 @@ def _prepare(journal: Path, steps: Sequence[Step]) -> None:
             durable.remove(_unborn(journal))
             durable.remove(journal)
         raise _explained(error, steps) from error
+    return tuple(ready)
 
 
 def _write_beside(step: Step) -> None:
@@ -234,6 +271,10 @@ def _go_back(journal: Path, steps: Sequence[Step], why: OSError) -> None:
 
 def _forget(journal: Path, steps: Sequence[Step]) -> None:
     """The end: no journal, no files beside."""
+    # A disk may take the one and not the other: either keeps this from being done once more.
+    with contextlib.suppress(OSError):
+        _write_journal(journal, "done", steps)
+    durable.remove(_unborn(journal))
     for step in steps:
         durable.remove(step.beside)
     for directory in _directories(steps):
@@ -249,7 +290,7 @@ def _finish(journal: Path) -> str:
     state, steps = found
     try:
         left = []
-        if state != "preparing":
+        if state in ("going on", "going back"):
             left = _settle(steps if state == "going on" else reverse(steps))
         _forget(journal, steps)
     except OSError as error:
@@ -258,6 +299,8 @@ def _finish(journal: Path) -> str:
             f"a restoring of the configuration was broken off and cannot be finished: {refusal}",
             refusal.fix,
         ) from error
+    if state == "done":
+        return ""
     if state == "preparing":
         return "a restoring of the configuration was broken off before it changed anything"
     done = "finished" if state == "going on" else "taken back"
@@ -271,10 +314,10 @@ def _settle(steps: Sequence[Step]) -> list[Path]:
     """See that each file has its new contents; those that somebody else wrote meanwhile."""
     others = []
     for step in steps:
-        now = step.path.read_bytes() if step.path.exists() else None
+        now, which = _found(step.path)
         if now == step.new:
             continue
-        if now != step.old:
+        if now != step.old or (step.was is not None and which != step.was):
             others.append(step.path)
         elif step.new is None:
             durable.remove(step.path)
@@ -314,11 +357,13 @@ def _read_journal(journal: Path) -> tuple[State, tuple[Step, ...]] | None:
                 _decode(item["new"]),
                 int(item["mode"]),
                 (int(item["owner"][0]), int(item["owner"][1])),
+                _pair(item["was"]),
+                _pair(item["becomes"]),
             )
             for item in value["steps"]
         )
         state: State = value["state"]
-        if state not in ("preparing", "going on", "going back"):
+        if state not in get_args(State):
             raise ValueError(state)
     except (ValueError, KeyError, TypeError, IndexError):
         raise RestoreError(
@@ -326,6 +371,10 @@ def _read_journal(journal: Path) -> tuple[State, tuple[Step, ...]] | None:
             "look at the configuration files, then remove it",
         ) from None
     return state, steps
+
+
+def _pair(value: Any) -> Identity | None:
+    return None if value is None else (int(value[0]), int(value[1]))
 
 
 def _directories(steps: Sequence[Step]) -> list[Path]:

@@ -60,6 +60,7 @@ def survey(settings: MappingNode, files: Files, env: Mapping[str, str]) -> Surro
         dict.fromkeys(_entries(settings.get("lists")), frozenset[str]()) | dict(lists.values),
         _schedules(settings.get("schedules"), zone),
         frozenset(name for name, each in definitions.items() if each.ignore_case),
+        _titles(remotes),
     )
     return Surroundings(known, zone, lists, problems)
 
@@ -109,6 +110,15 @@ def _sound(model: type[_Model], nodes: Mapping[str, Node]) -> dict[str, _Model]:
             found[name] = model.model_validate(plain(node))
         except ValidationError:
             continue  # told when the whole file is validated
+    return found
+
+
+def _titles(remotes: Mapping[str, Node]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, node in remotes.items():
+        title = node.get("ae_title") if isinstance(node, MappingNode) else None
+        if isinstance(title, ScalarNode):
+            found.setdefault(title.text.strip(), name)
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from router.config.checks import at
 from router.config.model import Config
+from router.net.admission import parse_network
 from router.net.settings import LocalAE, Remote
 from rules import Known, Problem, RuleSet
 from rules.pattern import Exact, Glob, Listed, glob_matcher, is_glob
@@ -69,7 +70,7 @@ def _may_call(name: str, remote: Remote, ae: LocalAE) -> bool:
     if ae.accept == "any" or name in ae.accept:
         return True
     return any(
-        glob_matcher(entry)(remote.ae_title) if is_glob(entry) else "." in entry or ":" in entry
+        glob_matcher(entry)(remote.ae_title) if is_glob(entry) else parse_network(entry) is not None
         for entry in ae.accept
     )
 

@@ -18,7 +18,9 @@ def machine_zone(env: Mapping[str, str]) -> str:
 
     ``TZ`` comes first, as everywhere; then the links and files of the usual systems.
     """
-    candidates = [_named(env["TZ"].removeprefix(":"))] if "TZ" in env else [_linked(), _written()]
+    # TZ=:/etc/localtime is widely set: it spares the C library a look at the file at each call.
+    written = env.get("TZ", str(LOCALTIME)).removeprefix(":")
+    candidates = [_linked(), _written()] if written == str(LOCALTIME) else [_named(written)]
     found = next((name for name in candidates if is_zone(name)), "UTC")
     return "UTC" if found == "Etc/UTC" else found
 

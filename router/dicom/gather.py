@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from router.dicom.charset import CharacterSet, character_set
-from router.dicom.values import text_values
+from router.dicom.values import parts_of, text_values
 
 MANY = 8192
 """The weight above which values are too many to be kept: that of so many read in one way."""
@@ -34,14 +34,16 @@ class Gathered:
     """Values in the order of their arrival.
 
     Those that are read in one way lie together, so that thousands of items cost a few bytes
-    each.  ``size`` is that of the values in bytes, ``weight`` stands for what they cost besides.
+    each.  ``size`` is that of the values in bytes, ``weight`` stands for what they cost besides;
+    ``parts`` is how many different ones there are, or somewhat more.
     """
 
-    __slots__ = ("_runs", "size", "weight")
+    __slots__ = ("_different", "_runs", "parts", "size", "weight")
 
     def __init__(self) -> None:
         self._runs: list[tuple[Reading, bytearray, array[int]]] = []
-        self.size = self.weight = 0
+        self._different: set[bytes] = set()
+        self.size = self.weight = self.parts = 0
 
     def add(self, reading: Reading, value: bytes) -> None:
         """Take the value of one more element; an empty one adds nothing."""
@@ -55,6 +57,9 @@ class Gathered:
         lengths.append(len(value))
         self.size += len(value)
         self.weight += 1
+        if value not in self._different:
+            self._different.add(value)
+            self.parts += parts_of(reading.tag, reading.vr, value)
 
     def __iter__(self) -> Iterator[tuple[Reading, bytes]]:
         for reading, values, lengths in self._runs:

@@ -29,7 +29,7 @@ from router.dicom.charset import DEFAULT, CharacterSet, character_set
 from router.dicom.elements import LONG_HEADER, PREAMBLE, show
 from router.dicom.gather import is_signed
 from router.dicom.uids import transfer_syntax
-from router.dicom.values import text_values
+from router.dicom.values import MANY_PARTS, text_values
 from router.dicom.walk import Walk
 from router.dicom.wanted import CHARACTER_SET, PIXEL_REPRESENTATION, Key, top_level
 
@@ -49,10 +49,10 @@ class Scanner(Walk):
     where the encoding has none) and the bytes of its value; Specific Character Set is always
     among the wanted.  A sequence is found with an empty value when its length is undefined or
     it was looked into.  ``gathered`` has the values of private elements and of paths.  Keys whose
-    values exceed ``value_limit`` bytes, or come in more than some thousand places, are in
-    ``too_large`` and not in the others.  ``error`` is "" or says what is wrong with the data
-    set, with tag and byte position; after an error the scanner is done, and what was found
-    before it stands.
+    values exceed ``value_limit`` bytes, come in more than some thousand places or are more than
+    ``parts_limit`` different ones are in ``too_large`` and not in the others.  ``error`` is
+    "" or says what is wrong with the data set, with tag and byte position; after an error the
+    scanner is done, and what was found before it stands.
 
     Memory is bounded by ``value_limit`` for each wanted key; headers and values of up to
     64 KiB count toward ``byte_limit``, as does everything that is inflated.  Raises ValueError
@@ -68,9 +68,12 @@ class Scanner(Walk):
         *,
         value_limit: int = 64 * 1024,
         byte_limit: int = 8 * 1024 * 1024,
+        parts_limit: int = MANY_PARTS,
     ) -> None:
         syntax = transfer_syntax(transfer_syntax_uid)
-        super().__init__(syntax, top_level(frozenset(wanted)), value_limit, byte_limit)
+        super().__init__(
+            syntax, top_level(frozenset(wanted)), (value_limit, byte_limit, parts_limit)
+        )
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS) if syntax.is_deflated else None
         self._inflated = 0
         self._carry = b""  # the beginning of a header that its piece did not hold whole
@@ -113,6 +116,11 @@ class Scanner(Walk):
         for key, values in self.gathered.items():
             texts[key] = values.texts(self._characters, signed=self._signed)
         return texts
+
+    @property
+    def unread(self) -> frozenset[Any]:
+        """The keys of ``too_large``, as they were given."""
+        return frozenset(self.too_large)
 
     @property
     def _characters(self) -> CharacterSet:

@@ -14,6 +14,9 @@ from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
 from router.dicom.charset import CharacterSet
 
+MANY_PARTS = 1000
+"""How many different values of one attribute are compared at most: each costs as much as the
+rules have patterns, and the bytes of one instance can hold tens of thousands."""
 _PAD = " \0"
 _LINES = b"\r\n\t\f"
 _SEVERAL = b"\\" + _LINES
@@ -24,6 +27,7 @@ _PLAIN_BOTH_ENDS = frozenset({"AE", "CS", "DS", "IS"})
 _PLAIN = frozenset({"AS", "DA", "DT", "TM", "UI"})
 _TEXT_BOTH_ENDS = frozenset({"LO", "SH"})
 _TEXT_SINGLE = frozenset({"LT", "ST", "UT"})
+_WHOLE = _TEXT_SINGLE | {"UR"}
 _NUMBERS = {
     "FD": "d",
     "FL": "f",
@@ -70,6 +74,18 @@ def is_ambiguous(tag: int) -> bool:
     return dictionary_vr(tag) in _EITHER
 
 
+def parts_of(tag: int, vr: str, value: bytes) -> int:
+    """How many values `text_values` makes of an element, or somewhat more; at once."""
+    vr = _meant(tag, vr, signed=False)
+    if vr in _NUMBERS:
+        return len(value) // struct.calcsize(f"<{_NUMBERS[vr]}")
+    if vr == "AT":
+        return len(value) // 4
+    if vr in BINARY or vr in _WHOLE:
+        return 1
+    return value.count(b"\\") + 1
+
+
 def text_values(
     tag: int,
     vr: str,
@@ -87,15 +103,21 @@ def text_values(
     of the dictionary; an unknown one is text when all of it is printable.  Sequences and other
     binary values have no text: ``()``.
     """
+    vr = _meant(tag, vr, signed=signed)
+    reader = _READERS.get(vr)
+    if reader is not None:
+        return reader(vr, value, characters, big_endian)
+    return _unknown(value, characters) if vr == "UN" else ()
+
+
+def _meant(tag: int, vr: str, *, signed: bool) -> str:
+    """The VR that an element is read by."""
     if vr not in _READERS and vr not in BINARY:
         if vr not in _EITHER:
             vr = dictionary_vr(tag)
         if vr in _EITHER:
             vr = "SS" if signed else "US"
-    reader = _READERS.get(vr)
-    if reader is not None:
-        return reader(vr, value, characters, big_endian)
-    return _unknown(value, characters) if vr == "UN" else ()
+    return vr
 
 
 _Reader = Callable[[str, bytes, CharacterSet, bool], tuple[str, ...]]

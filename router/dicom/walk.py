@@ -17,7 +17,7 @@ from router.dicom import elements
 from router.dicom.elements import HEADER, UNDEFINED, BadHeader, Encoding, show
 from router.dicom.gather import MANY, Gathered, Reading
 from router.dicom.uids import TransferSyntax
-from router.dicom.values import BINARY
+from router.dicom.values import BINARY, parts_of
 from router.dicom.wanted import (
     CHARACTER_SET,
     PIXEL_REPRESENTATION,
@@ -86,9 +86,7 @@ class Walk:
         "too_large",
     )
 
-    def __init__(
-        self, syntax: TransferSyntax, plan: Level, value_limit: int, byte_limit: int
-    ) -> None:
+    def __init__(self, syntax: TransferSyntax, plan: Level, limits: tuple[int, int, int]) -> None:
         self.found: dict[int, tuple[str, bytes]] = {}
         self.gathered: dict[Key, Gathered] = {}
         self.too_large: set[Key] = set()
@@ -102,8 +100,8 @@ class Walk:
             self._encoding = elements.EXPLICIT_BIG
         elif not syntax.is_explicit:
             self._encoding = elements.IMPLICIT_LITTLE
-        self._limits = (value_limit, byte_limit)
-        self._budget = byte_limit
+        self._limits = limits  # bytes of a value, bytes in all, parts of a value
+        self._budget = limits[1]
         self._offset = 0  # in the data set, of the buffer under way
         self._skip = 0  # bytes of a value that are still to pass
         # Wanted, not yet whole: tag, VR, what there is of it, length, who but the plan wants it.
@@ -365,6 +363,10 @@ class Walk:
                 self._gather(key, tag, want.vr if vr in ("", "UN") else vr, value, scope)
 
     def _take(self, tag: int, vr: str, value: bytes) -> None:
+        # Nothing shorter can have so many.
+        if len(value) >= self._limits[2] < parts_of(tag, vr, value):
+            self.too_large.add(tag)
+            return
         self.found.setdefault(tag, (vr, value))
         if len(self.found) == self._whole:
             self.done = True
@@ -377,7 +379,7 @@ class Walk:
             return
         characters, sign = scope.nearest(CHARACTER_SET), scope.nearest(PIXEL_REPRESENTATION)
         values.add(Reading(tag, vr, self._encoding.order == ">", characters, sign), value)
-        if values.size > self._limits[0] or values.weight > MANY:
+        if values.size > self._limits[0] or values.weight > MANY or values.parts > self._limits[2]:
             self._drop(key)
 
     def _drop(self, key: Key) -> None:

@@ -31,6 +31,7 @@ from router.forward.ports import (
     Observer,
     OpenReader,
 )
+from router.forward.recall import Recall
 from router.forward.verdict import Fate
 from router.net.errors import AssociationError
 from router.net.pool import Checkout, Pool, StoreResult
@@ -46,7 +47,8 @@ class Destination:
     """Sends what waits for one name.  To be made on the event loop; silent until `start`.
 
     ``on_change(name)`` is called when it went down, or came back, or something fell back into its
-    queue while it is not up.
+    queue while it is not up; ``on_return(name)`` when something came back unsent that was in hand
+    when `at_rest` cleared the queue: it is kept until that is done again.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Destination:
         observer: Observer,
         log: FilteringBoundLogger,
         on_change: Callable[[str], None] = lambda name: None,
+        on_return: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._open_reader = open_reader
@@ -107,13 +110,13 @@ class Destination:
             observer=observer,
             log=log,
         )
-        self._on_change = on_change
+        self._on_change, self._on_return = on_change, on_return
         self._leasing = asyncio.Lock()
         self._watched = False
         self._main: asyncio.Task[None] | None = None
         self._couriers: set[Courier] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._recalled: set[int] = set()
+        self._recall = Recall(self._board, self._couriers)
         self._opening: asyncio.Task[None] | None = None
         self._yielding = self._stopping = self._admitted = False
         self.name = config.name
@@ -134,9 +137,8 @@ class Destination:
 
         What waits is leased again, refused pairs are proposed again, and a probe is due now.
         """
-        self._board.clear()
         # What is in hand and comes back unsent may be held or dropped by now: ask the index.
-        self._recalled = {number for courier in self._couriers for number in courier.held}
+        self._recall.changed()
         self._door.forget()
         self._breaker.hasten(self._loop.time())
         self.notify()
@@ -152,7 +154,7 @@ class Destination:
             self._door.retire()
         self._config = config
         if config is None:
-            self._board.clear()
+            self._recall.release()
         else:
             self._fates.retry = config.retry
             if config.peer != self._peer:
@@ -170,8 +172,7 @@ class Destination:
         return self._config is not None and self._breaker.up
 
     def watch(self, wanted: bool) -> None:
-        """Whether it is probed while it is down even though nothing waits for it, since others
-        have what it would be sent."""
+        """Whether it is probed while it is down though nothing waits for it: others have that."""
         if wanted != self._watched:
             self._watched = wanted
             self._wake.set()
@@ -184,14 +185,17 @@ class Destination:
     @asynccontextmanager
     async def at_rest(self, *, clear: bool) -> AsyncIterator[KeysView[int]]:
         """While this is entered nothing is taken from the queue.  Gives the ids of what was taken
-        before and is not settled; with ``clear`` what is not being sent yet is put back first."""
+        before and is not settled; with ``clear`` what is not being sent yet is put back first, and
+        what comes back unsent later is put back when this is entered again."""
         async with self._leasing:
             if clear:
-                self._board.clear()
+                self._recall.rested()
             try:
                 yield self._board.ids
             finally:
                 self.notify()
+                if clear and not self.up:  # what came back others may have
+                    self._on_change(self.name)
 
     def status(self) -> DestinationStatus:
         """For display."""
@@ -232,13 +236,7 @@ class Destination:
             await asyncio.wait([main], timeout=_SETTLE_GRACE)
             main.cancel()
             await asyncio.wait([main])
-        if self._ledger.unsettled:
-            self._logger.error(
-                "outcomes are lost, these instances will be sent again",
-                destination=self.name,
-                instances=self._ledger.unsettled,
-                reason=self._ledger.trouble,
-            )
+        self._ledger.close()
         await self._door.aclose()
 
     # -- the one task ------------------------------------------------------------------------
@@ -406,10 +404,13 @@ class Destination:
 
     def put_back(self, item: Waiting) -> None:
         """See `Desk`."""
-        if self._config is None or item.ref.id in self._recalled:
-            self._recalled.discard(item.ref.id)
+        if self._recall.stale(item.ref.id) or self._config is None:
             self._board.settled([item.ref.id])
             self.notify()
+            if not self.up:  # others may have it
+                self._on_change(self.name)
+        elif self._recall.kept(item.ref.id):
+            self._on_return(self.name)
         else:
             self._board.put_back(item)
 
@@ -488,8 +489,7 @@ class Destination:
         self._fates.defer(item, reason)
 
     def _lease_anew(self) -> None:
-        # By the time of the probe something more urgent may have come.
-        self._board.clear()
+        self._board.clear()  # by the time of the probe something more urgent may have come
         self.notify()
         self._on_change(self.name)
 

@@ -28,7 +28,8 @@ class Forwarder:
     """Sends what waits in the index to where it is to go.
 
     ``clock`` gives seconds since the epoch; timers run by the event loop's own clock.  To be
-    used on one event loop, from `start` to `stop`.
+    used on one event loop, from `start` to `stop`.  ``returned(destination)`` is called when
+    something that was in hand when `at_rest` was entered came back unsent: enter it once more.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Forwarder:
         log: FilteringBoundLogger,
         divert: DivertIndex | None = None,
         gated: Callable[[], None] = lambda: None,
+        returned: Callable[[str], None] = lambda destination: None,
     ) -> None:
         self._index = index
         self._open_reader = open_reader
@@ -49,6 +51,7 @@ class Forwarder:
         self._random = random
         self._observer = observer
         self._logger = log
+        self._returned = returned
         self._destinations: dict[str, Destination] = {}
         self._running = False
         self._diverter: Diverter | None = None
@@ -100,6 +103,7 @@ class Forwarder:
                     observer=self._observer,
                     log=self._logger,
                     on_change=self._changed,
+                    on_return=self._returned,
                 )
                 self._destinations[name] = destination
                 destination.start()
@@ -124,7 +128,7 @@ class Forwarder:
         return self._destinations.keys()
 
     def at_rest(self, destination: str) -> AbstractAsyncContextManager[Collection[int]]:
-        """See `Destination.at_rest`; what is not being sent yet is put back first."""
+        """See `Destination.at_rest`, with ``clear``."""
         return at_rest(self._destinations, destination, clear=True)
 
     def refresh(self, destination: str | None = None) -> None:

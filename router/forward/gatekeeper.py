@@ -20,7 +20,8 @@ from router.forward.questions import Questions
 from router.forward.vigil import Vigil
 from router.net.settings import Retry
 from router.spool.errors import SpoolError
-from router.spool.index_types import Gate
+from router.spool.index_types import Gate, GateKind
+from router.spool.plan import Plan
 from rules.window import Windows
 
 LONGEST_WAIT = 60.0
@@ -29,7 +30,10 @@ _SOONEST, _LATEST = 0.1, 2.0
 _SHARE = 20
 """A look at all gates is had at most once in this many times of what it takes, within bounds."""
 _AT_ONCE = 256
+_ENOUGH = 16
+"""Gates in one turn that cannot be opened: then it is no fault of theirs."""
 _TROUBLE = Retry(first=0.5, factor=2.0, cap=30.0, jitter=0.25)
+_GONE = "the schedule is not configured any more"
 
 AtRest = Callable[[str], AbstractAsyncContextManager[Collection[int]]]
 """While it is entered a destination takes nothing from its queue; gives the ids that it has."""
@@ -68,10 +72,12 @@ class Gatekeeper:
         self._questions = Questions(index, ask, self._loop.time, self._wake.set, log)
         self._schedules: dict[str, Windows] = {}
         self._shut: set[str] = set()
-        self._told: set[str] = set()
+        self._returned: set[str] = set()
         self._opened: set[tuple[str, str]] = set()
         self._gates: list[Gate] = []
         self._vigils: dict[int, Vigil] = {}
+        self._faulty: dict[int, tuple[int, float]] = {}
+        """Gates that could not be opened: how often, and until when they are left alone."""
         self._stale = True
         self._looked_at: float | None = None
         self._look_again_at = 0.0
@@ -85,7 +91,6 @@ class Gatekeeper:
         # One that has other windows is looked at as if it were new.
         same = {name for name, windows in schedules.items() if self._schedules.get(name) == windows}
         self._shut &= same
-        self._told -= schedules.keys()
         self._schedules = dict(schedules)
         self._wake.set()
 
@@ -110,6 +115,11 @@ class Gatekeeper:
 
     def freed(self) -> None:
         """An association that may have held up a study has ended."""
+        self._wake.set()
+
+    def returned(self, destination: str) -> None:
+        """Something came back unsent that was in hand there when a window closed."""
+        self._returned.add(destination)
         self._wake.set()
 
     async def stop(self) -> None:
@@ -141,6 +151,7 @@ class Gatekeeper:
         """Looks at everything; how many seconds later to look again at the latest."""
         now = self._loop.time()
         await self._shut_schedules()
+        await self._put_back_returned()
         if now < self._look_again_at:
             return self._look_again_at - now
         if self._stale:
@@ -151,11 +162,11 @@ class Gatekeeper:
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # others have their turn
             if gate.kind == "schedule":
-                await self._pass_schedule(gate)
+                waits.append(await self._try(gate, self._why_schedule(gate)))
                 continue
             verdict = self._vigils[gate.id].judge(self._loop.time(), self._busy(gate))
             if verdict.complete:
-                await self._open(gate, verdict.why)
+                waits.append(await self._try(gate, verdict.why))
             elif verdict.seconds is not None:
                 waits.append(verdict.seconds)
             if verdict.ask:
@@ -177,22 +188,69 @@ class Gatekeeper:
             self._stale = True
             raise
         now, wall = self._loop.time(), self._clock()
+        moved = self._moved(gates)
         vigils: dict[int, Vigil] = {}
         for gate in gates:
             if gate.kind == "schedule":
                 continue
             vigil = self._vigils.get(gate.id)
+            elsewhere = moved.get((gate.kind, gate.key, gate.plan))
             if vigil is not None:
-                vigil.look(gate, wall, now, self._looked_at or began)
+                other = None if elsewhere is vigil else elsewhere
+                vigil.look(gate, wall, now, self._looked_at or began, other)
             elif self._looked_at is None:
                 vigil = Vigil(gate, wall, now)
             else:
                 vigil = Vigil.begun(gate, wall, now, self._looked_at)
+                if elsewhere is not None and gate.last_at <= elsewhere.gate.last_at:
+                    vigil.go_on(elsewhere)
             vigils[gate.id] = vigil
         self._gates, self._vigils = list(gates), vigils
+        self._faulty = {gate.id: self._faulty[gate.id] for gate in gates if gate.id in self._faulty}
         self._looked_at = began
 
+    def _moved(self, gates: Iterable[Gate]) -> dict[tuple[GateKind, str, Plan], Vigil]:
+        """Those that lost some of what they had since the last look, as it went to others.
+
+        Were such a diversion an arrival, a study would wait for ever while its members flap.
+        """
+        left = {gate.id: gate.instances for gate in gates}
+        return {
+            (vigil.gate.kind, vigil.gate.key, vigil.gate.plan): vigil
+            for vigil in self._vigils.values()
+            if vigil.gate.plan.members and left.get(vigil.gate.id, 0) < vigil.gate.instances
+        }
+
     # -- opening -----------------------------------------------------------------------------
+
+    async def _try(self, gate: Gate, why: str) -> float:
+        """Opens it unless ``why`` is ""; how many seconds later to try again, if need be.
+
+        One that cannot be opened must not keep those behind it shut.
+        """
+        failures, not_before = self._faulty.get(gate.id, (0, 0.0))
+        now = self._loop.time()
+        if not why or now < not_before:
+            return not_before - now if why else LONGEST_WAIT
+        try:
+            await self._open(gate, why)
+        except Exception as error:
+            failures += 1
+            seconds = delay(_TROUBLE, failures, self._random.random())
+            self._faulty[gate.id] = failures, now + seconds
+            if failures == 1:
+                self._logger.error(
+                    "a gate cannot be opened",
+                    destination=gate.destination,
+                    gate=gate.id,
+                    reason=str(error),
+                    exc_info=not isinstance(error, SpoolError),
+                )
+            if sum(known[1] > now for known in self._faulty.values()) >= _ENOUGH:
+                raise
+            return seconds
+        self._faulty.pop(gate.id, None)
+        return LONGEST_WAIT
 
     async def _open(self, gate: Gate, why: str) -> None:
         # Also when it is broken off: what is left has a gate still, and is found again.
@@ -218,6 +276,13 @@ class Gatekeeper:
                 supplement=gate.supplement,
                 why=why,
             )
+        if count and why == _GONE:
+            self._logger.warning(
+                "a schedule is not configured any more: what waited for it is sent now",
+                schedule=gate.key,
+                destination=gate.destination,
+                instances=count,
+            )
 
     def _worth_a_line(self, gate: Gate) -> bool:
         """While a window is open each batch finds its gate and opens it: only the first is told."""
@@ -233,19 +298,11 @@ class Gatekeeper:
         windows = self._schedules.get(schedule)
         return windows is not None and not windows.open_at(self._clock())
 
-    async def _pass_schedule(self, gate: Gate) -> None:
-        if self._is_shut(gate.key):
-            return
-        if gate.key in self._schedules:
-            await self._open(gate, "its window is open")
-            return
-        if gate.key not in self._told:
-            self._told.add(gate.key)
-            self._logger.warning(
-                "a schedule is not configured any more: what waited for it is sent now",
-                schedule=gate.key,
-            )
-        await self._open(gate, "the schedule is not configured any more")
+    def _why_schedule(self, gate: Gate) -> str:
+        """Why it is opened, "" while it is not."""
+        if gate.key not in self._schedules:
+            return _GONE
+        return "" if self._is_shut(gate.key) else "its window is open"
 
     async def _shut_schedules(self) -> None:
         for name in list(self._schedules):
@@ -269,6 +326,19 @@ class Gatekeeper:
         self._opened = {opened for opened in self._opened if opened[0] != schedule}
         if count:
             self._logger.info("window closed", schedule=schedule, instances=count)
+
+    async def _put_back_returned(self) -> None:
+        """What was in hand when a window closed and came back unsent goes behind the gate too."""
+        while self._returned:
+            destination = self._returned.pop()
+            try:
+                async with self._at_rest(destination) as in_hand:
+                    for schedule in self._shut:
+                        if await self._put_back(destination, schedule, in_hand):
+                            self._stale = True
+            except BaseException:
+                self._returned.add(destination)
+                raise
 
     async def _put_back(
         self, destination: str | None, schedule: str, in_hand: Collection[int]

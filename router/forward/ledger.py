@@ -97,6 +97,16 @@ class Ledger:
         """In trouble: try again without waiting for the time."""
         self._retry_at = self._monotonic()
 
+    def close(self) -> None:
+        """No more is settled; what is lost by that is told."""
+        if self._outcomes:
+            self._logger.error(
+                "outcomes are lost, these instances will be sent again",
+                destination=self._destination,
+                instances=len(self._outcomes),
+                reason=self.trouble,
+            )
+
     def next_wake(self) -> float | None:
         """When, by the monotonic clock, the owner should call again if nothing else happens."""
         now = self._monotonic()

@@ -1,7 +1,9 @@
 """Asks archives how many instances of a study or series there are.
 
-Owns the order of the questions: one at a time to each archive, and none for a while to one that
-does not answer.  Must not know how they are put, nor what the answers are for.
+Owns the order of the questions: one at a time to each archive, straight after each other, first
+what was not asked for longest, and none for a while to one that does not answer.  So no study is
+forgotten over thousands that the archive does not have.  Must not know how they are put, nor what
+the answers are for.
 """
 
 import asyncio
@@ -19,12 +21,14 @@ _AGAIN = Retry(first=15.0, factor=2.0, cap=300.0, jitter=0.0)
 
 
 class _Archive:
-    __slots__ = ("failures", "not_before", "task")
+    __slots__ = ("due", "failures", "not_before", "task")
 
     def __init__(self) -> None:
         self.failures = 0
         self.not_before = 0.0
         self.task: asyncio.Task[None] | None = None
+        self.due: list[Vigil] = []
+        """What is to be asked as of the latest turn, the next one last."""
 
 
 class Questions:
@@ -46,26 +50,41 @@ class Questions:
         self._archives: dict[str, _Archive] = {}
 
     def ask(self, vigils: Iterable[Vigil]) -> float | None:
-        """Puts one of the questions that are due to each archive that is free.
+        """Takes on the questions that are due, of which one is put to each archive that is free.
 
         Seconds until one may be put that was held back; None when none was, or when an answer
         will wake whoever waits.
         """
         now = self._now()
-        held_back: list[float] = []
+        for archive in self._archives.values():
+            archive.due = []
         for vigil in vigils:
-            archive = self._archives.setdefault(vigil.gate.plan.expect, _Archive())
-            if archive.task is not None:
-                continue
-            if now >= archive.not_before:
-                archive.task = asyncio.get_running_loop().create_task(self._put(archive, vigil))
-            else:
+            self._archives.setdefault(vigil.gate.plan.expect, _Archive()).due.append(vigil)
+        held_back: list[float] = []
+        for archive in self._archives.values():
+            # From the end is cheap; of those never asked, the one that waits longest.
+            archive.due.reverse()
+            archive.due.sort(key=lambda vigil: -vigil.asked_at)
+            self._next(archive)
+            if archive.due and archive.task is None:
                 held_back.append(archive.not_before - now)
         return min(held_back, default=None)
+
+    def _next(self, archive: _Archive) -> None:
+        """Puts the next question to it, if it is free."""
+        if archive.task is not None or self._now() < archive.not_before:
+            return
+        while archive.due:
+            vigil = archive.due.pop()
+            if vigil.due(self._now()):  # more may have come since the turn
+                put = self._put(archive, vigil)
+                archive.task = asyncio.get_running_loop().create_task(put)
+                return
 
     def stop(self) -> None:
         """Nobody waits for an answer any more."""
         for archive in self._archives.values():
+            archive.due = []
             if archive.task is not None:
                 archive.task.cancel()
 
@@ -91,4 +110,5 @@ class Questions:
                 vigil.answered(expected, came, self._now())
         finally:
             archive.task = None
+            self._next(archive)
             self._wake()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from router.spool.errors import SpoolError
+from router.spool.index_database import clean
 from router.spool.index_types import AddResult
 from router.spool.record import InstanceMeta, Position, Ref
 
@@ -67,12 +68,12 @@ class IndexFeed:
         self._entries.append((ref, meta))
         self._ends.append(end)
         if _planned(meta):
-            self._studies[meta.study_instance_uid] += 1
+            self._studies[clean(meta.study_instance_uid)] += 1
         self._wake.set()
 
     def holds(self, study: str) -> bool:
         """Whether instances of this study that have a plan are safe but not in the index yet."""
-        return study in self._studies
+        return clean(study) in self._studies
 
     @property
     def waiting(self) -> int:
@@ -126,7 +127,7 @@ class IndexFeed:
     def _forget(self, batch: Sequence[Entry]) -> None:
         for _, meta in batch:
             if _planned(meta):
-                study = meta.study_instance_uid
+                study = clean(meta.study_instance_uid)
                 self._studies[study] -= 1
                 if not self._studies[study]:
                     del self._studies[study]

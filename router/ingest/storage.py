@@ -404,6 +404,7 @@ class _Store(_Answering):
             transfer_syntax_uid=self.context.transfer_syntax,
             attributes=attributes,
             received_at=received_at,
+            too_large=self._scanner.unread,
         )
         decision = _hold(self._rules, error) if error else _decide(self._rules, facts)
         return InstanceMeta(

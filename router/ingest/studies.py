@@ -2,10 +2,15 @@
 
 Owns the open associations that have sent to a study or series, by their ids.  Must not know what
 is done once nobody sends any more, nor time.
+
+A peer may send what is no UID: it is known here by what the index makes of it, by which it is
+asked for.
 """
 
 from collections import Counter
 from collections.abc import Callable
+
+from router.spool.index_database import clean
 
 LIMIT = 1024
 """Studies, and as many series, that are remembered of one association; of those that it left
@@ -39,7 +44,8 @@ class OpenStudies:
         if sent.last == (study, series):
             return
         sent.last = (study, series)
-        for uids, senders, uid in zip(sent.uids, self._senders, (study, series), strict=True):
+        cleaned = clean(study), clean(series)
+        for uids, senders, uid in zip(sent.uids, self._senders, cleaned, strict=True):
             if not uid:
                 continue
             if uid in uids:
@@ -63,11 +69,11 @@ class OpenStudies:
 
     def study_open(self, uid: str) -> bool:
         """Whether an association that has sent to this study is open."""
-        return uid in self._senders[0]
+        return clean(uid) in self._senders[0]
 
     def series_open(self, uid: str) -> bool:
         """Whether an association that has sent to this series is open."""
-        return uid in self._senders[1]
+        return clean(uid) in self._senders[1]
 
 
 def _forget(senders: Counter[str], uid: str) -> None:

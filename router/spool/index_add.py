@@ -181,9 +181,10 @@ class Adder:
 
         Asks the index for the first instance of the same study with the same UIDs, transfer
         syntax, length and CRC that went or waits to go to that destination, then looks among
-        the earlier ones of this batch.
+        the earlier ones of this batch.  One behind a gate is good enough only for what would be
+        behind a gate itself: what is to go now must not wait for the night with it.
         """
-        wanted: list[tuple[Ref, tuple[str, str, str], str, str, bool]] = []
+        wanted: list[tuple[Ref, tuple[str, str, str], str, str, bool, bool]] = []
         keys: list[tuple[object, ...]] = []
         find = self._destinations.id
         for (ref, meta), (_, order), key in zip(entries, contexts, sop_keys, strict=True):
@@ -191,11 +192,14 @@ class Adder:
             for route in routes_of(meta):
                 first = route.destination
                 places = self._places(route, meta) if route.plan else ()
-                wanted.append((ref, kind, first, first, not places))
-                wanted += [(ref, kind, first, place, place == places[-1]) for place in places]
+                keeps = self._is_kept(route, meta)
+                wanted.append((ref, kind, first, first, not places, keeps))
+                wanted += [
+                    (ref, kind, first, place, place == places[-1], keeps) for place in places
+                ]
                 same = (order, key, ref.crc, ref.length, *kind)
                 for place in (first, *places):
-                    keys.append((len(keys), *same, find(place)))
+                    keys.append((len(keys), *same, find(place), int(keeps)))
         indexed = {
             n: (ref_of(place), state != DeliveryState.DELIVERED)
             for n, state, *place in self._db.json_rows(_CANDIDATES, keys)
@@ -203,12 +207,15 @@ class Adder:
         found: dict[tuple[int, str], _Earlier] = {}
         taken: set[tuple[int, str]] = set()
         in_batch: dict[tuple[object, ...], tuple[Ref, bool]] = {}
+        gated: set[tuple[object, ...]] = set()
         compared: dict[tuple[int, int], bool] = {}
-        for n, (ref, kind, destination, place, last) in enumerate(wanted):
+        for n, (ref, kind, destination, place, last, keeps) in enumerate(wanted):
             if place != destination and (ref.id, destination) in found:
                 continue
             content = (*kind, ref.length, ref.crc)
-            for candidate in (indexed.get(n), in_batch.get((place, *content))):
+            here = (place, *content)
+            before = None if here in gated and not keeps else in_batch.get(here)
+            for candidate in (indexed.get(n), before):
                 if candidate is None or (ref.id, place) in taken:
                     continue
                 earlier, waits = candidate
@@ -220,9 +227,22 @@ class Adder:
                     taken.add((ref.id, place))
                     break
             else:
-                if last:
-                    in_batch.setdefault((destination, *content), (ref, True))
+                new = (destination, *content)
+                if last and not keeps and new in gated:
+                    gated.discard(new)
+                    in_batch[new] = (ref, True)
+                elif last and new not in in_batch:
+                    in_batch[new] = (ref, True)
+                    if keeps:
+                        gated.add(new)
         return found
+
+    def _is_kept(self, route: RouteMeta, meta: InstanceMeta) -> bool:
+        """Whether it would be behind a gate."""
+        plan = self._plans.id(route.plan)
+        if plan is None:
+            return False
+        return self._gates.key_for(meta, self._destinations.id(route.destination), plan) is not None
 
     def _places(self, route: RouteMeta, meta: InstanceMeta) -> tuple[str, ...]:
         """Where else one with members may have gone already: to those that no other route
@@ -434,7 +454,7 @@ SELECT json_group_array(json_array(study, first)) FROM (
 ) WHERE first IS NOT NULL
 """
 _CANDIDATES = f"""
-WITH wanted(n, study_order, sop_key, crc, length, uid, class, syntax, destination)
+WITH wanted(n, study_order, sop_key, crc, length, uid, class, syntax, destination, keeps)
     AS (VALUES {{values}})
 SELECT json_group_array(json_array(
     n, f.state, i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large
@@ -450,6 +470,7 @@ FROM (
             AND c.sop_class_uid = wanted.class AND c.transfer_syntax_uid = wanted.syntax
             AND d.instance_id = e.id AND d.destination_id = wanted.destination
             AND d.state IN ({", ".join(str(int(state)) for state in _SUPPRESSING)})
+            AND (wanted.keeps OR d.gate_id IS NULL)
         ORDER BY e.id LIMIT 1
     ) AS earlier
     FROM wanted

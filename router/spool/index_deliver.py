@@ -132,7 +132,7 @@ class Queues:
             row.attempts += outcome.attempted
             row.status = outcome.status
             if state is not DeliveryState.HELD:
-                row.reason = clean(outcome.reason)
+                row.reason = clean(_reason(row, outcome))
             changes.move(row, state, at=microseconds(outcome.at))
         revived = gated = 0
         if applied:
@@ -156,6 +156,14 @@ class Queues:
             due = row.due_at
             if due is not None and due < self._due.get(row.destination_id, 0):
                 self._due[row.destination_id] = due
+
+
+def _reason(row: DeliveryRow, outcome: Outcome) -> str:
+    """The outcome's, behind the member in whose place the delivery was made (`index_divert`)."""
+    before = (row.reason or "").partition("; ")[0]
+    if row.plan_id is None or not before.startswith("in place of "):
+        return outcome.reason
+    return f"{before}; {outcome.reason}" if outcome.reason else before
 
 
 def _next_state(state: DeliveryState, outcome: DeliveryState) -> DeliveryState | None:

@@ -24,10 +24,12 @@ MODALITY = 0x00080060
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """``error`` says why the gateway could not parse it, "" when it could."""
+    """``error`` says why the gateway could not parse it, "" when it could; ``too_large`` is for
+    `Facts`."""
 
     attributes: Attributes
     error: str = ""
+    too_large: frozenset[Key] = frozenset()
 
 
 def scan(transfer_syntax_uid: str, wanted: Collection[Key], pieces: Iterable[bytes]) -> Scanned:
@@ -49,10 +51,10 @@ def scan(transfer_syntax_uid: str, wanted: Collection[Key], pieces: Iterable[byt
         error = "the data set is empty"
     elif not error and not (attributes.keys() & {SOP_CLASS, SOP_INSTANCE}):
         error = "it has neither a SOP Class UID nor a SOP Instance UID"
-    return Scanned(attributes, error)
+    return Scanned(attributes, error, scanner.unread)
 
 
-def facts_of_record(meta: InstanceMeta, attributes: Attributes, identify: Identify) -> Facts:
+def facts_of_record(meta: InstanceMeta, scanned: Scanned, identify: Identify) -> Facts:
     """Those of an instance that was received: who sent it is asked anew, when is not."""
     return Facts(
         calling_ae=meta.calling_ae,
@@ -61,8 +63,9 @@ def facts_of_record(meta: InstanceMeta, attributes: Attributes, identify: Identi
         remote=identify(meta.calling_ae, meta.source),
         sop_class_uid=meta.sop_class_uid,
         transfer_syntax_uid=meta.transfer_syntax_uid,
-        attributes=attributes,
+        attributes=scanned.attributes,
         received_at=meta.received_at,
+        too_large=scanned.too_large,
     )
 
 

@@ -13,7 +13,7 @@ from router.ingest.routes import route_meta
 from router.spool.look import Lookout, Pieces, Seen
 from router.spool.record import InstanceMeta, Ref
 from router.trial.compare import DISCARDED, HELD, Difference, compare
-from router.trial.facts import Attributes, Identify, facts_of_record, first, scan
+from router.trial.facts import Attributes, Identify, Scanned, facts_of_record, first, scan
 from rules.attributes import Key
 from rules.decision import Decision
 from rules.ruleset import RuleSet
@@ -146,7 +146,7 @@ class Replay:
             return _Tried(_example(ref, meta, {}, show_patient=False))
         scanned = scan(meta.transfer_syntax_uid, self._wanted, pieces)
         example = _example(ref, meta, scanned.attributes, show_patient=self._show_patient)
-        after = self._decided(meta, scanned.attributes, scanned.error)
+        after = self._decided(meta, scanned)
         return _Tried(
             example,
             tuple(route.destination for route in meta.routes),
@@ -154,11 +154,12 @@ class Replay:
             compare(meta, after),
         )
 
-    def _decided(self, meta: InstanceMeta, attributes: Attributes, error: str) -> InstanceMeta:
-        if error:  # an attribute that only the candidate looks at lies behind a fault
-            decision = Decision("hold", (), f"cannot be parsed: {error}", self._rules.version)
+    def _decided(self, meta: InstanceMeta, scanned: Scanned) -> InstanceMeta:
+        if scanned.error:  # an attribute that only the candidate looks at lies behind a fault
+            reason = f"cannot be parsed: {scanned.error}"
+            decision = Decision("hold", (), reason, self._rules.version)
         else:
-            decision = self._rules.decide(facts_of_record(meta, attributes, self._identify))
+            decision = self._rules.decide(facts_of_record(meta, scanned, self._identify))
         return replace(
             meta,
             disposition=decision.disposition,

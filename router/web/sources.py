@@ -93,7 +93,8 @@ class Reloaded:
     """``applied`` is False when the configuration has ``problems``: the old one stays.
 
     ``version`` is the number under which it is kept, 0 when it could not be kept.  ``files`` are
-    those that were written or removed to go back to a version.
+    those that were written or removed to go back to a version.  ``notes`` are what has not taken
+    effect yet.
     """
 
     applied: bool
@@ -101,6 +102,7 @@ class Reloaded:
     problems: tuple[str, ...] = ()
     version: int = 0
     files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

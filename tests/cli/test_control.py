@@ -13,6 +13,7 @@ from typing import Any
 import pydicom
 import pytest
 
+from router.cli.queue import waiting
 from router.spool.spool import lock_directory
 from tests.cli.support import CT_IMAGE, Event, Peer, Site, ok, ok_json, run, write_dicom
 
@@ -115,6 +116,39 @@ def test_the_account_balances(site: Site) -> None:
         "broken": 0,
     }
     assert "the account balances" in ok("account", "-c", config)
+
+
+def test_a_queue_says_that_its_destination_is_down(history: Site, tmp_path: Path) -> None:
+    with _copied(history, tmp_path, "running") as site:
+        for _ in range(2000):
+            states = {d["name"]: d for d in ok_json("status", "-c", site.config)["destinations"]}
+            if not states["broken"]["up"]:
+                break
+        reason = states["broken"]["reason"]
+        assert reason
+        text = ok("queue", "list", "-c", site.config, "-d", "broken")
+        assert f"DOWN: {reason}" in text
+
+
+def test_when_and_why_a_queue_waits() -> None:
+    queue: dict[str, Any] = {
+        "destination": "pacs",
+        "state": "ready",
+        "instances": 3,
+        "next_due_at": 0.0,
+        "waits": ["schedule night shut"],
+    }
+    down = {"name": "pacs", "up": False, "reason": "refused", "next_probe_at": 130.0}
+    status = {"now": 100.0, "destinations": [down]}
+    assert waiting(queue, None) == ("now", ["schedule night shut"])
+    assert waiting(queue, status) == ("in 30 s", ["DOWN: refused", "schedule night shut"])
+    assert waiting(queue | {"instances": 0}, status) == ("now", ["schedule night shut"])
+    assert waiting(queue | {"state": "dead", "waits": []}, status) == ("now", [])
+    assert waiting(queue, status | {"destinations": [down | {"up": True}]})[0] == "now"
+    assert waiting(queue, status | {"destinations": []}) == (
+        "",
+        ["not configured", "schedule night shut"],
+    )
 
 
 def test_queues_are_listed_and_shown(site: Site) -> None:

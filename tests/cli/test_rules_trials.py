@@ -95,6 +95,25 @@ class TestExplain:
         assert one["rules"][1]["clauses"][0]["held"] is True
         assert found["skipped"] == []
 
+    def test_what_is_too_large_to_compare_is_held_as_the_gateway_holds_it(
+        self, config: Path, tmp_path: Path
+    ) -> None:
+        rule = "  - {name: others, when: {not: {PatientComments: '*secret*'}}, to: pacs}\n"
+        config.write_text(config.read_text().replace("rules:\n", f"rules:\n{rule}"))
+        directory = tmp_path / "files"
+        write_dicom(directory / "a.dcm", 1, Modality="CT", PatientComments="secret" * 20_000)
+        write_dicom(directory / "b.dcm", 2, Modality="MR", PatientComments="x")
+        why = "PatientComments (0010,4000), which rules look at, is too large to be compared"
+        lines = ok("rules", "explain", directory, "-c", config, *self.NIGHT).splitlines()
+        assert "is held" in lines[0]
+        assert why in lines[0]
+        assert lines[1] == f"{directory}/b.dcm: goes to pacs"
+        text = ok("rules", "explain", directory / "a.dcm", "-c", config, *self.NIGHT)
+        assert why in " ".join(text.split())
+        found = ok_json("rules", "explain", directory / "a.dcm", "-c", config, *self.NIGHT)
+        (one,) = found["instances"]
+        assert (one["disposition"], one["routes"]) == ("hold", [])
+
     def test_a_directory_is_a_line_per_file(self, config: Path, tmp_path: Path) -> None:
         directory = tmp_path / "files"
         write_dicom(directory / "a.dcm", 1, Modality="CT")
@@ -184,6 +203,7 @@ class TestReplay:
         text = ok("rules", "replay", "--with", site)
         assert "over 40 instances" in text
         assert text.splitlines()[-1] == "nothing would have been other"
+        assert text.count("would have been other") == 1
 
     def test_for_people(self, site: Path, candidate: Path) -> None:
         lines = ok("rules", "replay", "-c", site, "--with", candidate).splitlines()
@@ -362,3 +382,21 @@ def test_the_cases_of_the_examples_are_as_expected() -> None:
     found = ok_json("rules", "test", *files)
     assert found["failed"] == 0
     assert {case["file"] for case in found["cases"]} == set(map(str, files))
+
+
+def test_a_caller_known_by_its_address_is_not_guessed(config: Path, tmp_path: Path) -> None:
+    text = config.read_text().replace("{ae_title: CT1}", "{ae_title: CT1, addresses: [10.0.0.7]}")
+    config.write_text(text + "  - {name: of the CT, when: {remote: ct-1}, to: tele-2}\n")
+    file = write_dicom(tmp_path / "a.dcm", Modality="CT")
+    asked = run("rules", "explain", file, "-c", config, "--calling-ae", "CT1")
+    assert asked.exit_code == 2
+    assert "say which address it comes from with --source" in asked.stderr
+    ok("rules", "explain", file, "-c", config, "--calling-ae", "CT1", "--source", "10.0.0.7")
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(
+        "given: {calling_ae: CT1, received: 2026-11-21T12:00}\n"
+        "cases: [{name: a, expect: {to: [pacs, tele-2]}}]\n"
+    )
+    refused = run("rules", "test", cases, "-c", config)
+    assert refused.exit_code == 2
+    assert "case 'a' does not say which address it comes from" in refused.stderr

@@ -67,13 +67,6 @@ def test_there_are_many_and_each_has_its_own_name() -> None:
         ("a: " + "[" * 5000, f"c.yaml:1:36: nested deeper than {MAX_DEPTH} levels"),
         ("#" * (MAX_TEXT + 1), f"c.yaml: is larger than {MAX_TEXT} characters"),
         (
-            "a: &a [1, 2]\nb: &b *a\n",
-            (
-                "c.yaml:2:7: expected <block end>, but found '<alias>'; "
-                "check the indentation of this line against the ones above"
-            ),
-        ),
-        (
             "a: &a [1, *a]\n",
             (
                 "c.yaml:1:11: *a is an alias for which no anchor stands before it; "
@@ -84,6 +77,16 @@ def test_there_are_many_and_each_has_its_own_name() -> None:
 )
 def test_hostile_text_is_a_problem_and_no_crash(written: str | bytes, message: str) -> None:
     assert _complain(written) == [message]
+
+
+def test_an_anchor_and_an_alias_in_one_place() -> None:
+    assert _complain("a: &a [1, 2]\nb: &b *a\n") == [
+        (
+            "c.yaml:2:4: &b is an anchor with no value behind it; "
+            "put a value that starts with & in quotes"
+        ),
+        "c.yaml:2:7: more text after the end of a value; put the whole value in quotes",
+    ]
 
 
 def test_aliases_cannot_multiply_without_end() -> None:

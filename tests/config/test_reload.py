@@ -16,6 +16,7 @@ from router.config import Config, durable, load
 from router.config.files import Overlay
 from router.config.restore import RestoreError
 from router.config.versions import Origin
+from router.config.watch import QUIET
 from rules import Problems
 
 CONFIG = """
@@ -49,10 +50,30 @@ class Running:
         self.reading: Callable[[], None] = lambda: None
         self.applied: Callable[[Config], None] = lambda config: None
         self.gateway = app.Gateway(load(self.file), self.read, lambda c: self.applied(c))
+        self.now = 1000.0
+        self.gateway.reloader.clock = lambda: self.now
 
     def read(self, overlay: Overlay) -> app.Loaded:
         self.reading()
         return load(self.file, overlay=overlay)
+
+    @property
+    def trial(self) -> Path:
+        return self.file.with_name("trial.txt")
+
+    async def looked(self) -> frozenset[str]:
+        """The values of the list after some time of peace."""
+        for _ in range(3):
+            self.now += QUIET
+            await self.gateway.reloader.look_at_lists()
+        return self.listed
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The values in force."""
+        rules = self.gateway.loaded.rules
+        assert self.gateway.storage.rules is rules
+        return rules.lists["trial"]
 
     def change(self) -> None:
         """Everything that a reload can change: rules, remotes, listeners, lists."""
@@ -205,6 +226,36 @@ async def test_who_waits_for_a_reload_may_leave(running: Running) -> None:
     assert running.in_force["listening"] == ["127.0.0.1:0", "[::1]:0"]
 
 
+async def test_three_hundred_hangups_read_the_configuration_three_hundred_times(
+    running: Running,
+) -> None:
+    go, begun = threading.Event(), threading.Event()
+    reads: list[str] = []
+    reader = running.gateway.reloader
+
+    def reading() -> None:
+        reads.append(running.file.read_text())
+        begun.set()
+        assert go.wait(20)
+
+    running.reading = reading
+    for _ in range(300):
+        reader.soon(Origin(via="SIGHUP"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    # One that has begun may have read what is older than this: there is one more.
+    running.change()
+    for _ in range(300):
+        reader.soon(Origin(via="SIGHUP"))
+    go.set()
+    # Whoever waits for an answer has a reload of their own, which comes last.
+    assert (await reader.reload(Origin())).changes == ()
+    assert len(reads) == 3
+    assert running.in_force["listening"] == ["127.0.0.1:0", "[::1]:0"]
+    begun.clear()
+    reader.soon(Origin(via="SIGHUP"))
+    assert await asyncio.to_thread(begun.wait, 20)
+
+
 async def test_a_reload_under_way_at_stop_changes_nothing(tmp_path: Path) -> None:
     running = Running(tmp_path)
     await running.gateway.start()
@@ -239,14 +290,7 @@ async def test_a_refused_one_is_kept_with_its_problems(running: Running) -> None
 async def test_lists_are_taken_by_themselves_and_survive_what_goes_wrong(
     running: Running,
 ) -> None:
-    gateway, trial = running.gateway, running.file.with_name("trial.txt")
-
-    async def look() -> frozenset[str]:
-        for _ in range(3):
-            await gateway.reloader.look_at_lists()
-        assert gateway.storage.rules is gateway.loaded.rules
-        return gateway.loaded.rules.lists["trial"]
-
+    gateway, trial, look = running.gateway, running.trial, running.looked
     version = gateway.loaded.rules.version
     assert await look() == {"P1"}
     trial.write_text("P1\nP2\n")
@@ -267,8 +311,88 @@ async def test_lists_are_taken_by_themselves_and_survive_what_goes_wrong(
     assert await look() == {"P3"}
 
 
+@pytest.mark.parametrize("how", ["reload", "rollback"])
+@pytest.mark.parametrize("text", ["", "P2\n"], ids=["empty", "half written"])
+async def test_a_reload_took_a_list_while_it_was_being_written(
+    running: Running, text: str, how: str
+) -> None:
+    reloader = running.gateway.reloader
+    await running.looked()
+    running.change()
+    if how == "rollback":
+        await reloader.reload(Origin())
+    running.trial.write_text(text)
+    with structlog.testing.capture_logs() as lines:
+        if how == "reload":
+            result = await reloader.reload(Origin())
+        else:
+            result = await reloader.rollback("1", Origin())
+    [note] = result.notes
+    assert result.problems == ()
+    assert "rules" in result.changes
+    assert "list 'trial': its file was changed a moment ago; its old values stay until" in note
+    assert ("reload once more then if that is meant" in note) is (not text)
+    assert [line["note"] for line in lines if "note" in line] == [note]
+    assert running.listed == {"P1"}
+    # The rest of it is written; the watch takes it when it is quiet.
+    with running.trial.open("a") as file:
+        file.write("P3\n")
+    await reloader.look_at_lists()
+    running.now += QUIET - 0.1
+    await reloader.look_at_lists()
+    assert running.listed == {"P1"}
+    assert await running.looked() == set(text.split()) | {"P3"}
+
+
+async def test_a_list_is_emptied_by_a_reload_and_by_nothing_else(running: Running) -> None:
+    reloader = running.gateway.reloader
+    await running.looked()
+    running.trial.write_text("")
+    with structlog.testing.capture_logs() as lines:
+        assert await running.looked() == {"P1"}
+    assert [line["why"] for line in lines] == [
+        "it has no values any more: reload the configuration if that is meant"
+    ]
+    assert running.gateway.counters.config.lists == {"trial": (1, True)}
+    assert (await reloader.reload(Origin())).notes == ()
+    assert running.listed == frozenset()
+    assert await running.looked() == frozenset()
+    assert running.gateway.counters.config.lists == {"trial": (0, False)}
+
+
+async def test_a_reload_takes_a_quiet_list_and_one_that_is_read_in_another_way(
+    running: Running,
+) -> None:
+    reloader = running.gateway.reloader
+    await running.looked()
+    running.trial.write_text("P2\n")
+    assert len((await reloader.reload(Origin())).notes) == 1
+    running.now += QUIET
+    assert (await reloader.reload(Origin())).notes == ()
+    assert running.listed == {"P2"}
+    # What another column gave would be no values of this list.
+    running.trial.write_text("id,name\nP3,N3\n")
+    running.file.write_text(running.text.replace("trial.txt}", "trial.txt, column: id}"))
+    assert (await reloader.reload(Origin())).notes == ()
+    assert running.listed == {"P3"}
+
+
 def test_a_reader_that_is_asked_for_other_contents_gives_them(tmp_path: Path) -> None:
     running = Running(tmp_path)
     real = Path(os.path.realpath(running.file))
     with pytest.raises(Problems, match="pac"):
         running.read({real: running.text.replace("to: pacs", "to: pac").encode()})
+
+
+async def test_a_reader_that_breaks_down_leaves_the_old_one_in_force(running: Running) -> None:
+    """Once a RecursionError ended the task of the reload, and nobody was told."""
+    before = running.gateway.loaded
+
+    def broken() -> None:
+        raise RecursionError("too deep")
+
+    running.reading = broken
+    result = await running.gateway.reloader.reload(Origin())
+    assert [p.message for p in result.problems] == ["cannot be read: RecursionError('too deep')"]
+    assert running.gateway.loaded is before
+    assert "too deep" in running.gateway.reload_error

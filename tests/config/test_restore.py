@@ -7,6 +7,7 @@ import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -257,6 +258,82 @@ def test_a_file_changed_by_hand_after_the_kill_is_left_and_named(home: Home) -> 
     assert f"changed by hand meanwhile, and left so: {changed}" in said
     assert changed.read_bytes() == b"by hand"
     assert other.config.read_bytes() == b"new configuration"
+
+
+def no_journal_goes(patch: pytest.MonkeyPatch, *, nor_is_written_when_done: bool = False) -> None:
+    """A disk on which the end of a restoring fails: the journal stays."""
+    remove, write = durable.remove, durable.write
+
+    def removing(path: Path) -> None:
+        if path.name.endswith(".dcmrouter-rollback"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        remove(path)
+
+    def writing(path: Path, data: bytes, *more: Any) -> None:
+        if b'"done"' in data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, data, *more)
+
+    patch.setattr(durable, "remove", removing)
+    if nor_is_written_when_done:
+        patch.setattr(durable, "write", writing)
+
+
+@pytest.mark.parametrize("how", ["in place", "by a rename", "with its old time"])
+@pytest.mark.parametrize("full", [False, True], ids=["done is written", "done is not written"])
+def test_a_journal_that_stayed_overwrote_what_was_put_back_by_hand(
+    home: Home, how: str, full: bool
+) -> None:
+    config, before = home.config, home.config.stat()
+    with pytest.MonkeyPatch.context() as patch:
+        no_journal_goes(patch, nor_is_written_when_done=full)
+        home.restore()
+    # Hours later somebody wants the old contents after all.
+    if how == "by a rename":
+        other = config.with_name("other")
+        other.write_bytes(b"old configuration")
+        other.replace(config)
+    else:
+        config.write_bytes(b"old configuration")
+    if how == "with its old time":
+        os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns))
+    said = finish(config)
+    assert config.read_bytes() == b"old configuration"
+    assert (f"changed by hand meanwhile, and left so: {config}" in said) is full
+    assert finish(config) == ""
+    assert {name for name in home.files() if "dcmrouter" in name} == set()
+
+
+def test_a_journal_that_stayed_kept_the_next_restoring_from_its_work(home: Home) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        no_journal_goes(patch)
+        home.restore()
+    home.config.write_bytes(b"by hand")
+    home.restore()
+    assert home.files() == home.new
+
+
+def test_what_was_put_back_by_hand_while_it_was_taken_back_is_left_and_named(home: Home) -> None:
+    real = durable.replace
+    broken: list[Path] = []
+
+    def failing(source: Path, target: Path) -> None:
+        if target.suffix == ".yaml" and (broken or target.name == "30.yaml"):
+            broken.append(target)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "replace", failing)
+        with pytest.raises(RestoreError, match="partly old and partly new"):
+            home.restore()
+    assert home.config.read_bytes() == b"new configuration"
+    home.config.write_bytes(b"new configuration")
+    os.utime(home.config, ns=(1, 1))
+    said = finish(home.config)
+    assert f"taken back; changed by hand meanwhile, and left so: {home.config}" in said
+    assert home.config.read_bytes() == b"new configuration"
+    assert (home.directory / "rules.d" / "10.yaml").read_bytes() == b"old 10"
 
 
 def test_a_journal_that_is_none_is_refused_with_its_name(home: Home) -> None:

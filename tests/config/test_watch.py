@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router.config.watch import ListWatch, Seen, Source, Values
+from router.config.watch import EMPTIED, QUIET, ListWatch, Seen, Source, Values
 
 OLD = frozenset({"a", "b"})
 
@@ -19,6 +19,7 @@ class Place:
         self.write("a\nb\n")
         self.watch = ListWatch({"trial": Source(self.path, self.read)}, {"trial": OLD})
         self.number = 0
+        self.now = 1000.0
 
     def write(self, text: str) -> None:
         self.path.write_text(text)
@@ -33,9 +34,14 @@ class Place:
             return frozenset(), "it is broken"
         return frozenset(text.split()), ""
 
+    def look(self, after: float = QUIET) -> Seen:
+        """What is seen that many seconds later."""
+        self.now += after
+        return self.watch.look(self.now)
+
     def settled(self) -> list[Seen]:
         """What is seen until nothing happens any more."""
-        return [self.watch.look() for _ in range(3)]
+        return [self.look() for _ in range(3)]
 
 
 @pytest.fixture
@@ -84,9 +90,9 @@ def test_a_file_that_cannot_be_opened_keeps_the_old_values(
 def test_a_file_that_is_being_written_is_left_until_it_is_quiet(place: Place) -> None:
     for text in ("c\n", "c\nd\n", "c\nd\ne\n"):
         place.write(text)
-        assert place.watch.look() == Seen()
+        assert place.look(60.0) == Seen()
     assert place.reads == 1
-    assert place.watch.look().changed == {"trial": frozenset({"c", "d", "e"})}
+    assert place.look().changed == {"trial": frozenset({"c", "d", "e"})}
 
 
 def test_a_file_that_is_written_while_it_is_read_is_read_again(place: Place) -> None:
@@ -101,7 +107,56 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(place: Place) -> 
     place.watch._sources = {"trial": Source(place.path, meanwhile)}
     place.write("c\n")
     assert [look.changed for look in place.settled()] == [{}] * 3
-    assert place.watch.look().changed == {"trial": frozenset({"c", "d"})}
+    assert [look.changed for look in place.settled()] == [{"trial": frozenset({"c", "d"})}, {}, {}]
+
+
+def test_a_list_caught_truncated_by_its_export_took_effect_empty(place: Place) -> None:
+    place.write("")
+    for _ in range(2):
+        assert place.look(QUIET / 2 - 0.01) == Seen()
+    place.write("a\nb\nc\n")
+    for _ in range(3):
+        assert place.look(QUIET / 3 - 0.01) == Seen()
+    assert place.look(QUIET / 3 + 0.1).changed == {"trial": frozenset({"a", "b", "c"})}
+    assert place.reads == 2
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_list_in_which_nothing_is_left_keeps_its_old_values(place: Place, text: str) -> None:
+    place.write(text)
+    looks = place.settled()
+    assert looks[1] == Seen({}, {"trial": EMPTIED}, {"trial": EMPTIED})
+    assert looks[2] == Seen({}, {}, {"trial": EMPTIED})
+    assert place.watch.values == {"trial": OLD}
+    place.write("a\n")
+    assert place.settled()[1] == Seen({"trial": frozenset({"a"})})
+
+
+def test_a_list_that_was_empty_may_stay_so(place: Place) -> None:
+    place.watch = ListWatch({"trial": Source(place.path, place.read)}, {"trial": frozenset()})
+    place.write("")
+    assert place.settled() == [Seen()] * 3
+    place.write("a\n")
+    assert place.settled()[1] == Seen({"trial": frozenset({"a"})})
+
+
+def test_a_file_of_another_time_is_quiet_by_our_clock(place: Place) -> None:
+    place.write("c\n")
+    os.utime(place.path, (4e9, 4e9))
+    assert [look.changed for look in place.settled()] == [{}, {"trial": frozenset({"c"})}, {}]
+
+
+def test_a_file_is_settled_when_it_was_seen_so_for_some_seconds(place: Place) -> None:
+    watch, now = place.watch, place.now
+    assert watch.settled(place.path, now)
+    place.write("c\n")
+    assert not watch.settled(place.path, now)
+    later = ListWatch({"trial": Source(place.path, place.read)}, {"trial": OLD}, watch)
+    assert not later.settled(place.path, now + QUIET - 0.1)
+    assert later.settled(place.path, now + QUIET)
+    assert later.look(now + QUIET).changed == {"trial": frozenset({"c"})}
+    unknown = ListWatch({"trial": Source(place.path, place.read)}, {"trial": OLD})
+    assert not unknown.settled(place.path, now + 1000)
 
 
 def test_a_file_replaced_by_a_rename_is_seen_although_size_and_time_are_the_same(

@@ -398,3 +398,28 @@ def test_a_length_is_not_believed_with_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 2**16
+
+
+def test_more_values_than_are_worth_comparing_are_too_large() -> None:
+    study = 0x00081030  # LO
+    for vr, value, tag in (
+        ("LO", b"x\\" * 1000 + b"x", study),
+        ("LO", b"\\" * 32_766, study),
+        ("UN", b"x\\" * 1000 + b"x", study),
+        ("US", b"\1\0" * 1001, 0x00280106),
+        ("FL", b"\0\0\0\1" * 1001, 0x00181063),
+        ("AT", b"\x10\0\x20\0" * 1001, 0x00280009),
+    ):
+        for data, size in ((HEAD + explicit(tag, vr, value) + TAIL, size) for size in (0, 100)):
+            scanner = scan(data, wanted=(*WANTED, tag), size=size)
+            assert (scanner.error, scanner.too_large) == ("", {tag}), vr
+            assert scanner.attributes() == {**EXPECTED, tag: ()}
+            assert scanner.unread == {tag}
+    for vr, value, tag, count in (
+        ("LO", b"x\\" * 999 + b"x", study, 1000),
+        ("US", b"\1\0" * 1000, 0x00280106, 1000),
+        ("LT", b"x\\" * 1000 + b"x", 0x00104000, 1),
+    ):
+        scanner = scan(HEAD + explicit(tag, vr, value) + TAIL, wanted=(tag,))
+        assert len(scanner.text(tag) or ()) == count
+        assert scanner.too_large == set()

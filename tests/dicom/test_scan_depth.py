@@ -199,6 +199,15 @@ def test_the_number_of_values_is_limited() -> None:
     assert scan(HEAD + sequence(*mixed), (STEP,)).too_large == {STEP}
 
 
+def test_the_number_of_different_values_is_limited() -> None:
+    few = sequence(*[step(b"%04d" % (n % 1000)) for n in range(3000)])
+    assert len(scan(HEAD + few, (STEP,)).text(STEP) or ()) == 3000
+    many = sequence(*[step(b"%04d" % n) for n in range(1001)])
+    assert scan(HEAD + many, (STEP,)).too_large == {STEP}
+    one = sequence(step(b"x\\" * 1001))
+    assert scan(HEAD + one, (STEP,)).too_large == {STEP}
+
+
 def test_hostile_sequences_cost_bounded_memory_and_time() -> None:
     item_of = item(step(b"x") + explicit(CHARACTERS, "CS", b"ISO_IR 192"))
     data = HEAD + explicit(REQUEST, "SQ", item_of * 200_000, UNDEFINED)

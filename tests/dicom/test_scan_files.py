@@ -32,7 +32,8 @@ DAMAGED = {
 
 
 def scan(syntax: str, wanted: Collection[Key], pieces: Iterable[bytes | memoryview]) -> Scanner:
-    scanner = Scanner(syntax, frozenset(wanted), value_limit=2**30, byte_limit=2**30)
+    limits = {"value_limit": 2**30, "byte_limit": 2**30, "parts_limit": 2**30}
+    scanner = Scanner(syntax, frozenset(wanted), **limits)
     for piece in pieces:
         if scanner.feed(piece):
             break

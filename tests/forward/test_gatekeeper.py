@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from router.forward.gatekeeper import LONGEST_WAIT
 from router.forward.ports import NotAnswered
 from router.spool.errors import SpoolError
+from router.spool.index_types import Moved
 from router.spool.plan import Plan
 from rules.window import parse_windows
 from tests.forward.gates import GateHouse
@@ -102,20 +103,25 @@ def test_a_large_gate_is_opened_step_by_step() -> None:
     scenario(steps)
 
 
-def test_after_a_restart_a_study_that_was_quiet_meanwhile_goes_at_once() -> None:
+def test_a_restart_does_not_send_a_study_that_still_arrives() -> None:
+    """It was quiet for 90 s only because nobody could send to us."""
+
     async def steps(house: GateHouse) -> None:
-        house.arrive(STUDY)
+        house.arrive(STUDY, 5)
         house.arrive(replace(STUDY, quiet=3600.0), key="1.3", destination="vna")
         await asyncio.sleep(90)
-        assert not house.index.opened
         house.keeper.start()
-        await house.opened()
+        await asyncio.sleep(30)
+        began = wall()
+        house.arrive(STUDY, 295)
+        ((at, gate),) = await house.opened()
+        assert at - began == pytest.approx(60, abs=0.3)
+        assert (gate.key, gate.instances) == ("1.2", 300)
         at, gate = (await house.opened(2))[1]
         assert gate.key == "1.3"
         assert at - gate.last_at == pytest.approx(3600, abs=0.3)
 
-    house = scenario(steps, start=False)
-    assert house.index.opened[0][1].key == "1.2"
+    scenario(steps, start=False)
 
 
 def test_the_archive_tells_that_all_have_come() -> None:
@@ -290,13 +296,18 @@ def test_what_waits_for_a_schedule_that_is_gone_goes_and_that_is_told() -> None:
     async def steps(house: GateHouse) -> None:
         house.keeper.configure({"night": NIGHT})
         await asyncio.sleep(NOON)
-        house.arrive(NIGHTLY)
+        house.arrive(NIGHTLY, 12)
+        house.arrive(NIGHTLY, 2, destination="vna")
         await asyncio.sleep(60)
         assert not house.due
         with capture_logs() as lines:
             house.keeper.configure({})
-            await house.opened()
-        assert [line["log_level"] for line in lines] == ["warning", "info"]
+            await house.opened(2)
+            await asyncio.sleep(1)
+        warnings = [line for line in lines if line["log_level"] == "warning"]
+        told = {line["destination"]: line["instances"] for line in warnings}
+        assert told == {"pacs": 12, "vna": 2}, "how many, and where"
+        assert {line["schedule"] for line in warnings} == {"night"}
 
     scenario(steps)
 
@@ -395,5 +406,96 @@ def test_what_waits_where_nothing_is_sent_is_put_back_as_well() -> None:
         house.index.due["not configured", "night"] = 25
         await asyncio.sleep(9 * 3600)
         assert house.index.due["not configured", "night"] == 0
+
+    scenario(steps)
+
+
+@pytest.mark.parametrize("error", [SpoolError("page 7 is damaged"), RuntimeError("a fault")])
+def test_a_gate_that_cannot_be_opened_keeps_no_other_shut(error: Exception) -> None:
+    async def steps(house: GateHouse) -> None:
+        house.keeper.configure({"night": NIGHT})
+        first = house.arrive(STUDY, key="1.1")
+        real, tries = house.index.open_gate, []
+
+        async def open_gate(gate_id: int) -> Moved:
+            if gate_id == first and len(tries) < 20:
+                tries.append(wall())
+                raise error
+            return await real(gate_id)
+
+        house.index.open_gate = open_gate  # type: ignore[method-assign]
+        with capture_logs() as lines:
+            house.arrive(STUDY, key="1.3")
+            began = wall()
+            ((at, gate),) = await house.opened()
+            assert at - began == pytest.approx(60, abs=0.3)
+            assert gate.key == "1.3"
+            await asyncio.sleep(200)
+            began = wall()
+            house.arrive(NIGHTLY)
+            at, gate = (await house.opened(2))[1]
+            assert at - began < 2.5, "nor late"
+            at, gate = (await house.opened(3))[2]
+            assert gate.key == "1.1"
+            assert len(tries) == 20
+        events = [line["event"] for line in lines]
+        assert events.count("a gate cannot be opened") == 1
+
+    scenario(steps)
+
+
+def test_an_index_that_opens_nothing_is_in_trouble_as_a_whole() -> None:
+    async def steps(house: GateHouse) -> None:
+        tries = []
+
+        async def open_gate(gate_id: int) -> Moved:
+            tries.append(wall())
+            raise SpoolError("disk I/O error")
+
+        house.index.open_gate = open_gate  # type: ignore[method-assign]
+        for number in range(500):
+            house.arrive(STUDY, key=f"1.{number}")
+        await asyncio.sleep(62)
+        assert 16 <= len(tries) < 100
+
+    with capture_logs() as lines:
+        scenario(steps)
+    assert "gates cannot be opened or shut" in {line["event"] for line in lines}
+
+
+def test_no_study_is_forgotten_over_those_that_the_archive_does_not_have() -> None:
+    async def steps(house: GateHouse) -> None:
+        house.answer_takes = 1.0
+        house.answer = lambda: 99
+        for number in range(60):
+            house.arrive(EXPECTING, key=f"1.{number}")
+        await asyncio.sleep(125)
+        assert [key for _, _, key in house.asked[:60]] == [f"1.{n}" for n in range(60)]
+
+    scenario(steps)
+
+
+def test_the_next_question_is_put_when_the_last_one_is_answered() -> None:
+    async def steps(house: GateHouse) -> None:
+        house.answer_takes = 0.01
+        house.answer = lambda: 99
+        for number in range(500):
+            house.arrive(EXPECTING, key=f"1.{number}")
+        await asyncio.sleep(70)
+        assert len({key for _, _, key in house.asked}) == 500, "not one in a turn"
+
+    scenario(steps)
+
+
+def test_an_association_that_never_closes_holds_its_study_no_longer_than_an_archive() -> None:
+    async def steps(house: GateHouse) -> None:
+        began = wall()
+        house.open_studies.add("1.2")
+        house.arrive(replace(STUDY, wait=600.0))
+        with capture_logs() as lines:
+            ((at, _),) = await house.opened()
+            await asyncio.sleep(1)
+        assert at - began == pytest.approx(660, abs=0.3)
+        assert lines[0]["why"] == "nothing came for 660 s, although somebody sends"
 
     scenario(steps)

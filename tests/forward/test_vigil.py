@@ -27,9 +27,26 @@ def test_quiet_time_is_from_the_last_arrival_to_the_last_moment() -> None:
     assert vigil.judge(60.0, "").complete
 
 
-def test_after_a_start_the_time_that_has_passed_counts() -> None:
-    assert Vigil(gate(last_at=WALL - 45), WALL, 7.0).judge(7.0, "").seconds == 15.0
-    assert Vigil(gate(last_at=WALL - 3600), WALL, 7.0).judge(7.0, "").complete
+@pytest.mark.parametrize(
+    ("quiet", "ago", "left"),
+    [(60.0, 45, 60.0), (60.0, 3600, 60.0), (10.0, 3600, 10.0), (300.0, 100, 200.0)],
+)
+def test_a_restart_does_not_complete_what_still_arrives(
+    quiet: float, ago: int, left: float
+) -> None:
+    """The time that has passed counts, but for the end of it: nobody could send while we were
+    down, so a study that was quiet then may be half there."""
+    vigil = Vigil(gate(replace(STUDY, quiet=quiet), last_at=WALL - ago), WALL, 7.0)
+    assert vigil.judge(7.0, "").seconds == left
+    assert not vigil.judge(6.9 + left, "").complete
+    assert vigil.judge(7.0 + left, "").complete
+
+
+def test_after_a_restart_an_archive_is_waited_for_no_longer_than_from_the_arrival() -> None:
+    vigil = Vigil(gate(EXPECTING, last_at=WALL - 500), WALL, 0.0)
+    assert vigil.judge(60.0, "").ask
+    assert not vigil.judge(159.9, "").complete
+    assert vigil.judge(160.0, "").why == "waited 600 s for vna: it was not asked yet"
 
 
 def test_an_arrival_in_the_future_is_one_of_now() -> None:
@@ -66,10 +83,36 @@ def test_a_gate_that_is_shut_again_for_a_supplement_begins_anew() -> None:
     assert vigil.silent(80.0) < 0.2
 
 
-def test_who_may_still_send_holds_it_however_quiet() -> None:
-    verdict = Vigil(gate(last_at=WALL - 1e6), WALL, 0.0).judge(0.0, "an association is open")
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        (replace(STUDY, wait=600.0), "nothing came for 660 s"),
+        (EXPECTING, "waited 600 s for vna: it was not asked yet"),
+    ],
+)
+def test_who_may_still_send_holds_it_for_as_long_as_an_archive_and_not_for_ever(
+    plan: Plan, why: str
+) -> None:
+    vigil = Vigil(gate(plan), WALL, 0.0)
+    verdict = vigil.judge(600.0, "an association is open")
     assert (verdict.complete, verdict.why) == (False, "an association is open")
-    assert verdict.seconds is None
+    assert verdict.seconds == 60.0
+    verdict = vigil.judge(660.0, "an association is open")
+    assert (verdict.complete, verdict.why) == (True, f"{why}, although an association is open")
+
+
+def test_what_moved_from_another_gate_is_no_arrival() -> None:
+    other = Vigil(gate(), WALL, 0.0)
+    vigil = Vigil.begun(gate(), WALL + 50, 50.0, looked_at=49.0)
+    vigil.go_on(other)
+    assert vigil.judge(60.0, "").complete
+    joined = Vigil(gate(last_at=WALL - 20, instances=1), WALL, 0.0)
+    joined.look(gate(instances=6), WALL + 50, 50.0, 49.0, other)
+    assert joined.silent(50.0) == 50.0
+    joined.look(gate(instances=7), WALL + 55, 55.0, 50.0, other)
+    assert joined.silent(55.0) == 55.0
+    joined.look(gate(instances=8, last_at=WALL + 57), WALL + 57, 57.0, 55.0, other)
+    assert joined.silent(57.0) == 0.0, "that one came"
 
 
 def test_the_archive_is_asked_only_once_it_is_quiet_and_nobody_sends() -> None:

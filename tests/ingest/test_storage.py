@@ -11,8 +11,9 @@ from router.dicom.uids import storage_sop_classes
 from router.ingest.settings import StorageSettings
 from router.spool import system
 from router.ul import PresentationContextRQ
+from rules import load
 from rules.decision import Decision, Facts
-from tests.dicom.build import implicit
+from tests.dicom.build import explicit, implicit
 from tests.ingest.support import (
     CT,
     EXPLICIT,
@@ -417,6 +418,39 @@ def test_rules_that_fail_cost_a_look_not_an_instance(run: Runner, tmp_path: Path
             assert subject.bytes_of(0) == data_set()
 
     run(scenario, tracebacks=1)
+
+
+@pytest.mark.parametrize(
+    ("element", "sent"),
+    [
+        (explicit(0x00104000, "UT", b"secret" * 20_000), False),
+        (explicit(0x00104000, "LO", b"x\\" * 1000 + b"secret"), False),
+        (explicit(0x00104000, "LT", b"harmless"), True),
+    ],
+)
+def test_what_is_too_large_for_the_rules_is_held_and_not_sent(
+    run: Runner, tmp_path: Path, element: bytes, sent: bool
+) -> None:
+    rules = load("[{when: {not: {PatientComments: '*secret*'}}, to: pacs}]")
+    whole = data_set()
+    at = whole.index(explicit(0x0020000D, "UI", b"1.2.3.4\0"))
+    data = whole[:at] + element + whole[at:]
+
+    async def scenario() -> None:
+        async with reception(tmp_path, rules=rules) as subject:
+            wire = await subject.associated()
+            assert await stored(wire, data) == (0, "")
+            await wire.release()
+            [meta] = subject.metas
+            assert [route.destination for route in meta.routes] == ["pacs"] * sent
+            # It could be parsed: other rules may yet send it.
+            assert not meta.quarantined
+            assert meta.rules_version == rules.version
+            why = "PatientComments (0010,4000), which rules look at, is too large to be compared"
+            assert (meta.disposition, meta.reason) == (("route", "") if sent else ("hold", why))
+            assert subject.bytes_of(0) == data
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("disposition", ["hold", "discard"])

@@ -3,6 +3,7 @@
 import pytest
 
 from router.ingest.studies import OpenStudies
+from router.spool.index_database import clean
 
 
 def test_a_study_is_open_while_any_association_that_sent_to_it_is() -> None:
@@ -72,3 +73,14 @@ def test_a_study_that_is_sent_to_again_is_the_latest() -> None:
         studies.sent("in-1", study, "")
     assert studies.study_open("1.1")
     assert not studies.study_open("1.2")
+
+
+@pytest.mark.parametrize("uid", ["1.2.3\u00e9\udc80", "1.2\0"])
+def test_a_uid_that_the_index_keeps_in_another_form_is_found_open(uid: str) -> None:
+    studies = OpenStudies()
+    studies.sent("in-1", uid, uid)
+    assert studies.study_open(clean(uid))
+    assert studies.series_open(clean(uid))
+    assert studies.study_open(uid)
+    studies.ended("in-1")
+    assert not studies.study_open(clean(uid))

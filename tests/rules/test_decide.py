@@ -402,9 +402,33 @@ def test_versions_follow_every_part_of_a_rule() -> None:
         ("{Modality: {starts: C}}", "{Modality: {ends: C}}", False),
         ("{Modality: CT}", "{Modality: {equals: CT, ignore_case: true}}", False),
         ("{ImageType: A}", "{'ImageType[1]': A}", False),
+        ("{PatientName: {starts: A}}", "{PatientName: {ends: A}}", False),
+        ("{PatientName: {starts: A}}", "{PatientName: {contains: A}}", False),
         ("{StudyDate: ['> today', 3000-01-01]}", "{StudyDate: [3000-01-01, '> today']}", True),
     ],
 )
 def test_versions_follow_the_meaning_of_conditions(one: str, other: str, same: bool) -> None:
     versions = {load(f"[{{name: x, when: {when}, to: a}}]").version for when in (one, other)}
     assert (len(versions) == 1) is same
+
+
+@pytest.mark.parametrize(
+    ("rule", "other"),
+    [
+        ("when: {StudyDate: today}", True),
+        ("when: {not: {any: [{StudyDate: '< today-7d'}]}}", True),
+        ("when: {AcquisitionDateTime: '>= 2026-01-01T08:00'}", True),
+        ("when: {AcquisitionDateTime: {same_as: FrameAcquisitionDateTime}}", True),
+        ("when: {AcquisitionDateTime: {in: trial}}", True),
+        ("when: {received: '18:00-07:00'}", True),
+        ("valid: {from: 2026-11-01}", True),
+        ("when: {StudyDate: 2026-01-01}", False),
+        ("when: {Modality: CT}", False),
+    ],
+)
+def test_the_version_follows_the_time_zone_where_the_meaning_does(rule: str, other: bool) -> None:
+    known = Known(("a",), ("a",), lists={"trial": frozenset({"20260101"})})
+    text = f"[{{name: x, {rule}, to: a}}]"
+    zones = ("UTC", "Europe/Stockholm")
+    versions = {load(text, known=known, zone=zone).version for zone in zones}
+    assert (len(versions) == 2) is other

@@ -93,6 +93,71 @@ def test_not_told(rules: tuple[str, ...]) -> None:
     assert _warned(*rules) == []
 
 
+CODE = "a code has only A-Z, 0-9, space and _"
+CURLY = "its curly quotes are letters to YAML: write straight ones, \" or '"
+
+
+@pytest.mark.parametrize(
+    ("when", "what", "fix"),
+    [
+        (
+            "Modality: ct",
+            f"'ct': {CODE}",
+            "write CT, or {equals: ct, ignore_case: true} for either case",
+        ),
+        ("Modality: 'CT, MR'", f"'CT, MR': {CODE}", "write [CT, MR]"),
+        ("Modality: 'CT,MR,PT'", f"'CT,MR,PT': {CODE}", "write [CT, MR, PT]"),
+        ("Modality: CT or mr", f"'CT or mr': {CODE}", "write [CT, MR]"),
+        ("Modality: CT|MR", f"'CT|MR': {CODE}", "write [CT, MR]"),
+        ("Modality: not CT", f"'not CT': {CODE}", 'write "!= CT"'),
+        ("Modality: not CT or MR", f"'not CT or MR': {CODE}", "write {not: [CT, MR]}"),
+        ("Modality: [CT, 'M*r']", f"'M*r': {CODE}", "write M*R"),
+        ("Modality: {starts: c}", f"'c': {CODE}", "write C"),
+        ("any: [{Modality: C-T}]", f"'C-T': {CODE}", ""),
+        ("Modality: ABCDEFGHIJKLMNOPQ", "a code has 16 characters at most", ""),
+        ("Modality: '*ABCDEFGHIJKLMNOP?'", "a code has 16 characters at most", ""),
+    ],
+)
+def test_a_code_that_there_cannot_be(when: str, what: str, fix: str) -> None:
+    (told,) = _warned(f"{{to: a, when: {{{when}}}}}")
+    assert told.startswith("r.yaml:1:3: rule 'rule 1': Modality (0008,0060) can hardly match "), (
+        told
+    )
+    assert what in told
+    assert fix in told if fix else told.endswith((CODE, "at most"))
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "Modality: CT",
+        "ImageType: 'DERIVED*'",
+        "Modality: '?T'",
+        "BodyPartExamined: ABCDEFGHIJKLMNOP",
+        "BodyPartExamined: '*ABCDEFGHIJKLMNOP*'",
+        "BodyPartExamined: {equals: Head, ignore_case: true}",
+        "BodyPartExamined: /head/",
+        "BodyPartExamined: {contains: T_1 2}",
+        "StudyDescription: 'ct, mr'",
+        "calling_ae: ct",
+    ],
+)
+def test_a_code_that_there_can_be(when: str) -> None:
+    assert _warned(f"{{to: a, when: {{{when}}}}}") == []
+
+
+@pytest.mark.parametrize("name", ["StudyDescription", "PatientName", "Modality"])
+def test_curly_quotes_around_a_text(name: str) -> None:
+    (told,) = _warned(f"{{to: a, when: {{{name}: [“Head*”]}}}}")
+    assert "is compared with '“Head*”'" in told
+    assert told.endswith(CURLY)
+
+
+def test_one_warning_for_what_is_written_twice() -> None:
+    (told,) = _warned("{to: a, when: {any: [{Modality: ct}, {Modality: ct, calling_ae: A}]}}")
+    assert "'ct'" in told
+
+
 def test_a_rule_in_another_file_is_named_with_it() -> None:
     files = {"a.yaml": b"- {name: all, to: a, final: true}\n"}
     rules = load(

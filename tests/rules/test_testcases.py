@@ -91,6 +91,10 @@ MISTAKES = [
         'given: {"ImageType[3]": LOCALIZER}',
         "1:9: 'ImageType[3]' names one value of several; give all values: ImageType: [ONE",
     ),
+    (
+        "given: {BurnedInAnnotation: yes}",
+        "1:29: no data set has 'yes': a code has only A-Z, 0-9, space and _; write YES",
+    ),
     ("given: {PixelData: x}", "1:9: PixelData (7FE0,0010) has no text to compare"),
     ("given: {Modality: {a: b}}", "1:19: an attribute has a value or a list of values"),
     ("given: {StudyDate: today}", "1:20: 'today' is not the value of a date; write the date"),

@@ -61,6 +61,23 @@ def test_what_waits_goes_to_the_next_that_is_up(index: Index) -> None:
     assert (accounts["a"].received, accounts["b"].received, accounts["b"].waiting) == (1, 2, 2)
 
 
+def test_what_was_delivered_elsewhere_says_in_whose_place(index: Index) -> None:
+    fill(index, [1, 2, 3], "a", plan=FAILOVER)
+    fill(index, [4], "b", plan=FAILOVER)
+    _divert(index, "a", "b")
+    index.settle([outcome(1, "b", READY, due_at=T0 + 9000, reason="full; try later")])
+    assert fate(index, 1, "b").reason == "in place of a; full; try later"
+    index.settle([outcome(1, "b", DELIVERED), outcome(2, "b", DELIVERED, reason="coerced")])
+    assert fate(index, 1, "b").reason == "in place of a"
+    assert fate(index, 2, "b").reason == "in place of a; coerced"
+    index.settle([outcome(3, "b", READY, reason="full"), outcome(4, "b", READY, reason="full")])
+    _divert(index, "b", "a")
+    assert fate(index, 3, "a").reason == ""
+    index.settle([outcome(3, "a", DELIVERED)])
+    assert fate(index, 3, "a").reason == ""
+    assert fate(index, 4, "a").reason == ""
+
+
 def test_it_goes_back_when_a_better_one_recovers(index: Index) -> None:
     fill(index, [1], "a", plan=FAILOVER)
     assert _divert(index, "a", "c").ready == {"c": 1}

@@ -429,10 +429,37 @@ def test_a_revived_one_whose_study_is_complete_goes_on(index: Index) -> None:
 
 def test_a_revived_one_without_a_gate_is_due(index: Index) -> None:
     _twins(index, 1)
+    index.open_gate(_gate(index).id, 100)
     add(index, (ref(2, crc=1), meta(2, "pacs", uid="1")))
     assert state(index, 2, "pacs") is DUPLICATE
     assert index.drop(Filter(ids=(1,)), "", at=T0).gated == 0
     assert leased(index, "pacs") == [2]
+
+
+@pytest.mark.parametrize("plan", [STUDY, NIGHT, BOTH])
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_to_go_now_does_not_wait_behind_the_gate_of_its_twin(
+    index: Index, plan: Plan, together: bool
+) -> None:
+    gated = (ref(1, crc=1), meta(1, "pacs", uid="1", plan=plan))
+    urgent = [(ref(n, crc=1), meta(n, "pacs", uid="1", priority=5)) for n in (2, 3)]
+    late = (ref(4, crc=1), meta(4, "pacs", uid="1", plan=plan))
+    if together:
+        result = add(index, gated, *urgent, late)
+        assert (result.duplicates, result.deliveries) == (2, {"pacs": 1})
+    else:
+        for entry in (gated, *urgent, late):
+            add(index, entry)
+    assert leased(index, "pacs") == [2]
+    assert state(index, 3, "pacs") is DUPLICATE, "of the urgent one, which goes now"
+    assert state(index, 4, "pacs") is DUPLICATE
+    assert index.account(audit=True).balanced
+
+
+def test_what_would_be_behind_a_gate_repeats_what_goes_now(index: Index) -> None:
+    urgent = (ref(1, crc=1), meta(1, "pacs", uid="1"))
+    add(index, urgent, (ref(2, crc=1), meta(2, "pacs", uid="1", plan=NIGHT)))
+    assert state(index, 2, "pacs") is DUPLICATE
 
 
 # -- restarts

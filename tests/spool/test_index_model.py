@@ -171,12 +171,16 @@ class IndexMachine(RuleBasedStateMachine):
             for route in one.meta.routes:
                 plan = Plan.from_text(route.plan)
                 places = [route.destination, *(m for m in plan.members if m not in names)]
+                one.plans[route.destination] = plan
+                kept = one.complete_gate(route.destination) or plan.schedule
+                del one.plans[route.destination]
                 found = [
                     (place, n)
                     for place in dict.fromkeys(places)
                     for n, other in self.model.items()
                     if other.uid == one.uid
                     and other.fates.get(place) in SUPPRESSING
+                    and (kept or place not in other.gates)
                     and place not in one.fates
                 ]
                 if found:

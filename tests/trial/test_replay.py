@@ -19,7 +19,7 @@ from router.trial.compare import compare, options_changed
 from router.trial.replay import EXAMPLES, Replay, Report
 from rules.attributes import Attribute
 from rules.pattern import Exact
-from rules.rule import AllOf, Match, Rule, Send, Subject, Target
+from rules.rule import AllOf, Match, Not, Rule, Send, Subject, Target
 from rules.ruleset import RuleSet
 from tests.spool.keeping import deliver
 from tests.spool.spool_samples import Rig, meta, segment_of
@@ -253,3 +253,16 @@ def test_labels_that_differ_are_a_difference() -> None:
     found = compare(before, after)
     assert (found.any, found.labels_dropped, found.labels_added) == (True, ("a",), ())
     assert not compare(before, before).any
+
+
+def test_what_is_too_large_to_be_compared_would_be_held(rig: Rig, look: Lookout) -> None:
+    store(rig, 1, PatientComments="x" * 70_000)
+    store(rig, 2, PatientComments="x")
+    comments = Attribute((0x00104000,))
+    private = Not(Match(comments, (Exact("secret"),)))
+    report = replay(look, Rule("rest", AllOf((private,)), (Target("one", ("pacs",)),)))
+    assert report.same == 1
+    [((before, after, why), kind)] = report.moves.items()
+    assert (before, after, kind.count) == ("route", "hold", 1)
+    assert why == "PatientComments (0010,4000), which rules look at, is too large to be compared"
+    assert (report.destinations["pacs"].before, report.destinations["pacs"].after) == (2, 1)

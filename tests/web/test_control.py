@@ -279,6 +279,7 @@ async def test_reload_tells_what_changed_or_what_is_wrong(client, gateway):
         "problems": [],
         "version": None,
         "files": [],
+        "notes": [],
     }
     gateway.reloaded = Reloaded(applied=False, problems=("config.yaml:3:1: no",))
     answer = await client.post("/api/v1/reload")
