@@ -207,14 +207,13 @@ class Adder:
         found: dict[tuple[int, str], _Earlier] = {}
         taken: set[tuple[int, str]] = set()
         in_batch: dict[tuple[object, ...], tuple[Ref, bool]] = {}
-        gated: set[tuple[object, ...]] = set()
+        at_once: dict[tuple[object, ...], tuple[Ref, bool]] = {}
         compared: dict[tuple[int, int], bool] = {}
         for n, (ref, kind, destination, place, last, keeps) in enumerate(wanted):
             if place != destination and (ref.id, destination) in found:
                 continue
             content = (*kind, ref.length, ref.crc)
-            here = (place, *content)
-            before = None if here in gated and not keeps else in_batch.get(here)
+            before = (in_batch if keeps else at_once).get((place, *content))
             for candidate in (indexed.get(n), before):
                 if candidate is None or (ref.id, place) in taken:
                     continue
@@ -227,14 +226,10 @@ class Adder:
                     taken.add((ref.id, place))
                     break
             else:
-                new = (destination, *content)
-                if last and not keeps and new in gated:
-                    gated.discard(new)
-                    in_batch[new] = (ref, True)
-                elif last and new not in in_batch:
-                    in_batch[new] = (ref, True)
-                    if keeps:
-                        gated.add(new)
+                if last:
+                    in_batch.setdefault((destination, *content), (ref, True))
+                    if not keeps:
+                        at_once.setdefault((destination, *content), (ref, True))
         return found
 
     def _is_kept(self, route: RouteMeta, meta: InstanceMeta) -> bool:
