@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP)      ## the virtual environment, with everything in it
 
+# Most of the tests wait for something: three at once keep two cores busy.
 test: $(STAMP)       ## all tests; the interoperability tests run where their tools are installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 lint: $(STAMP)       ## ruff and mypy, strict
 	$(BIN)/ruff check .
