@@ -6,6 +6,7 @@ signal), and only groups that were started here are ever signalled.
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import socket
@@ -33,11 +34,22 @@ def die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+_LOWEST, _SHARE = 12_000, 5_000
+_ports = itertools.count(os.getpid())
+
+
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that nobody listens on now.
+
+    Where tests run side by side each process has a range of its own, below those that the kernel
+    gives to connections: else what is free now may be another's before our server has it.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    while True:
+        port = _LOWEST + int(worker[2:]) % 4 * _SHARE + next(_ports) % _SHARE if worker else 0
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
 
 
 def held_port() -> socket.socket:
