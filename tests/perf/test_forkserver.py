@@ -3,12 +3,14 @@
 import select
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from perf.failpoints import AFTER, Failpoint
 from perf.forkserver import Forked, ForkedGateway, ForkServer
+from perf.processes import wait_until
 
 SETTINGS = {
     "remotes": {"sink": {"ae_title": "SINK", "host": "127.0.0.1", "port": 1}},
@@ -26,13 +28,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
 
 def test_a_gateway_serves_stops_and_comes_again(server: ForkServer, tmp_path: Path) -> None:
     gateway = ForkedGateway(server, tmp_path, SETTINGS)
-    for _ in range(2):
+
+    def begun(times: int) -> bool:
+        events = [line.get("event") for line in gateway.log_lines()]
+        return events.count("gateway started") == times
+
+    for life in (1, 2):
         gateway.start()
         assert gateway.account()["balanced"]
+        # It answers a little before it has started; a signal then only ends the start.
+        assert wait_until(partial(begun, life), 10.0)
         gateway.signal(signal.SIGTERM)
         assert gateway.wait(30.0) == 0
-    lives = [line for line in gateway.log_lines() if line.get("event") == "gateway started"]
-    assert len(lives) == 2
+    assert begun(2)
 
 
 def test_a_kill_is_seen_and_lets_the_spool_go(server: ForkServer, tmp_path: Path) -> None:
