@@ -17,9 +17,9 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP)      ## the virtual environment, with everything in it
 
-# Most of the tests wait for something: three at once keep two cores busy.
+# Most of the tests wait for something: two at once halve the time.
 test: $(STAMP)       ## all tests; the interoperability tests run where their tools are installed
-	$(BIN)/python -m pytest -n 3 $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(STAMP)       ## ruff and mypy, strict
 	$(BIN)/ruff check .
