@@ -226,7 +226,7 @@ def _side(name: str) -> str:
 
 
 def _local(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def _outcome(version: Json) -> str:
