@@ -7,6 +7,7 @@ lost, 2 for bad usage.  A figure that falls short is reported, not an error.
 
 import argparse
 import datetime
+import fcntl
 import shutil
 import signal
 import sys
@@ -107,6 +108,19 @@ def run(args: argparse.Namespace, console: Console) -> int:
             "disk. Give --work a directory on one."
         )
         return 2
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(
+                f"another run works in {work}: two would measure each other, and each remove the "
+                "other's files. Wait until it has ended."
+            )
+            return 2
+        return _measure(args, work, console)
+
+
+def _measure(args: argparse.Namespace, work: Path, console: Console) -> int:
     rounds = args.rounds or (1 if args.quick else 3)
     bench = Bench(work, QUICK if args.quick else Sizes())
     head = {

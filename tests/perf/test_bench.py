@@ -1,6 +1,7 @@
 """The run itself: rounds, losses, exit status, and the receivers that it starts."""
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -103,6 +104,14 @@ def test_a_file_system_in_memory_is_refused(
     monkeypatch.setattr(machine, "file_system", lambda path: "tmpfs")
     console = quiet()
     assert bench.run(bench.parse_arguments(["--quick", "--work", str(tmp_path)]), console) == 2
+
+
+def test_a_second_run_in_the_same_place_is_refused(tmp_path: Path) -> None:
+    options = bench.parse_arguments(["--quick", "--only", "rules", "--work", str(tmp_path)])
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert bench.run(options, quiet()) == 2
+    assert not (tmp_path / "quick.json").exists()
 
 
 def test_only_a_whole_run_replaces_the_published_result() -> None:
