@@ -27,6 +27,7 @@ from perf.gateway import GatewayProcess
 from perf.processes import (
     BenchError,
     Child,
+    cpu_seconds,
     peak_resident_bytes,
     reset_peak,
     resident_bytes,
@@ -113,10 +114,11 @@ class State:
 
 @dataclass(slots=True)
 class Found:
-    """One attack in one round."""
+    """One attack in one round.  ``attacker`` is how many cores it took for itself."""
 
     name: str
     ratio: float
+    attacker: float
     alone: float
     added: int
     left: int
@@ -127,6 +129,15 @@ class Found:
     lines: int
     clean: bool
     troubles: list[str] = field(default_factory=list)
+
+    @property
+    def of_the_rest(self) -> float:
+        """The speed as a share of what the cores that the attacker left would have given.
+
+        In a hospital an attacker brings a machine of its own; here it takes from the sender and
+        the gateway, which alone keep all cores busy.
+        """
+        return self.ratio / (1.0 - min(0.9, self.attacker / (os.cpu_count() or 1)))
 
     def judge(self) -> None:
         """Everything but the speed, which is judged over the rounds."""
@@ -160,7 +171,7 @@ class Round:
             peak_alone = peak_resident_bytes(gateway.pid)
             lines = len(gateway.log_lines())
             reset_peak(gateway.pid)
-            attacked, attacker = self._beside(gateway)
+            attacked, cores, attacker = self._beside(gateway)
             made, opening = attacker["made"], attacker["opening"]
             added = peak_resident_bytes(gateway.pid) - peak_alone
             lines = len(gateway.log_lines()) - lines
@@ -174,6 +185,7 @@ class Round:
             found = Found(
                 self._name,
                 attacked / statistics.mean((alone, again)),
+                cores,
                 alone,
                 max(0, added),
                 max(0, left),
@@ -197,8 +209,9 @@ class Round:
             raise BenchError(f"the proper sender beside {self._name}: {report['failures']}")
         return float(report["acknowledged"] / report["seconds"])
 
-    def _beside(self, gateway: GatewayProcess) -> tuple[float, dict[str, int]]:
-        """The same while the attack goes on, and what the attacker says of its connections."""
+    def _beside(self, gateway: GatewayProcess) -> tuple[float, float, dict[str, int]]:
+        """The same while the attack goes on, how many cores the attacker takes meanwhile, and what
+        it says of its connections."""
         command = [sys.executable, "-m", "perf.attacks", self._name, "--port", str(gateway.port)]
         command += ["--seconds", str(self._seconds + 60)]
         attacker = Child(command, self._home / "attacker.log", pipe=True)
@@ -206,9 +219,11 @@ class Round:
             stream = attacker.popen.stdout
             if stream is None or stream.readline().strip() != b"up":
                 raise BenchError(f"the attack {self._name} failed: {attacker.tail()}")
+            used, began = cpu_seconds(attacker.pid), time.monotonic()
             rate = self._rate(gateway)
+            cores = (cpu_seconds(attacker.pid) - used) / (time.monotonic() - began)
             attacker.popen.terminate()
-            return rate, _answer(attacker, 60.0)
+            return rate, cores, _answer(attacker, 60.0)
         finally:
             attacker.stop()
 
@@ -230,7 +245,17 @@ def _answer(child: Child, limit: float) -> dict[str, Any]:
 def conclude(results: dict[str, list[Found]], console: Console) -> bool:
     """The table; whether everything is as it is wanted."""
     table = Table(title=f"a proper sender ({_SENDERS} associations, MR) beside strangers")
-    for column in ("attack", "pace", "speed", "memory", "made", "counted", "lines"):
+    for column in (
+        "attack",
+        "pace",
+        "speed",
+        "attacker",
+        "of the rest",
+        "memory",
+        "made",
+        "counted",
+        "lines",
+    ):
         table.add_column(column, overflow="fold")
     fine = True
     for name, rounds in results.items():
@@ -243,6 +268,8 @@ def conclude(results: dict[str, list[Found]], console: Console) -> bool:
             kind.title,
             f"{kind.at_once} open, {kind.pace:g}/s",
             f"{ratio:.2f} ×",
+            f"{statistics.median(found.attacker for found in rounds):.2f} cores",
+            f"{statistics.median(found.of_the_rest for found in rounds):.2f} ×",
             f"+{max(found.added for found in rounds) / 2**20:.1f} MiB",
             str(last.made),
             how,
@@ -256,7 +283,8 @@ def conclude(results: dict[str, list[Found]], console: Console) -> bool:
         fine = fine and not troubles
     console.print(table)
     console.print(
-        f"speed: median of the rounds; memory: the most that it added, at most "
+        "speed: median of the rounds, and as a share of what the cores that the attacker itself "
+        f"did not take would have given; memory: the most that it added, at most "
         f"{MEMORY_BOUND >> 20} MiB are allowed; lines: the most in the log of one attack"
     )
     return fine
@@ -303,6 +331,7 @@ def main() -> int:
     figures = {
         name: {
             "speed": [round(found.ratio, 3) for found in rounds_],
+            "attacker_cores": [round(found.attacker, 3) for found in rounds_],
             "alone_per_second": [round(found.alone) for found in rounds_],
             "memory_added": [found.added for found in rounds_],
             "made": [found.made for found in rounds_],

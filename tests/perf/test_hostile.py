@@ -12,6 +12,7 @@ def found(**changes: object) -> Found:
     values: dict[str, object] = {
         "name": "http",
         "ratio": 0.95,
+        "attacker": 0.0,
         "alone": 1000.0,
         "added": 2**20,
         "left": 0,
@@ -53,6 +54,16 @@ def test_what_falls_short_is_said(changes: dict[str, object], says: str) -> None
 def test_the_speed_is_judged_by_the_median_of_the_rounds() -> None:
     rounds = [found(ratio=ratio) for ratio in (0.4, 0.95, 1.0)]
     assert conclude({"http": rounds}, Console(file=io.StringIO()))
+
+
+def test_the_share_of_the_attacker_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert found(ratio=0.75, attacker=0.5).of_the_rest == pytest.approx(1.0)
+    assert found(ratio=0.75, attacker=0.0).of_the_rest == 0.75
+    text = io.StringIO()
+    conclude({"http": [found(ratio=0.75, attacker=0.5)]}, Console(file=text, width=160))
+    assert "0.75 of the speed" in text.getvalue()  # judged as the sender saw it
+    assert "0.50 cores" in text.getvalue()
 
 
 def test_what_is_left_over() -> None:
