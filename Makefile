@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup test lint format demo bench latency scale hostile chaos powercut fuzz soak clean
+.PHONY: help setup test lint format demo bench delivery latency scale hostile chaos powercut fuzz soak clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +38,9 @@ bench: $(STAMP)      ## every figure, against DCMTK, Orthanc and pynetdicom
 
 chaos: $(STAMP)      ## kill -9 at random moments under load, restart, account for every instance
 	$(BIN)/python -m perf.chaos $(ARGS)
+
+delivery: $(STAMP)   ## 10,000 instances through 1,000 faults of networks and peers, and an account of each
+	$(BIN)/python -m perf.delivery $(ARGS)
 
 latency: $(STAMP)    ## how long an answer and a delivery take, at 10, 50 and 90 % of the highest rate
 	$(BIN)/python -m perf.latency $(ARGS)
