@@ -3,11 +3,11 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from perf import delivery
 from perf.contenders import program
 from perf.delivery import Conversation, Mischief, Result, Run, Said, Verdict, judge
 from tests.proxy.proxy import THROUGH, FaultProxy, Record
@@ -49,7 +49,7 @@ def test_who_is_sent_again_must_not_have_been_heard(
 
 
 def result(**changes: object) -> Result:
-    fine = Verdict("peer", 10, 12, delivery.Counter(), 8, 0, 1, [], 1)
+    fine = Verdict("peer", 10, 12, Counter(), 8, 0, 1, [], 1)
     values: dict[str, object] = {
         "instances": 8,
         "seconds": 1.0,
@@ -71,7 +71,7 @@ def result(**changes: object) -> Result:
         ({"account": {"balanced": False, "differences": {"pacs": 1}}}, "does not balance"),
         ({"verdicts": []}, "fewer than 10 faults"),
         (
-            {"verdicts": [Verdict("p", 10, 12, delivery.Counter(), 7, 1, 0, ["2.25.7"], 2)]},
+            {"verdicts": [Verdict("p", 10, 12, Counter(), 7, 1, 0, ["2.25.7"], 2)]},
             "p: 1 of 8 did not arrive",
         ),
     ],
