@@ -124,7 +124,8 @@ class Mischief(Sequence[Script]):
             case "half-open":
                 return "half-open", Script(answering=False)
             case "never reads on":
-                return "never reads on", Script(stop_reading=dice.randint(0, 2 * self._size))
+                after = dice.randint(0, 2 * self._size)
+                return "never reads on", Script(stop_reading=after, stall=3 * PATIENCE)
             case "rejected":
                 result, source, reason = dice.choice(((1, 1, 1), (2, 3, 1), (2, 3, 2)))
                 rejection = wrong.rejected(result, source, reason)

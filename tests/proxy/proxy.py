@@ -6,6 +6,7 @@ It must not know the product: what it needs of PS3.8 and PS3.7 it has from `perf
 
 import asyncio
 import contextlib
+import math
 import random
 import socket
 import struct
@@ -76,16 +77,17 @@ class Cut:
 class Script:
     """What one connection suffers; the default lets everything pass.
 
-    ``greet`` ends it as it begins.  After ``stop_reading`` bytes nothing is read of the sender;
-    ``answering`` False swallows all that it says.  ``delay`` and ``jitter`` (seconds) hold up
-    every answer; ``bandwidth`` (bytes a second) is that of the requests.  ``split`` sends
-    answers a byte at a time.  ``rewrite`` gives what goes to the sender in place of a PDU;
-    once it has given something else than that PDU the record says ``fault``.  ``setup`` is the
-    same, before it and without that.
+    ``greet`` ends it as it begins.  After ``stop_reading`` bytes nothing is read of the sender,
+    for ``stall`` seconds, then the connection is reset; ``answering`` False swallows all that it
+    says.  ``delay`` and ``jitter`` (seconds) hold up every answer; ``bandwidth`` (bytes a second)
+    is that of the requests.  ``split`` sends answers a byte at a time.  ``rewrite`` gives what goes
+    to the sender in place of a PDU; once it has given something else than that PDU the record says
+    ``fault``.  ``setup`` is the same, before it and without that.
     """
 
     greet: How | None = None
     stop_reading: int | None = None
+    stall: float = math.inf
     answering: bool = True
     delay: float = 0.0
     jitter: float = 0.0
@@ -258,7 +260,8 @@ class _Line:
             stop = self._script.stop_reading
             if stop is not None and self._record.to_acceptor >= stop:
                 self._record.said.append("fault")
-                await asyncio.Event().wait()
+                await self._stall()
+                return
             if limit is not None and cut is not None and self._record.to_acceptor >= limit:
                 await self._end(cut.how)
             data = await self._from_sender.read(_CHUNK if rate is None else 4096)
@@ -276,6 +279,14 @@ class _Line:
                 await self._to_acceptor.drain()
             if rate is not None:
                 await asyncio.sleep(len(data) / rate)
+
+    async def _stall(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(
+                None if self._script.stall == math.inf else self._script.stall
+            ):
+                await asyncio.Event().wait()
+        await self._end("rst")
 
     def _note(self, pdu: bytes) -> None:
         before = self._record.request_ends[-1:] or [0]
