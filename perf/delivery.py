@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
+from pydicom import dcmread
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +46,19 @@ _ANSWER = 150
 """Bytes of a C-STORE-RSP, about."""
 Change: TypeAlias = Callable[[Answer], Iterable[Step]]
 _STATUSES = (0x0110, 0x0117, 0x0122, 0x0124, 0x0210, 0x0213, 0xA700, 0xA701, 0xA900, 0xC000, 0xC123)
+
+
+class UniqueNames(Storescp):
+    """storescp with a file of its own for each C-STORE.
+
+    By default it names files after the instance, and what it removes after an association that
+    broke off in the middle may be what another one has stored completely meanwhile.
+    """
+
+    def command(self) -> list[str]:
+        """See `Contender`."""
+        program, *options = super().command()
+        return [program, "--unique-filenames", *options]
 
 
 @dataclass(slots=True)
@@ -221,7 +235,7 @@ def _when(said: Said) -> float:
 
 
 def judge(name: str, mischief: Mischief, expected: set[str], folder: Path) -> Verdict:
-    """``folder`` has the files of the destination, named after their SOP Instance UIDs."""
+    """``folder`` has the files of the destination."""
     proxy = mischief.proxy
     records = proxy.records if proxy is not None else []
     taken: dict[str, list[Said]] = defaultdict(list)
@@ -238,8 +252,16 @@ def judge(name: str, mischief: Mischief, expected: set[str], folder: Path) -> Ve
             # What lies unread in the receiver's buffer is lost with a reset.
             conversation.said[-1].intact = False
     repeated = {uid: sorted(said, key=_when) for uid, said in taken.items() if len(said) > 1}
-    files = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    found = {name.partition(".")[2].removesuffix(".dcm") for name in files}
+    sizes = Counter[int]()
+    found = set[str]()
+    for path in folder.iterdir():
+        if path.is_file():
+            found.add(
+                dcmread(
+                    path, stop_before_pixels=True, force=True, specific_tags=["SOPInstanceUID"]
+                ).SOPInstanceUID
+            )
+            sizes[path.stat().st_size] += 1
     return Verdict(
         name,
         mischief.faults,
@@ -249,7 +271,7 @@ def judge(name: str, mischief: Mischief, expected: set[str], folder: Path) -> Ve
         len(expected - found),
         len(repeated),
         [uid for uid, said in repeated.items() if any(each.intact for each in said[:-1])],
-        len(set(files.values())),
+        len(sizes),
     )
 
 
@@ -303,7 +325,7 @@ class Run:
     async def run(self) -> Result:
         """Raises BenchError when something that is not judged went wrong."""
         loop = asyncio.get_running_loop()
-        peers: list[Contender] = [Pynetdicom(self._home), Storescp(self._home)]
+        peers: list[Contender] = [Pynetdicom(self._home), UniqueNames(self._home)]
         proxies: list[FaultProxy] = []
         sink = await loop.run_in_executor(None, Sink, self._home)
         try:

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset, dcmwrite
+from pydicom.uid import MRImageStorage
 
 from perf.contenders import program
 from perf.delivery import Conversation, Mischief, Result, Run, Said, Verdict, judge
@@ -41,7 +43,9 @@ def mischief(*said: Said, passed: int) -> Mischief:
 def test_who_is_sent_again_must_not_have_been_heard(
     tmp_path: Path, passed: int, explained: bool
 ) -> None:
-    (tmp_path / "MR.2.25.7").write_bytes(b"x")
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, "2.25.7"
+    dcmwrite(tmp_path / "any", ds, implicit_vr=True, little_endian=True)
     answers = (Said(1.0, "2.25.7", 0, 0), Said(2.0, "2.25.7", 0, 1))
     found = judge("peer", mischief(*answers, passed=passed), {"2.25.7", "2.25.8"}, tmp_path)
     assert (found.twice, found.arrived, found.missing) == (1, 1, 1)
