@@ -1,7 +1,8 @@
 """Who was promised what: the account that a run under fire keeps of its own.
 
-Owns what was sent, what of it was acknowledged, and what has come to each destination.  Bytes are
-compared the moment they arrive.  Knows the product only by what it answers and delivers.
+Owns what was sent, what of it was acknowledged, what has come to each destination, and what one
+of them has committed.  Bytes are compared the moment they arrive.  Knows the product only by what
+it answers and delivers.
 """
 
 import asyncio
@@ -44,14 +45,21 @@ async def pdus(body: bytes, maximum: int) -> AsyncIterator[bytes]:
 
 
 class Book:
-    """Every instance is sent once; after its acknowledgement it is owed to its destinations."""
+    """Every instance is sent once; after its acknowledgement it is owed to its destinations.
 
-    def __init__(self, destinations: Sequence[str]) -> None:
+    One of them may be ``committing``: its commitment is owed as well.
+    """
+
+    def __init__(self, destinations: Sequence[str], *, committing: str = "") -> None:
         self.sent: dict[str, tuple[bytes, tuple[str, ...]]] = {}
         self.acknowledged: set[str] = set()
         self.refused: Counter[str] = Counter()
         self.arrived: dict[str, Counter[str]] = {name: Counter() for name in destinations}
         self.owed: dict[str, set[str]] = {name: set() for name in destinations}
+        self.committed: set[str] = set()
+        self.uncommitted: set[str] = set()
+        """Acknowledged, meant for the one that commits, and not committed yet."""
+        self._committing = committing
         self.faults: list[str] = []
         self.more_faults = 0
 
@@ -75,6 +83,19 @@ class Book:
         for name in self.sent[uid][1]:
             if uid not in self.arrived[name]:
                 self.owed[name].add(uid)
+        if self._committing in self.sent[uid][1] and uid not in self.committed:
+            self.uncommitted.add(uid)
+
+    def commit(self, uid: str) -> None:
+        """The one that commits says that it keeps an instance."""
+        if uid not in self.sent:
+            self.fault(f"{uid} was committed and never sent")
+        self.committed.add(uid)
+        self.uncommitted.discard(uid)
+
+    def is_owed(self, name: str, uid: str) -> bool:
+        """Whether an instance has yet to come to a destination, or to be committed by it."""
+        return uid in self.owed[name] or (name == self._committing and uid in self.uncommitted)
 
     def receiver(self, name: str) -> Callable[[Seen], None]:
         """What a witness is to call for each data set that came."""
@@ -94,8 +115,9 @@ class Book:
 
     @property
     def settled(self) -> bool:
-        """Whether everything that was acknowledged has arrived."""
-        return not any(self.owed.values())
+        """Whether everything that was acknowledged has arrived, and is committed where it is to
+        be."""
+        return not any(self.owed.values()) and not self.uncommitted
 
     def lines(self) -> list[tuple[str, object]]:
         """The account as rows of a table."""
@@ -111,6 +133,11 @@ class Book:
                 ("  never acknowledged", len(arrived.keys() - self.acknowledged)),
                 ("  acknowledged and lost", len(self.owed[name])),
             ]
+        if self._committing:
+            rows += [
+                (f"committed by {self._committing}", len(self.committed)),
+                ("  acknowledged and not committed", len(self.uncommitted)),
+            ]
         return rows
 
 
@@ -121,7 +148,7 @@ async def settled(book: Book, waiting: Callable[[], Awaitable[int]]) -> None:
     """
     best, since, left = -1, time.monotonic(), 1
     while time.monotonic() - since < (_STALLED if left else _LOST):
-        arrived = sum(map(len, book.arrived.values()))
+        arrived = sum(map(len, book.arrived.values())) + len(book.committed)
         if arrived > best:
             best, since = arrived, time.monotonic()
         left = await waiting()

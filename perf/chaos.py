@@ -6,8 +6,9 @@ is up, and some when their study is complete.  Half of the kills come at random
 moments, while the gateway runs, starts or stops; half at a chosen place in a chosen phase
 (`perf.failpoints`).  Each instance is sent once.  At the end everything that was acknowledged must
 have arrived wherever it was to go, with the bytes that were sent, and the gateway's own account
-must balance.  Owns the plan of the kills and the checks; a power cut, which also loses what was
-not synced, is not made here.
+must balance.  The steady one is asked to commit what it took: nothing may count as delivered there
+that it did not commit.  Owns the plan of the kills and the checks; a power cut, which also loses
+what was not synced, is not made here.
 """
 
 import argparse
@@ -26,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from pydicom.uid import MRImageStorage
 
-from perf import data, failpoints, wire
-from perf.book import Book, Goods, pdus, settled
+from perf import failpoints
+from perf.book import Book, settled
+from perf.chaos_senders import Sender
+from perf.chaos_settings import ASLEEP, BOTH, EITHER, MOODY, STEADY, settings
+from perf.committing import Committer
 from perf.failpoints import Failpoint
 from perf.forkserver import Forked, ForkedGateway, ForkServer
-from perf.load import Association
 from perf.processes import BenchError
 from perf.witness import Seen, Witness
 
@@ -45,70 +47,13 @@ _PATIENCE = 2.0
 _MORE, _MORE_PATIENCE = 5, 8.0
 # Every so many kills the lists are read as a whole; the balance is looked at with every one.
 _THOROUGH = 20
-# Above this many deliveries that are owed the senders take their time, or the queue of the one
-# that is often away would only ever grow.
-_OWED = 4_000
-_TIME_TAKEN = 0.02
 # By then every phase had its turn, half of the kills being for chosen ones.
 _ROUND = 2 * len(failpoints.SITES)
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
 # What the log says of a record that was cut short, which is what kills do.
 _TORN_EVENTS = ("damage in the spool", "upkeep of the spool")
 _TORN_REASONS = ("CRC-32 is", "damaged description")
-_TROUBLE = (wire.WireError, OSError, TimeoutError, asyncio.IncompleteReadError)
 _NO_ANSWER = (BenchError, OSError, http.client.HTTPException, ValueError)
-
-STEADY, MOODY, ASLEEP = "steady", "moody", "asleep"
-_BOTH = (STEADY, MOODY)
-EITHER = "either"
-"""No destination of its own: what goes there goes to the moody one, or else to the steady one."""
-# With the share of each among what is sent.  The large ones lie in files of their own; the last
-# ones wait until the end, so that the segments around them become sparse and are compacted.
-_GOODS = (
-    (Goods(data.Kind("chaos-small", 4, MRImageStorage, "MR", 64, 64, 16), _BOTH), 60),
-    (Goods(data.Kind("chaos-mr", 5, MRImageStorage, "MR", 256, 256, 16), _BOTH), 34),
-    (Goods(data.Kind("chaos-large", 6, MRImageStorage, "MR", 1024, 1024, 16), _BOTH), 4),
-    (Goods(data.Kind("chaos-late", 7, MRImageStorage, "OT", 64, 64, 16), (*_BOTH, ASLEEP)), 2),
-    (Goods(data.Kind("chaos-either", 8, MRImageStorage, "US", 64, 64, 16), (EITHER,)), 20),
-)
-_WHOLE = Goods(data.Kind("chaos-whole", 9, MRImageStorage, "CR", 64, 64, 16), (STEADY,))
-_WHOLE_SHARE = 10
-_STUDY = 20  # instances that follow one another in one study
-
-
-def settings(ports: dict[str, int], *, segment_size: str, other: bool) -> dict[str, Any]:
-    """Small segments and a short retention, so that segments are recycled between the kills.
-
-    With ``other`` it differs in what a reload may change.
-    """
-    retry = {"first": "50ms", "cap": "500ms", "max_attempts": 1_000_000}
-    remote = {"host": "127.0.0.1", "associations": 3 if other else 2, "retry": retry}
-    rules = [
-        {"name": "most to both", "when": {"not": {"Modality": ["US", "CR"]}}, "to": list(_BOTH)},
-        {"name": "the late ones", "when": {"Modality": "OT"}, "to": ASLEEP},
-        {"name": "one of two", "when": {"Modality": "US"}, "to": {"failover": [MOODY, STEADY]}},
-        {
-            "name": "whole studies",
-            "when": {"Modality": "CR"},
-            "to": STEADY,
-            "send": {"after": "study-complete", "quiet": "1s"},
-        },
-    ]
-    return {
-        "remotes": {
-            name: {"ae_title": name.upper(), "port": port, **remote} for name, port in ports.items()
-        },
-        "rules": rules[::-1] if other else rules,
-        "spool": {
-            "segment_size": segment_size,
-            "large_instance": "1MiB",
-            "keep_settled": "500ms" if other else "300ms",
-            "low_disk": "64MiB",
-        },
-        # Soon past its associations, a stop comes to closing the spool and the index.
-        "network": {"stop_timeout": "500ms"},
-        "log": {"format": "json", "level": "warning"},
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,61 +74,6 @@ def plan(dice: random.Random) -> Iterator[Kill]:
             yield Kill(dice.choices((STARTING, RUNNING, STOPPING), (30, 55, 15))[0])
 
 
-class Sender:
-    """Sends instances for as long as it may, over a new association after each that broke."""
-
-    def __init__(self, number: int, port: int, book: Book, seed: int) -> None:
-        self._number = number
-        self._port = port
-        self._book = book
-        self._random = random.Random(seed)
-        self._serial = self._whole = 0
-
-    async def run(self, up: asyncio.Event, stop: asyncio.Event) -> None:
-        """Until `stop`; when it cannot connect it waits for `up`."""
-        while not stop.is_set():
-            association = Association(self._port, "ROUTER", MRImageStorage)
-            try:
-                await association.open()
-                for _ in range(self._random.randint(1, 200)):
-                    await self._send(association)
-                    if stop.is_set():
-                        break
-                await association.release()
-            except _TROUBLE:
-                await association.close()
-                await _first(up, stop)
-
-    async def _send(self, association: Association) -> None:
-        shares = [*_GOODS, (_WHOLE, _WHOLE_SHARE)]
-        (goods,) = self._random.choices([g for g, _ in shares], [share for _, share in shares])
-        self._serial += 1
-        uid, body = goods.make(self._number, self._serial)
-        if goods is _WHOLE:
-            self._whole += 1
-            body = _in_study(body, self._number, self._whole // _STUDY)
-        self._book.send(uid, body, goods.destinations)
-        self._book.answer(uid, await association.store(uid, pdus(body, association.maximum_length)))
-        if sum(len(self._book.owed[name]) for name in _BOTH) > _OWED:
-            await asyncio.sleep(_TIME_TAKEN)
-
-
-def _in_study(body: bytes, sender: int, number: int) -> bytes:
-    """The same instance, but of the study of that number."""
-    of_template = data.instance_uid(_WHOLE.kind, data.TEMPLATE_SENDER, 0, level=1).encode()
-    of_number = data.instance_uid(_WHOLE.kind, sender, number, level=1).encode()
-    if body.count(of_template) != 1:
-        raise ValueError("the study of the template was not found")
-    return body.replace(of_template, of_number)
-
-
-async def _first(*events: asyncio.Event) -> None:
-    waiters = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-    for waiter in waiters:
-        waiter.cancel()
-
-
 class Chaos:
     """One run.  `home` is empty and stays behind when something was wrong."""
 
@@ -191,9 +81,15 @@ class Chaos:
         self.home = home
         self.kills = kills
         self.minutes = minutes
-        self.book = Book((STEADY, MOODY, ASLEEP, EITHER))
-        self.witnesses = {name: Witness() for name in (STEADY, MOODY, ASLEEP)}
-        self.done = self.torn = self.checks = 0
+        self.book = Book((STEADY, MOODY, ASLEEP, EITHER), committing=STEADY)
+        self.committer = Committer(STEADY.upper(), random.Random(seed))
+        self.committer.on_committed = self.book.commit
+        self.committer.on_fault = self.book.fault
+        self.witnesses = {
+            name: Witness(committer=self.committer if name == STEADY else None)
+            for name in (STEADY, MOODY, ASLEEP)
+        }
+        self.done = self.torn = self.checks = self.purged = 0
         self.hit: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
         self.by_chance: Counter[str] = Counter()
@@ -212,6 +108,7 @@ class Chaos:
         await self.witnesses[ASLEEP].shut()
         with ForkServer(self.home / "forkserver.log") as server:
             self.gateway = ForkedGateway(server, self.home, self._settings())
+            self.committer.port = self.gateway.port
             try:
                 await self._under_load()
                 await self._drain()
@@ -232,7 +129,7 @@ class Chaos:
 
         def came(seen: Seen) -> None:
             _, destinations = self.book.sent.get(seen.sop_instance_uid, (b"", ()))
-            (either if EITHER in destinations and name in _BOTH else meant)(seen)
+            (either if EITHER in destinations and name in BOTH else meant)(seen)
 
         return came
 
@@ -288,7 +185,8 @@ class Chaos:
             self._segment_size = "4MiB" if self._segment_size == "8MiB" else "8MiB"
             self.gateway.configure(self._settings())
         self.gateway.point = kill.point
-        owed = {(name, uid) for name in (*_BOTH, EITHER) for uid in self.book.owed[name]}
+        owed = {(name, uid) for name in (*BOTH, EITHER) for uid in self.book.owed[name]}
+        owed |= {(STEADY, uid) for uid in self.book.uncommitted}
         self._spawn()
         if kill == Kill(STARTING):
             await self._gone(self._dice.uniform(0.0, 0.12))
@@ -385,6 +283,12 @@ class Chaos:
             raise
         if not account["balanced"]:
             self.book.fault(f"after kill {self.done}: {account['differences']}")
+        delivered, committed = _line(account, STEADY)["delivered"], len(self.book.committed)
+        if delivered > committed:
+            self.book.fault(
+                f"after kill {self.done}: {delivered} are delivered to {STEADY}, which committed "
+                f"{committed}"
+            )
 
     async def _check_thoroughly(self, owed: set[tuple[str, str]]) -> None:
         """Nothing is in the spool twice; what was ``owed`` at the start waits or has arrived."""
@@ -395,51 +299,88 @@ class Chaos:
                 f"after kill {self.done}: {len(twice)} instances twice in the spool, "
                 f"such as {twice[0]}"
             )
-        queue = await asyncio.to_thread(lambda: list(self.gateway.queue()))
-        waiting = {(row["destination"], row["sop_instance_uid"]) for row in queue}
-        waiting |= {(EITHER, uid) for name, uid in waiting if name in _BOTH}
-        lost = {(n, uid) for n, uid in owed - waiting if uid in self.book.owed[n]}
+        waiting = await asyncio.to_thread(self._waiting)
+        waiting |= {(EITHER, uid) for name, uid in waiting if name in BOTH}
+        lost = {(n, uid) for n, uid in owed - waiting if self.book.is_owed(n, uid)}
         if lost:
             self.book.fault(
                 f"after kill {self.done}: {len(lost)} acknowledged deliveries neither wait nor "
                 f"arrived, such as {min(lost)}"
             )
+        rows = await asyncio.to_thread(lambda: list(self.gateway.queue("delivered")))
+        delivered = {row["sop_instance_uid"] for row in rows if row["destination"] == STEADY}
+        if early := delivered - self.book.committed:
+            self.book.fault(
+                f"after kill {self.done}: {len(early)} are delivered to {STEADY}, which did not "
+                f"commit them, such as {min(early)}"
+            )
+
+    def _waiting(self) -> set[tuple[str, str]]:
+        """What is to be delivered or committed.  What is refused meanwhile is ready again."""
+        rows = [row for state in ("", "uncommitted", "") for row in self.gateway.queue(state)]
+        return {(row["destination"], row["sop_instance_uid"]) for row in rows}
 
     async def _drain(self) -> None:
         """Until nothing waits any longer, or nothing moves."""
         if not self._moody_open:
             await self._toggle()
         await self.witnesses[ASLEEP].open()
-        await settled(self.book, lambda: asyncio.to_thread(self.gateway.waiting))
+        await settled(self.book, self._unsettled)
+
+    async def _unsettled(self) -> int:
+        """Deliveries that are still to be made, or to be committed."""
+        account = await asyncio.to_thread(self.gateway.account)
+        return sum(line["waiting"] + line["uncommitted"] for line in account["destinations"])
 
     async def _conclude(self) -> None:
         book = self.book
         for name, owed in book.owed.items():
             if owed:
                 book.fault(f"{len(owed)} acknowledged never came to {name}, such as {min(owed)}")
+        if book.uncommitted:
+            book.fault(
+                f"{len(book.uncommitted)} acknowledged were never committed by {STEADY}, such as "
+                f"{min(book.uncommitted)}"
+            )
         if not book.acknowledged:
             book.fault("nothing was acknowledged, so nothing was tested")
         account = await asyncio.to_thread(self.gateway.account)
         dead = sum(d["dead"] for d in account["destinations"])
         if dead or account["discarded"]:
             book.fault(f"{dead} dead letters, {account['discarded']} discarded")
+        # What may go to either may have been committed, and gone to the other after all.
+        least = sum(STEADY in book.sent[uid][1] for uid in book.committed)
+        delivered = _line(account, STEADY)["delivered"]
+        if not least <= delivered <= len(book.committed):
+            book.fault(
+                f"{delivered} are delivered to {STEADY}, which committed {len(book.committed)}, "
+                f"{least} of them meant for it alone"
+            )
         for event, count in self._errors_in_log().items():
             book.fault(f"{count} × in the log: {event}")
-        await asyncio.to_thread(self._check_held)
+        self.purged = account["received"] - await asyncio.to_thread(self._check_held)
         if self.done >= _ROUND:
             for phase in failpoints.SITES:
                 if not self.hit[phase]:
                     book.fault(f"no kill met the gateway {phase}")
+            if not self.purged:
+                book.fault("nothing was purged, so that was not tested")
 
-    def _check_held(self) -> None:
-        """Held may be only what a kill cut short: written in part, and never acknowledged."""
+    def _check_held(self) -> int:
+        """Held may be only what a kill cut short: written in part, and never acknowledged.
+
+        How many there are in the spool.
+        """
+        count = 0
         for row in self.gateway.instances():
+            count += 1
             if row["disposition"] == "routed":
                 continue
             self.torn += 1
             uid = row["sop_instance_uid"]
             if uid in self.book.acknowledged or "damaged in the spool" not in row["reason"]:
                 self.book.fault(f"{uid} is {row['disposition']}: {row['reason']}")
+        return count
 
     def _errors_in_log(self) -> Counter[str]:
         lines = self.gateway.log_lines()
@@ -456,12 +397,28 @@ class Chaos:
         rows += [(f"  chosen, {phase}", self.hit[phase]) for phase in failpoints.SITES]
         rows += [(f"  by chance, {phase}", n) for phase, n in sorted(self.by_chance.items())]
         rows += self.book.lines()
+        committer = self.committer
+        rows += [(f"reports {way}", n) for way, n in sorted(committer.ways.items())]
+        rows += [
+            (f"  answered {a or 'by nobody'}", n) for a, n in sorted(committer.answers.items())
+        ]
+        rows.append(("committed at the second asking", len(committer.refused)))
+        rows.append(("purged", self.purged))
         rows.append(("cut short, and held", self.torn))
         text = "\n".join(f"{name:<34}{value!s:>10}" for name, value in rows)
         faults = [f"WRONG: {fault}" for fault in self.book.faults]
         if self.book.more_faults:
             faults.append(f"WRONG: and {self.book.more_faults} more")
         return "\n".join([text, *faults])
+
+
+def _line(account: dict[str, Any], destination: str) -> dict[str, Any]:
+    """What the account says of a destination; zeros before it has heard of it."""
+    found: dict[str, Any] = {"delivered": 0}
+    for line in account["destinations"]:
+        if line["destination"] == destination:
+            found = line
+    return found
 
 
 def _expected(line: dict[str, Any]) -> bool:

@@ -66,7 +66,7 @@ SITES: dict[str, tuple[Site, ...]] = {
         Site("router.spool.spool:Spool.open", _ALL, steps=40),
         Site("router.spool.segments:SegmentTable.load", _NOT_TORN, steps=40),
         Site("router.spool.index:Index.open", _NOT_TORN, steps=40),
-        Site("router.app:rebuild", _NOT_TORN, steps=60),
+        Site("router.opening:rebuild", _NOT_TORN, steps=60),
         Site("router.spool.spool:Spool.start", _NOT_TORN, steps=10),
         Site("router.spool.keeper:Keeper.sweep", _NOT_TORN, steps=4),
         Site("router.net.listener:Listeners.open"),
@@ -94,8 +94,12 @@ SITES: dict[str, tuple[Site, ...]] = {
         Site("router.spool.segments:SegmentTable.recycle", (INSIDE, TORN), steps=8),
         Site("router.spool.segments:SegmentTable.recycle", calls=2),
         Site("router.spool.index:Index.barrier", _NOT_TORN, steps=3),
-        Site("router.spool.index:Index.purge", _NOT_TORN, calls=2, steps=40),
         Site("router.spool.spool:Spool.remove_large", _NOT_TORN, calls=3, steps=4),
+    ),
+    "purging": (
+        Site("router.spool.keeper:Keeper.step", calls=2),
+        Site("router.spool.index:Index.purge", _NOT_TORN, calls=2, steps=40),
+        Site("router.spool.index_keep:Keep._delete", _NOT_TORN, calls=2, steps=30),
     ),
     "compacting": (
         Site("router.spool.spool:Spool.relocate", _NOT_TORN, steps=40),
@@ -106,10 +110,21 @@ SITES: dict[str, tuple[Site, ...]] = {
     "sending": (
         Site("router.net.requestor:Requestor.store", calls=80),
         Site("router.spool.reader:Reader.try_read", calls=80),
-        Site("router.forward.destination:Destination.attempt", calls=80),
-        Site("router.forward.destination:Destination.answered", calls=80),
+        Site("router.forward.clerk:Clerk.attempt", calls=80),
+        Site("router.forward.clerk:Clerk.answered", calls=80),
     ),
     "settling": (Site("router.spool.index:Index.settle", _NOT_TORN, calls=12, steps=60),),
+    "asking for commitment": (
+        Site("router.spool.index_commitments:Commitments.ask", _NOT_TORN, calls=3, steps=40),
+        Site("router.spool.index_commitments:Commitments.ask_again", (INSIDE,), steps=30),
+        Site("router.commitment.scu:Asker._request", calls=3),
+        Site("router.commitment.scu:Asker._perform", calls=3),
+    ),
+    "taking a report": (
+        Site("router.commitment.reports:Reports.take", calls=3),
+        Site("router.spool.index_commitments:Commitments.answer", _NOT_TORN, calls=3, steps=40),
+        Site("router.commitment.reports:Reports.tell", calls=3),
+    ),
     "reloading": (
         Site("router.reload:Reloader._reload"),
         Site("router.ingest.storage:StorageService.apply"),

@@ -215,14 +215,14 @@ class GatewayProcess:
         """Every instance in the spool."""
         yield from self._pages("/api/v1/instances")
 
-    def queue(self) -> Iterator[dict[str, Any]]:
-        """Every delivery that is known."""
-        yield from self._pages("/api/v1/queue/list")
+    def queue(self, state: str = "") -> Iterator[dict[str, Any]]:
+        """Every delivery that is in a state; without one, those that are ready, held or dead."""
+        yield from self._pages("/api/v1/queue/list", f"&state={state}" if state else "")
 
-    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, path: str, which: str = "") -> Iterator[dict[str, Any]]:
         after = ""
         while True:
-            page = self.ask(f"{path}?limit={_PAGE}" + (f"&after={after}" if after else ""))
+            page = self.ask(f"{path}?limit={_PAGE}{which}" + (f"&after={after}" if after else ""))
             yield from page["entries"]
             after = page["next"]
             if not after:

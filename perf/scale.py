@@ -8,6 +8,7 @@ receives or delivers beside what waits:
 - *waiting*: so many instances wait for one destination that refuses connections; received are
   more for the same one;
 - *dead*: as many wait for a hundred such destinations; received are instances for a live one;
+- *shut*: the same, but half of the hundred are not tried at all, since their windows are shut;
 - *alone*: the live one, nothing waits.
 
 Exit 0 when all was measured and nothing lost, 1 otherwise.
@@ -55,7 +56,8 @@ _LIVE = "live"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``waiting`` instances over ``dead`` destinations; ``live``: what is received goes to one
+    """``waiting`` instances over ``dead`` destinations, of which ``shut`` are not called at this
+    time of the week; ``live``: what is received goes to one
     that takes it, and the rate is that of delivering; otherwise it waits too."""
 
     name: str
@@ -63,6 +65,7 @@ class Case:
     dead: int
     segments: int
     live: bool
+    shut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +162,18 @@ class Scale:
         self._kept = self._case.waiting
 
     def _settings(self, dead: int, live: int) -> dict[str, Any]:
-        remotes = {
+        remotes: dict[str, dict[str, Any]] = {
             name: {"ae_title": name.upper(), "host": "127.0.0.1", "port": dead}
             for name in self._names
         }
+        for name in self._names[: self._case.shut]:
+            remotes[name]["schedule"] = "another day"
         if self._case.live:
             remotes[_LIVE] = {"ae_title": "SINK", "host": "127.0.0.1", "port": live}
         to = _LIVE if self._case.live else self._names[0]
         return {
+            "timezone": "UTC",
+            "schedules": {"another day": {"open": f"{_another_day()} 03:00-03:01"}},
             "remotes": remotes,
             "rules": [{"name": "everything", "to": to}],
             "log": {"level": "warning"},
@@ -222,6 +229,12 @@ class Scale:
         return report
 
 
+def _another_day() -> str:
+    """Three days from now: no window of it opens while this runs."""
+    day = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)
+    return day.strftime("%a").lower()
+
+
 @contextlib.contextmanager
 def refusing_port() -> Iterator[int]:
     """A port at which connections are refused: bound, so that nobody else gets it meanwhile, not
@@ -250,6 +263,7 @@ def cases(large: int, small: int, dead: int, segments: int) -> tuple[Case, ...]:
         Case("waiting-large", large, 1, segments, live=False),
         Case("waiting-small", small, 1, segments, live=False),
         Case("dead-large", large, dead, segments, live=True),
+        Case("shut-large", large, dead, segments, live=True, shut=dead // 2),
         Case("alone", 0, 0, 0, live=True),
     )
 
@@ -259,6 +273,8 @@ def title(case: Case) -> str:
     if not case.waiting:
         return "nothing waiting"
     behind = "" if case.dead == 1 else f" behind {case.dead} dead destinations"
+    if case.shut:
+        behind += f", {case.shut} of them shut by their schedule"
     return f"{case.waiting:,} waiting{behind}"
 
 

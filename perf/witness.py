@@ -1,7 +1,8 @@
 """A destination that remembers of every data set its SOP Instance UID and its SHA-256.
 
 Owns a small acceptor on `perf.wire`, which shares nothing with the product.  It can be shut, as
-a machine that was switched off, and opened again on the same port.
+a machine that was switched off, and opened again on the same port.  With a `Committer` it commits
+what it has to whoever asks.
 """
 
 import asyncio
@@ -17,10 +18,10 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from perf import wire
+from perf.committing import Committer
 from perf.processes import held_port
 
 _MAXIMUM_LENGTH = 256 * 1024
-_NO_DATA_SET = 0x0101
 T = TypeVar("T")
 
 
@@ -43,8 +44,11 @@ class Witness:
     A slow one waits for ``pause`` seconds before it looks at what came with a P-DATA-TF.
     """
 
-    def __init__(self, port: int = 0, *, pause: float = 0.0) -> None:
+    def __init__(
+        self, port: int = 0, *, pause: float = 0.0, committer: Committer | None = None
+    ) -> None:
         self.port = port
+        self.committer = committer
         self._pause = pause
         self.seen: Counter[Seen] = Counter()
         self.on_seen: Callable[[Seen], None] = lambda _: None
@@ -69,6 +73,8 @@ class Witness:
         for writer in self._peers.values():
             writer.transport.abort()
         await asyncio.gather(*self._peers)
+        if self.committer is not None:
+            await self.committer.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -83,7 +89,11 @@ class Witness:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        message = _Message(self._store, writer.write)
+        def write(data: bytes) -> None:
+            if not writer.is_closing():
+                writer.write(data)
+
+        message = _Message(self._store, write, self.committer)
         while True:
             kind, length = struct.unpack(">BxI", await reader.readexactly(6))
             body = await reader.readexactly(length)
@@ -99,21 +109,30 @@ class Witness:
                     await writer.drain()
                 return
 
-    def _store(self, uid: str, digest: str) -> None:
-        seen = Seen(uid, digest)
+    def _store(self, reference: wire.Reference, digest: str) -> None:
+        if self.committer is not None:
+            self.committer.took(reference)
+        seen = Seen(reference[1], digest)
         self.seen[seen] += 1
         self.on_seen(seen)
 
 
 class _Message:
-    """Assembles the messages of one association and answers each with success."""
+    """Assembles the messages of one association and answers each request with success."""
 
-    def __init__(self, stored: Callable[[str, str], None], write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        stored: Callable[[wire.Reference, str], None],
+        write: Callable[[bytes], None],
+        committer: Committer | None,
+    ) -> None:
         self._stored = stored
         self._write = write
+        self._committer = committer
         self._command = bytearray()
         self._request: dict[int, bytes] = {}
         self._hash = hashlib.sha256()
+        self._action: bytearray | None = None
 
     def pdu(self, body: bytes) -> None:
         at = 0
@@ -123,6 +142,8 @@ class _Message:
             at += 4 + length
             if control & 1:
                 self._command += value
+            elif self._action is not None:
+                self._action += value
             else:
                 self._hash.update(value)
             if control & 2:
@@ -133,12 +154,27 @@ class _Message:
             self._request = wire.parse_command(bytes(self._command))
             self._command.clear()
             self._hash = hashlib.sha256()
-            if int.from_bytes(self._request[0x0800], "little") != _NO_DATA_SET:
+            field = self._number(0x0100)
+            commits = self._committer is not None and field == wire.N_ACTION_RQ
+            self._action = bytearray() if commits else None
+            if field & wire.RESPONSE:
+                if self._committer is not None:
+                    self._committer.answered(self._number(0x0900))
                 return
-        else:
-            uid = self._request[0x1000].rstrip(b"\0 ").decode()
-            self._stored(uid, self._hash.hexdigest())
+            if self._number(0x0800) != wire.NO_DATA_SET:
+                return
+        elif self._action is None:
+            self._stored((self._uid(0x0002), self._uid(0x1000)), self._hash.hexdigest())
         self._write(wire.response(context, self._request))
+        if self._action is not None and self._committer is not None:
+            self._committer.asked(bytes(self._action), context, self._write)
+            self._action = None
+
+    def _uid(self, element: int) -> str:
+        return self._request[element].rstrip(b"\0 ").decode()
+
+    def _number(self, element: int) -> int:
+        return int.from_bytes(self._request[element], "little")
 
 
 class WitnessThread:

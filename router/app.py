@@ -13,43 +13,45 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import structlog
 
 from router import __version__
+from router.commitments import Commitments
 from router.config import Config, Loaded
 from router.config.rollback import Read
 from router.config.versions import Origin
+from router.destinations import destinations_of, outgoing_of, peers_of
 from router.forward.forwarder import Forwarder
 from router.forward.gatekeeper import Gatekeeper
-from router.forward.ports import DestinationConfig
 from router.ingest.feed import IndexFeed
 from router.ingest.storage import StorageService
 from router.ingest.studies import OpenStudies
 from router.ingest.verification import VerificationService
 from router.net.admission import Admission
-from router.net.connector import connect
 from router.net.descriptors import descriptors_left
 from router.net.listener import USUAL, Listeners
-from router.net.requestor import Target
 from router.net.service import ServiceRegistry
 from router.net.settings import parse_address
 from router.observe.counters import Counters
 from router.observe.ratelimit import RateLimited
+from router.observe.retention import Retention
 from router.observe.stall import StallMeter
-from router.operate import Operations
+from router.opening import open_index, recover
+from router.operate import Operations, part10_head
+from router.proof import Proof
 from router.queues import Archives, QueueGateway, members_of, windows_of
 from router.reload import Reloader
-from router.spool.errors import IndexDamaged, SpoolError
-from router.spool.index import Index, move_aside
+from router.spool.archive_task import Archivist
+from router.spool.errors import SpoolError
+from router.spool.index import Index
 from router.spool.index_types import AddResult, Gate
 from router.spool.keeper import Keeper, Upkeep
-from router.spool.rebuild import rebuild
 from router.spool.record import InstanceMeta, Position, Ref
 from router.spool.spool import Spool
 from router.web.server import WebServer
+from router.web.standing import PAUSED
 
 _log = structlog.get_logger("app")
 _USUAL_LINES = 600
@@ -75,6 +77,10 @@ class IndexThread:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
 
+    def post(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have `work` done there, before all that is asked from now on; it must not raise."""
+        self._executor.submit(work, *args, **kwargs)
+
     def close(self) -> None:
         """End it, after what was asked of it."""
         self._executor.shutdown()
@@ -95,6 +101,7 @@ class Gateway:
     ) -> None:
         self.loaded = loaded
         self.counters = Counters()
+        self.retention = Retention(self.counters, _log)
         self.index_thread = IndexThread()
         self.started_at = time.time()
         self.configured_at = self.started_at
@@ -128,10 +135,22 @@ class Gateway:
         config = self.loaded.config
         self._exit.callback(self.index_thread.close)
         await self._open_spool(config)
-        queues = QueueGateway(self.index, self.index_thread, self._gated)
+        queues = QueueGateway(
+            self.index,
+            self.index_thread,
+            self._gated,
+            lambda destination: self.forwarder.refused(destination),
+        )
+        self.proof = queues.proof = Proof(
+            lambda: self.index.commitments,
+            self.index_thread,
+            self.counters,
+            lambda destination, count: self.forwarder.notify(destination, count),
+        )
         self.forwarder = Forwarder(
             index=queues,
             divert=queues,
+            expire=queues,
             gated=self._gated,
             returned=lambda destination: self.gatekeeper.returned(destination),
             open_reader=self.spool.open_recent,
@@ -168,8 +187,10 @@ class Gateway:
             time.perf_counter,
             self.studies,
         )
+        self.commitments = Commitments(self.index, self.index_thread, self.counters, config)
+        self.commitments.take_report, self.commitments.awaited = self.proof.take, self.proof.awaited
         self.listeners = Listeners(
-            ServiceRegistry((VerificationService(), self.storage)),
+            ServiceRegistry((VerificationService(), self.commitments.service, self.storage)),
             Admission(config.local, config.remotes, config.network),
             config.network,
             self.counters,
@@ -177,8 +198,18 @@ class Gateway:
             self.studies.ended,
         )
         await self.gatekeeper.prepare()
-        self.forwarder.start(self._destinations(config), members_of(self.loaded.rules))
+        await self.index_thread.run(self._take_peers, config)
+        for pause in await self.index_thread.run(self.index.pauses):
+            self.forwarder.pause(pause.destination, PAUSED)
+        self.forwarder.start(
+            destinations_of(config, self.counters),
+            members_of(self.loaded.rules),
+            outgoing_of(config),
+        )
         self.gatekeeper.start()
+        self.proof.start(config)
+        self.commitments.start()
+        self._exit.push_async_callback(self.commitments.stop)
         self._exit.push_async_callback(self._stop_forwarding)
         operations = Operations(self)
         self._exit.push_async_callback(operations.close)
@@ -216,61 +247,39 @@ class Gateway:
             self.counters.on_committed,
         )
         self._exit.push_async_callback(self.index_thread.run, self.spool.close)
-        self.index = await self.index_thread.run(_open_index, config.data_dir / "index.sqlite")
-        self._exit.push_async_callback(self.index_thread.run, self.index.close)
-        await self._recover(config)
+        path = config.data_dir / "index.sqlite"
+        self._take_index(await self.index_thread.run(open_index, path))
+        await recover(
+            self.spool,
+            self.index,
+            self.index_thread,
+            path,
+            suppress_duplicates=config.storage.duplicates == "suppress",
+            anew=self._take_index,
+        )
         account = await self.index_thread.run(self.index.account)
         self.received_before = account.received
         self.keeper = Keeper(self.spool, self.index)
         await self.index_thread.run(self.keeper.sweep)
+        archivist = Archivist(
+            self.keeper,
+            self.index_thread.run,
+            settings=lambda: self.spool.settings.archive,
+            open_reader=self.spool.open_reader,
+            head=part10_head,
+            clock=time.time,
+            tell=self.retention.archived,
+        )
         for note in self.spool.notes:
             _log.warning("spool", note=note)
         self._tasks.append(loop.create_task(self._keep(), name="keeper"))
         self._tasks.append(loop.create_task(self._supply(), name="supply"))
+        self._tasks.append(loop.create_task(archivist.run(), name="archive"))
         self._exit.push_async_callback(self._cancel_tasks)
 
-    async def _recover(self, config: Config) -> None:
-        suppress = config.storage.duplicates == "suppress"
-        run = self.index_thread.run
-        try:
-            report = await run(rebuild, self.spool, self.index, suppress_duplicates=suppress)
-        except IndexDamaged as error:
-            with contextlib.suppress(SpoolError):
-                await run(self.index.close)
-            self.index = await run(_new_index, config.data_dir / "index.sqlite", error)
-            self._exit.push_async_callback(run, self.index.close)
-            report = await run(rebuild, self.spool, self.index, suppress_duplicates=suppress)
-        for line in report.damage[:100]:
-            _log.error("damage in the spool", where=line)
-        if report.added or report.damage:
-            _log.info(
-                "spool recovered",
-                added=report.added,
-                moved=report.moved,
-                damaged=len(report.damage),
-            )
-        await self.index_thread.run(self.spool.start, report.last_id)
-
-    def _destinations(self, config: Config) -> list[DestinationConfig]:
-        calling_ae = config.local[0].ae_title
-        result = []
-        for name, remote in config.remotes.items():
-            if remote.host is None:
-                continue
-            target = Target.of(name, remote, calling_ae)
-            result.append(
-                DestinationConfig(
-                    name=name,
-                    connect=functools.partial(connect, target, observer=self.counters),
-                    identity=target,
-                    peer=(target.host, target.port, target.ae_title),
-                    associations=remote.associations,
-                    asynchronous_operations=remote.asynchronous_operations,
-                    linger=remote.linger,
-                    retry=remote.retry,
-                )
-            )
-        return result
+    def _take_index(self, index: Index) -> None:
+        self.index = index
+        self._exit.push_async_callback(self.index_thread.run, index.close)
 
     async def _add_entries(
         self, entries: Sequence[tuple[Ref, InstanceMeta]], position: Position
@@ -313,11 +322,19 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reloader.soon, Origin(via="SIGHUP"))
-        if reload():
-            self.reloader.soon(Origin(via="SIGHUP"))
-        await self._stop.wait()
+        # A signal of before may have been heard and not told yet: that comes first.
+        loop.call_soon(self._reload_if, reload)
+        try:
+            await self._stop.wait()
+        except asyncio.CancelledError:  # a SIGTERM of before, which was to end the start
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
         _log.info("stopping")
         await self.stop()
+
+    def _reload_if(self, asked: Callable[[], bool]) -> None:
+        if asked():
+            self.reloader.soon(Origin(via="SIGHUP"))
 
     async def stop(self) -> None:
         """Nothing new in, what is under way finished within its time, everything closed.
@@ -351,6 +368,7 @@ class Gateway:
     async def _stop_forwarding(self) -> None:
         await self.gatekeeper.stop()
         await self.forwarder.stop(self._time_left())
+        await self.proof.stop()
 
     async def _stop_server(self, server: WebServer) -> None:
         await server.stop(min(_LAST_PAGES, self._time_left()))
@@ -413,15 +431,8 @@ class Gateway:
     def _tell_upkeep(self, upkeep: Upkeep) -> None:
         before, self.upkeep = self.upkeep, upkeep
         self.index_trouble = ""
-        was = before.refusal if before is not None else ""
         self.spool.refuse(upkeep.refusal)
-        if bool(upkeep.refusal) != bool(was):
-            if upkeep.refusal:
-                _log.error("no instances are accepted (A700)", why=upkeep.refusal)
-            else:
-                _log.warning("instances are accepted again")
-        if upkeep.trouble and (before is None or before.trouble != upkeep.trouble):
-            _log.error("upkeep of the spool", why=upkeep.trouble)
+        self.retention.upkeep(before, upkeep)
 
     async def _cancel_tasks(self) -> None:
         for task in self._tasks:
@@ -439,41 +450,34 @@ class Gateway:
         """Every part takes the configuration; for `Reloader`, which opens new listeners before."""
         config = loaded.config
         admission = Admission(config.local, config.remotes, config.network)
-        destinations = self._destinations(config)
+        destinations = destinations_of(config, self.counters)
         members, windows = members_of(loaded.rules), windows_of(config)
         self.loaded = loaded
         self.storage.apply(config.storage, loaded.rules)
         self.listeners.settings = config.network
         self.listeners.admission = admission
-        self.forwarder.configure(destinations, members)
+        self.forwarder.configure(destinations, members, outgoing_of(config))
+        self.index_thread.post(self._take_peers, config)
         self.gatekeeper.configure(windows)
+        self.commitments.configure(config)
+        self.proof.configure(config)
         self.archives.configure(config)
         self.spool.apply(config.spool)
         self._applied(config)
         # Last: what is shut could not be opened again for certain, if one of these failed.
         self.listeners.shut_all_but({ae.listen for ae in config.local})
 
+    def _take_peers(self, config: Config) -> None:
+        """On the index's thread: what a destination of before has makes nothing a duplicate."""
+        try:
+            changed = self.index.take_peers(peers_of(config), time.time())
+        except SpoolError as error:
+            _log.error("which peers the destinations are could not be noted", reason=str(error))
+            return
+        for name in changed:
+            _log.info("another peer", destination=name)
+
     def apply_rules(self, loaded: Loaded) -> None:
         """The same configuration with other values in its lists."""
         self.loaded = loaded
         self.storage.apply(loaded.config.storage, loaded.rules)
-
-
-def _open_index(path: Path) -> Index:
-    """The index; one that is damaged is moved aside, to be rebuilt from the spool."""
-    try:
-        return Index.open(path)
-    except IndexDamaged as error:
-        return _new_index(path, error)
-
-
-def _new_index(path: Path, damage: IndexDamaged) -> Index:
-    """An empty index in place of the damaged one, which is moved aside."""
-    aside = move_aside(path, f"damaged-{int(time.time())}")
-    _log.error(
-        "the index is damaged: it is moved aside and rebuilt from the spool; no instance is lost, "
-        "what was delivered before may be sent again",
-        why=str(damage),
-        moved_to=str(aside),
-    )
-    return Index.open(path)

@@ -5,7 +5,6 @@ queues.  Must not know HTTP, nor how the gateway is wired beyond the parts that 
 """
 
 import asyncio
-import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -22,11 +21,13 @@ from router.net.settings import parse_address
 from router.observe.counters import UNKNOWN
 from router.observe.exposition import Exporter
 from router.observe.state import DestinationState, DiskState, Snapshot
+from router.orders import Orders, named
 from router.reload import Result
 from router.spool.errors import SpoolError
+from router.spool.index_hours import SinceAccount, account_since
+from router.spool.index_promises import Promise
 from router.spool.index_types import (
     Account,
-    Changed,
     Filter,
     InstanceRow,
     QueueItem,
@@ -47,6 +48,7 @@ from router.web.sources import (
     Status,
     VersionsView,
 )
+from router.web.standing import Standing
 from router.web.status import create_app, hosts_for
 
 if TYPE_CHECKING:
@@ -57,15 +59,23 @@ _log = structlog.get_logger("operate")
 T = TypeVar("T")
 
 _PIECE = 1 << 20
-_OPERATOR = "control socket"
-_STEP = 10_000
 
 
-class Operations:
+def part10_head(row: InstanceRow) -> bytes:
+    """What comes before the data set of an instance in a file (PS3.10 §7)."""
+    return write_file_meta(
+        row.meta.sop_class_uid,
+        row.meta.sop_instance_uid,
+        row.meta.transfer_syntax_uid,
+        source_ae=row.meta.calling_ae,
+    )
+
+
+class Operations(Orders):
     """Implements `StatusSource`, `ControlSource` and `Sources` for one gateway."""
 
     def __init__(self, gateway: "Gateway") -> None:
-        self._gateway = gateway
+        super().__init__(gateway)
         self._exporter = Exporter(
             gateway.counters,
             self,
@@ -114,6 +124,9 @@ class Operations:
                     next_probe_at=state.next_probe,
                     associations=state.open_associations,
                     in_flight=state.in_flight,
+                    paused=state.paused,
+                    opens_at=state.until,
+                    limited=state.limited,
                 )
                 for name, state in sorted(gateway.forwarder.snapshot().items())
                 if state.configured
@@ -123,6 +136,10 @@ class Operations:
                 upkeep.free,
                 bool(upkeep.refusal),
                 min(upkeep.used, gateway.spool.segments.spare_bytes),
+                upkeep.share,
+                bool(gateway.retention.archive_trouble)
+                if gateway.loaded.config.spool.archive
+                else None,
             )
             if upkeep
             else None,
@@ -189,57 +206,7 @@ class Operations:
         """See `StatusSource`."""
         return await self._gateway.index_thread.run(self._gateway.index.queue_summary)
 
-    # -- acting --------------------------------------------------------------------------------
-
-    async def retry(self, which: Filter) -> Changed:
-        """See `ControlSource`."""
-        return await self._act("retry", which)
-
-    async def drop(self, which: Filter, reason: str) -> Changed:
-        """See `ControlSource`."""
-        return await self._act("drop", which, reason)
-
-    async def hold(self, which: Filter) -> Changed:
-        """See `ControlSource`."""
-        return await self._act("hold", which)
-
-    async def release(self, which: Filter) -> Changed:
-        """See `ControlSource`."""
-        return await self._act("release", which)
-
-    async def route_held(self, which: Filter, destinations: tuple[str, ...]) -> Changed:
-        """See `ControlSource`."""
-        remotes = self._gateway.loaded.config.remotes
-        for name in destinations:
-            if name not in remotes or remotes[name].host is None:
-                known = ", ".join(n for n, r in remotes.items() if r.host is not None) or "none"
-                raise ControlError(f"{name} is not a destination", f"there are: {known}")
-        return await self._act("route_held", which, destinations, "by an operator")
-
-    async def discard_held(self, which: Filter, reason: str) -> Changed:
-        """See `ControlSource`."""
-        return await self._act("discard_held", which, reason)
-
-    async def _act(self, action: str, which: Filter, *more: object) -> Changed:
-        gateway = self._gateway
-        method = getattr(gateway.index, action)
-        count = size = 0
-        again = True
-        try:
-            while again:
-                # In steps, so that the index's thread stays free for the queues in between.
-                changed: Changed = await gateway.index_thread.run(
-                    method, which, *more, at=time.time(), who=_OPERATOR, limit=_STEP
-                )
-                count += changed.count
-                size += changed.bytes
-                again = changed.more
-        finally:
-            # Also when it was broken off: the steps before stand.
-            _log.info("operator", action=action, which=str(which), count=count, ended=not again)
-            gateway.forwarder.refresh()
-            gateway.gatekeeper.notify()
-        return Changed(count, size)
+    # -- one by one ----------------------------------------------------------------------------
 
     async def queue(
         self, which: Filter, limit: int, after: tuple[int, int] | None
@@ -247,6 +214,23 @@ class Operations:
         """See `ControlSource`."""
         index = self._gateway.index
         return await self._gateway.index_thread.run(index.queue_list, which, limit, after)
+
+    async def standing(self) -> Standing:
+        """See `ControlSource`."""
+        gateway = self._gateway
+        snapshot = await self.snapshot()
+        pauses = await gateway.index_thread.run(gateway.index.pauses)
+        return Standing(
+            now=snapshot.now,
+            destinations={state.name: state for state in snapshot.destinations},
+            sending=gateway.forwarder.sending(),
+            pauses={pause.destination: pause for pause in pauses},
+        )
+
+    async def promises(self, limit: int, everything: bool) -> Sequence[Promise]:
+        """See `ControlSource`."""
+        listing = self._gateway.index.promises.listing
+        return await self._gateway.index_thread.run(listing, limit, everything=everything)
 
     async def instances(self, which: Filter, limit: int, after: int) -> Sequence[InstanceRow]:
         """See `ControlSource`."""
@@ -266,12 +250,7 @@ class Operations:
             reader = self._gateway.spool.open_reader(row.ref)
         except SpoolError as error:
             raise ControlError(str(error), "see the log of the gateway", status=500) from error
-        meta = write_file_meta(
-            row.meta.sop_class_uid,
-            row.meta.sop_instance_uid,
-            row.meta.transfer_syntax_uid,
-            source_ae=row.meta.calling_ae,
-        )
+        meta = part10_head(row)
         return InstanceFile(
             name=f"{number}.dcm", length=len(meta) + reader.length, pieces=_pieces(meta, reader)
         )
@@ -299,7 +278,7 @@ class Operations:
 
     async def reload(self, origin: Origin) -> Reloaded:
         """See `ControlSource`."""
-        return _reloaded(await self._gateway.reloader.reload(await _named(origin)))
+        return _reloaded(await self._gateway.reloader.reload(await named(origin)))
 
     async def versions(self) -> VersionsView:
         """See `ControlSource`."""
@@ -319,7 +298,7 @@ class Operations:
     async def rollback(self, text: str, origin: Origin) -> Reloaded:
         """See `ControlSource`."""
         reloader = self._gateway.reloader
-        return _reloaded(await self._asked(reloader.rollback(text, await _named(origin))))
+        return _reloaded(await self._asked(reloader.rollback(text, await named(origin))))
 
     async def _asked(self, work: Awaitable[T]) -> T:
         try:
@@ -333,29 +312,17 @@ class Operations:
         """See `ControlSource`."""
         return await self._gateway.index_thread.run(self._gateway.index.account)
 
+    async def account_since(self, since: float) -> SinceAccount:
+        """See `ControlSource`."""
+        path = self._gateway.loaded.config.data_dir / "index.sqlite"
+        return await asyncio.to_thread(account_since, path, since)
+
 
 def _reloaded(result: Result) -> Reloaded:
     problems = tuple(map(str, result.problems))
     return Reloaded(
         not problems, result.changes, problems, result.version, result.files, result.notes
     )
-
-
-async def _named(origin: Origin) -> Origin:
-    """With the user's name for the number that the kernel told, and as the author if none is."""
-    kind, _, uid = origin.via.rpartition(" uid ")
-    if not kind or not uid.isdigit():
-        return origin
-    # Not on the loop: where users are kept may be a server on the network.
-    user = await asyncio.to_thread(_user, int(uid))
-    return Origin(origin.author or user, f"{kind}, user {user}", origin.note)
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 async def _pieces(meta: bytes, reader: Reader) -> AsyncIterator[bytes]:

@@ -18,9 +18,9 @@ from router.net.requestor import RequestorObserver
 from router.net.target import Target
 from router.query.find import PROPOSALS, QueryRefused, count_instances
 from router.spool.index import Index
-from router.spool.index_types import DeliveryState, Gate, Moved, Outcome, Settled, Waiting
+from router.spool.index_types import DeliveryState, Expired, Gate, Moved, Outcome, Settled, Waiting
 from rules import RuleSet
-from rules.window import Windows, parse_windows
+from rules.window import Windows
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,33 +37,70 @@ class Thread(Protocol):
         ...
 
 
+class Provisional(Protocol):
+    """Deliveries that are none until more is known of them."""
+
+    def pending(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Outcomes as they are to be recorded."""
+        ...
+
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """They were recorded."""
+        ...
+
+
 class QueueGateway:
     """The index's side of what waits, for the forwarder, the diverter and the gatekeeper.
 
-    ``gated()`` is called when something that was sent in vain went behind a gate.
+    ``gated()`` is called when something that was sent in vain went behind a gate,
+    ``refused(destination)`` when something waits there for another one to take it.
     """
 
-    def __init__(self, index: Index, thread: Thread, gated: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        index: Index,
+        thread: Thread,
+        gated: Callable[[], None],
+        refused: Callable[[str], None],
+    ) -> None:
         self._index = index
         self._thread = thread
         self._gated = gated
+        self._refused = refused
+        self.proof: Provisional | None = None
+        """What has to be said of a delivery before it counts as one."""
 
     async def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
         """See `IndexGateway`."""
-        return await self._thread.run(self._index.lease, destination, limit, now, exclude)
+        return await self._thread.run(
+            self._index.lease, destination, limit, now, exclude, least_priority
+        )
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
         """See `IndexGateway`."""
+        if self.proof is not None:
+            outcomes = self.proof.pending(outcomes)
         settled = await self._thread.run(self._index.settle, outcomes)
+        if self.proof is not None:
+            self.proof.settled(outcomes)
         if settled.gated:
             self._gated()
+        for destination in settled.refused:
+            self._refused(destination)
         return settled
 
-    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+    async def next_due(
+        self, destination: str, exclude: Collection[int], least_priority: int | None = None
+    ) -> float | None:
         """See `IndexGateway`."""
-        return await self._thread.run(self._index.next_due, destination, exclude)
+        return await self._thread.run(self._index.next_due, destination, exclude, least_priority)
 
     async def gates(self) -> list[Gate]:
         """See `GateIndex`."""
@@ -85,10 +122,26 @@ class QueueGateway:
         return await self._thread.run(self._index.came, gate.study_instance_uid, series)
 
     async def divert(
-        self, destination: str, up: Collection[str], exclude: Collection[int], at: float
+        self,
+        destination: str,
+        up: Collection[str],
+        exclude: Collection[int],
+        at: float,
+        give_way: float | None,
+        *,
+        gone: bool,
     ) -> Moved:
         """See `DivertIndex`."""
-        return await self._thread.run(self._index.divert, destination, up, exclude, at)
+        divert = self._index.divert
+        return await self._thread.run(
+            divert, destination, up, exclude, at, give_way=give_way, gone=gone
+        )
+
+    async def expire(
+        self, destination: str, before: float, reason: str, exclude: Collection[int], at: float
+    ) -> Expired:
+        """See `ExpireIndex`."""
+        return await self._thread.run(self._index.expire, destination, before, reason, exclude, at)
 
     async def waiting_at(self) -> list[str]:
         """See `DivertIndex`."""
@@ -104,10 +157,7 @@ def members_of(rules: RuleSet) -> frozenset[str]:
 
 def windows_of(config: Config) -> dict[str, Windows]:
     """The schedules by name."""
-    return {
-        name: parse_windows(schedule.open, schedule.timezone or config.timezone)
-        for name, schedule in config.schedules.items()
-    }
+    return {name: schedule.windows(config.timezone) for name, schedule in config.schedules.items()}
 
 
 class Archives:

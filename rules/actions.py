@@ -13,7 +13,7 @@ from typing import TypeAlias, cast, get_args
 from rules.bounds import MAX_REASON, unfit
 from rules.known import Known
 from rules.nearest import did_you_mean, nearest
-from rules.rule import By, Mode, Target
+from rules.rule import By, Keep, Mode, OnRefusal, Target
 from rules.source import MappingNode, Node, ScalarNode, SequenceNode, kind
 from rules.window import zone_of
 
@@ -22,7 +22,7 @@ Report: TypeAlias = Callable[[Node, str, str], None]
 
 GROUPS = ("failover", "first_available", "balance")
 """The modes that have several members, by the key that each is written with."""
-TO_KEYS = (*GROUPS, "by", "weights")
+TO_KEYS = (*GROUPS, "by", "weights", "keep", "on_refusal")
 VALID_KEYS = ("from", "until")
 MAX_WEIGHT = 1000
 TAG = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -244,10 +244,27 @@ class Targets:
             for key in ("by", "weights"):
                 if key in node.entries:
                     self.report(node.key(key), f"{key!r} goes with 'balance', not {mode!r}", "")
-            return Target(mode, members)
-        return Target(
-            mode, members, self._by(node.get("by")), self._weights(node.get("weights"), members)
-        )
+            by, weights = self._by(None), self._weights(None, ())
+        else:
+            by, weights = self._by(node.get("by")), self._weights(node.get("weights"), members)
+        keep = self._word(node, "keep", "", ("study",))
+        if keep and mode == "balance" and by == "instance":
+            fix = "write 'by: study', or leave 'keep' out"
+            self.report(node.key("keep"), "'by: instance' spreads what 'keep' holds together", fix)
+        refusal = self._word(node, "on_refusal", "dead", get_args(OnRefusal))
+        return Target(mode, members, by, weights, cast(Keep, keep), cast(OnRefusal, refusal))
+
+    def _word(self, node: MappingNode, key: str, default: str, known: Sequence[str]) -> str:
+        """One of a few words; the default when there is none, or another."""
+        value = node.get(key)
+        if value is None:
+            return default
+        text = text_of(value) or ""
+        if text in known:
+            return text
+        fix = did_you_mean(text, known) if text else ""
+        self.report(value, f"{key} must be {' or '.join(known)}, not {kind(value)}", fix)
+        return default
 
     def _members(self, node: Node, mode: str, rule: str, seen: set[str]) -> tuple[str, ...]:
         if not isinstance(node, SequenceNode):

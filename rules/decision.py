@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rules.attributes import Key
-from rules.rule import Mode, Send
+from rules.rule import Keep, Mode, OnRefusal, Send
 
 Disposition = Literal["route", "hold", "discard"]
 
@@ -39,7 +39,7 @@ class Route:
 
     ``members`` are those that may have it instead, in the order of preference, ``destination``
     being the first; () when nobody may.  With ``mode`` ``balance`` the order is drawn for this
-    instance, its study or its patient.
+    instance, its study or its patient.  For ``keep`` and ``on_refusal`` see `Target`.
     """
 
     destination: str
@@ -48,6 +48,8 @@ class Route:
     mode: Mode = "one"
     members: tuple[str, ...] = ()
     send: Send = field(default_factory=Send)
+    keep: Keep = ""
+    on_refusal: OnRefusal = "dead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Decision:
 
     A destination appears once however many rules named it; ``reason`` tells why an instance is
     held or discarded.  ``version`` names the rule set that decided.  ``tags`` are the labels
-    that rules gave it, in order.
+    that rules gave it, in order.  ``keep_for`` is the longest time, in seconds, for which a rule
+    that matched wants it kept once it is settled; 0.0 when none says, or it is discarded.
     """
 
     disposition: Disposition
@@ -64,3 +67,4 @@ class Decision:
     reason: str
     version: str
     tags: tuple[str, ...] = ()
+    keep_for: float = 0.0

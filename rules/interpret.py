@@ -16,7 +16,7 @@ from rules.judge import Finding, Judge
 from rules.rule import Rule, Target
 from rules.ruleset import NO_ROUTE, NO_RULE, RuleSet
 from rules.window import zone_of
-from rules.words import either, moment_words, send_words, target_words
+from rules.words import either, moment_words, send_words, span_words, target_words
 
 Verdict: TypeAlias = Literal[
     "holds", "does not hold", "disabled", "not valid yet", "expired", "not reached"
@@ -60,7 +60,12 @@ def explain(rules: RuleSet, facts: Facts) -> Explanation:
     traces = tuple(course.step(rule) for rule in rules.rules)
     disposition, reason = course.outcome()
     decision = Decision(
-        disposition, tuple(course.routes), reason, rules.version, tuple(course.labels)
+        disposition,
+        tuple(course.routes),
+        reason,
+        rules.version,
+        tuple(course.labels),
+        course.keep_for if disposition != "discard" else 0.0,
     )
     return Explanation(decision, traces)
 
@@ -74,6 +79,7 @@ class _Course:
         self.lists = lists
         self.routes: list[Route] = []
         self.labels: list[str] = []
+        self.keep_for = 0.0
         self.matched = False
         self.ended_by: Rule | None = None
         self.over = False
@@ -124,6 +130,9 @@ class _Course:
         self.labels += new
         if new:
             said.append(f"labels it {', '.join(new)}")
+        if rule.keep_for > self.keep_for:
+            self.keep_for = rule.keep_for
+            said.append(f"keeps it for {span_words(rule.keep_for)} once it is settled")
         if rule.discard is not None or rule.hold is not None:
             verb = "holds" if rule.discard is None else "discards"
             if not self.routes:
@@ -154,6 +163,8 @@ class _Course:
                 mode=target.mode,
                 members=() if target.mode == "one" else members,
                 send=rule.send,
+                keep=target.keep,
+                on_refusal=target.on_refusal,
             )
         )
         return f"routes to {target_words(target, members[0])}{send_words(rule.send)}"

@@ -37,6 +37,7 @@ RULE_KEYS = (
     "to",
     "send",
     "tag",
+    "keep",
     "final",
     "discard",
     "hold",
@@ -145,6 +146,7 @@ class Parser:
             node.file,
             node.line,
             node.column,
+            self._sending.keep(given["keep"]) if "keep" in given else 0.0,
         )
         self._labels.update(dict.fromkeys(rule.tags))
         return rule
@@ -181,14 +183,18 @@ class Parser:
             )
         if "send" in node.entries and given and given[0] != "to":
             self._report(node.key("send"), "'send' goes with 'to'", "nothing is sent here")
+        if "keep" in node.entries and "discard" in node.entries:
+            fix = "leave it out: what is discarded is not kept"
+            self._report(node.key("keep"), "'keep' does nothing beside 'discard'", fix)
         unknown = [key for key in node.entries if key not in RULE_KEYS]
         words = {meant(key, RULE_KEYS) or nearest(key, RULE_KEYS) for key in unknown}
         words |= {"to" for key in unknown if key in GROUPS}
-        if not given and "tag" not in node.entries and not words & {*ENDS, "tag"}:
+        also = {"tag", "keep"}
+        if not given and not also & node.entries.keys() and not words & {*ENDS, *also}:
             self._report(
                 node,
                 f"{called(name)} does nothing",
-                "say where it sends with 'to', or give it 'discard', 'hold' or 'tag'",
+                "say where it sends with 'to', or give it 'discard', 'hold', 'tag' or 'keep'",
             )
         elif not given and "send" in node.entries and "to" not in words:
             self._report(node.key("send"), "'send' goes with 'to'", "say where it sends")

@@ -107,6 +107,8 @@ Condition: TypeAlias = Leaf | AllOf | AnyOf | Not | Named
 
 Mode: TypeAlias = Literal["one", "failover", "balance", "first_available"]
 By: TypeAlias = Literal["study", "patient", "instance"]
+Keep: TypeAlias = Literal["", "study"]
+OnRefusal: TypeAlias = Literal["dead", "next"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +119,17 @@ class Target:
     recovers.  ``first_available``: the first that is up, and there it stays.  ``balance``: one
     drawn by the study, the patient or the instance, in the proportion of the ``weights`` (as
     many as members); the same for all of one study, patient or instance while it is up.
+
+    With ``keep`` a study is finished where it was begun, though another member is to have it.
+    ``on_refusal``: whether what a member refuses for good is dead, or goes to the next one.
     """
 
     mode: Mode
     members: tuple[str, ...]
     by: By = "study"
     weights: tuple[int, ...] = ()
+    keep: Keep = ""
+    on_refusal: OnRefusal = "dead"
 
 
 After: TypeAlias = Literal["at-once", "study-complete", "series-complete"]
@@ -150,11 +157,12 @@ class Send:
 class Rule:
     """One item of ``rules:``.
 
-    At least one of ``targets``, ``discard``, ``hold`` and ``tags`` is set, and at most one of the
-    first three.  ``discard`` and ``hold`` are the reason given, "" for a bare ``true``.  A
-    rule is passed over while it is ``disabled`` (the reason), before ``valid_from`` and from
-    ``until`` on.  ``file``, ``line`` and ``column`` are for messages and do not count when
-    rules are compared.
+    At least one of ``targets``, ``discard``, ``hold``, ``tags`` and ``keep_for`` is set, and at
+    most one of the first three.  ``discard`` and ``hold`` are the reason given, "" for a bare
+    ``true``.  ``keep_for`` is for how many seconds it wants an instance kept once that is settled,
+    0.0 when it does not say.  A rule is passed over while it is ``disabled`` (the reason), before
+    ``valid_from`` and from ``until`` on.  ``file``, ``line`` and ``column`` are for messages and
+    do not count when rules are compared.
     """
 
     name: str
@@ -171,6 +179,7 @@ class Rule:
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
     column: int = field(default=1, compare=False)
+    keep_for: float = 0.0
 
     @property
     def destinations(self) -> tuple[str, ...]:
@@ -260,11 +269,20 @@ def _canonical_rule(rule: Rule) -> list[object]:
     return [
         rule.name,
         _canonical(rule.condition),
-        [[t.mode, t.members, t.by, t.weights] for t in rule.targets],
+        [_canonical_target(target) for target in rule.targets],
         asdict(rule.send),
         [rule.final, rule.discard, rule.hold, rule.tags, rule.disabled],
         [when and when.isoformat() for when in (rule.valid_from, rule.until)],
+        *([["keep", rule.keep_for]] if rule.keep_for else []),
     ]
+
+
+def _canonical_target(target: Target) -> list[object]:
+    """What is left out is not in it: rules of an older version are the same rules."""
+    found: list[object] = [target.mode, target.members, target.by, target.weights]
+    if (target.keep, target.on_refusal) != ("", "dead"):
+        found += [target.keep, target.on_refusal]
+    return found
 
 
 def _canonical(condition: Condition) -> list[object]:

@@ -94,13 +94,16 @@ class RuleSet:
         moment = Moment(facts.received_at, self._zone)
         labels = moment.labels
         matched = False
+        keep = 0.0
         for number in self._holding(facts, moment):
             action = self._actions[number]
             matched = True
             if action.labels:
                 labels.extend([label for label in action.labels if label not in labels])
+            if action.keep_for > keep:
+                keep = action.keep_for
             if action.ends and not routes:
-                return self._end(self.rules[number], labels)
+                return self._end(self.rules[number], labels, keep)
             for route in action.routes:
                 if route.destination not in routes:
                     routes[route.destination] = route
@@ -109,9 +112,10 @@ class RuleSet:
             if action.final:
                 break
         if routes:
-            return Decision("route", tuple(routes.values()), "", self.version, tuple(labels))
+            found = tuple(routes.values())
+            return Decision("route", found, "", self.version, tuple(labels), keep)
         if matched:
-            return Decision("hold", (), NO_ROUTE, self.version, tuple(labels))
+            return Decision("hold", (), NO_ROUTE, self.version, tuple(labels), keep)
         return self._hold
 
     def unfit(self, facts: Facts) -> str:
@@ -135,11 +139,12 @@ class RuleSet:
                 members = drawn(target, facts.attributes)
             routes.setdefault(members[0], _route(rule, target, members))
 
-    def _end(self, rule: Rule, labels: list[str]) -> Decision:
+    def _end(self, rule: Rule, labels: list[str], keep: float) -> Decision:
         given = rule.hold if rule.discard is None else rule.discard
         reason = f"rule {rule.name!r}" + (f": {given}" if given else "")
         disposition: Disposition = "hold" if rule.discard is None else "discard"
-        return Decision(disposition, (), reason, self.version, tuple(labels))
+        kept = keep if disposition == "hold" else 0.0
+        return Decision(disposition, (), reason, self.version, tuple(labels), kept)
 
     def matching(self, facts: Facts) -> Iterator[int]:
         """Positions of the rules that hold, rising, whatever their actions; labels are given."""
@@ -166,12 +171,13 @@ class RuleSet:
 class _Action:
     """What a rule does, made ready.  With ``drawn`` its routes depend on the instance."""
 
-    __slots__ = ("drawn", "ends", "final", "labels", "routes")
+    __slots__ = ("drawn", "ends", "final", "keep_for", "labels", "routes")
 
     def __init__(self, rule: Rule) -> None:
         self.labels = tuple(dict.fromkeys(rule.tags))
         self.ends = rule.discard is not None or rule.hold is not None
         self.final = rule.final
+        self.keep_for = rule.keep_for
         self.drawn = any(target.mode == "balance" for target in rule.targets)
         self.routes: tuple[Route, ...] = ()
         if not self.drawn:
@@ -249,7 +255,10 @@ def _seconds(when: datetime | None, zone: tzinfo) -> float | None:
 
 def _route(rule: Rule, target: Target, members: tuple[str, ...]) -> Route:
     several = members if target.mode != "one" else ()
-    return Route(members[0], rule.name, rule.send.priority, target.mode, several, rule.send)
+    return Route(
+        *(members[0], rule.name, rule.send.priority, target.mode, several, rule.send),
+        *(target.keep, target.on_refusal),
+    )
 
 
 def _keys_of(rule: Rule) -> Iterator[Key]:

@@ -22,6 +22,7 @@ MAX_PRIORITY = 100
 QUIET = (1.0, 86400.0)
 """The least and the most that `quiet` may be, in seconds."""
 WAIT = (1.0, 7 * 86400.0)
+KEEP = (1.0, 3650 * 86400.0)
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
@@ -62,6 +63,14 @@ class Sending:
             schedule=self._schedule(given.get("schedule")),
             priority=self._priority(given.get("priority")),
         )
+
+    def keep(self, node: Node) -> float:
+        """`keep` of a rule, in seconds; 0.0 when it cannot be read."""
+        if text_of(node) in ("study", "series"):
+            fix = "write it as 30d; 'keep: study' stands beside 'failover' or 'balance', under 'to'"
+            self.report(node, f"keep must be a duration, not {kind(node)}", fix)
+            return 0.0
+        return self._duration(node, "keep", KEEP, 0.0)
 
     def _after(self, node: Node | None) -> After | None:
         """None for a value that could not be read, so that nothing is said of its company."""

@@ -1,13 +1,14 @@
-"""Weekly windows of time, in a time zone.
+"""Windows of time in a time zone: those of every week, of single days, and of holidays.
 
 Owns what "mon-fri 18:00-07:00" means, daylight saving included.  Must not know who waits for a
 window, nor read a clock: moments come in as seconds since the epoch.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rules.nearest import did_you_mean
@@ -27,6 +28,17 @@ _OVER_DAYS = re.compile(
 _PARTS = re.compile(r"(?:[A-Za-z][A-Za-z,\s-]*\s)?[0-9]{1,2}:[0-9]{2}\s*-\s*[0-9]{1,2}:[0-9]{2}")
 _LOOKED_AT = 1000
 """Characters of a text that is no window in which several are looked for."""
+_DATED = re.compile(
+    r"(?P<first>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:\s*\.\.\s*(?P<last>[0-9]{4}-[0-9]{2}-[0-9]{2}))?(?:\s+(?P<rest>\S.*))?"
+)
+_GIVEN_DAYS = r"(?:(?P<days>[A-Za-z][A-Za-z,\s-]*?)\s+)?"
+_AT = re.compile(_GIVEN_DAYS + r"at\s+(?P<clock>\S+)(?:\s+for\s+(?P<length>\S.*))?")
+_EVERY = re.compile(_GIVEN_DAYS + r"every\s+(?P<step>\S+)(?:\s+for\s+(?P<length>\S.*))?")
+_LENGTH = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,2})?)\s*(m|min|h)")
+_EPOCH = date(1970, 1, 1).toordinal()
+_LAST = float((date.max.toordinal() - _EPOCH - 2) * _DAY)
+"""In seconds since the epoch: no zone is beyond the last day that a date can have."""
 _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})")
 
 
@@ -43,6 +55,35 @@ class Span:
     end: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Dated:
+    """As `Span`, on each day from ``first`` to ``last``, which are ordinals of dates."""
+
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holidays:
+    """Days on which other windows begin than in every week: ``spans``, whatever their days.
+
+    ``dates`` are ordinals of dates, ``yearly`` are months with days.
+    """
+
+    dates: frozenset[int] = frozenset()
+    yearly: frozenset[tuple[int, int]] = frozenset()
+    spans: tuple[Span, ...] = ()
+
+    def has(self, ordinal: int) -> bool:
+        """Whether that date is one."""
+        if ordinal in self.dates:
+            return True
+        day = date.fromordinal(ordinal)
+        return (day.month, day.day) in self.yearly
+
+
 @dataclass(frozen=True, slots=True)
 class Windows:
     """Open while any span is.  ``zone`` is a name of the IANA data base.
@@ -51,43 +92,86 @@ class Windows:
     an hour out (02:00 to 03:00), "02:15-02:45" does not open that day and "02:30-05:00" opens
     at 03:00; where an hour comes twice, "02:15-02:45" opens twice, and "01:00-02:30" closes at
     the first 02:30 and is open again from the second 02:00 to the second 02:30.
+
+    A window is that of the day on which it begins: one that begins before a holiday goes on into
+    it, and one that begins on a holiday goes on into the day after.  What ``dated`` says of single
+    days holds on holidays too.
     """
 
     spans: tuple[Span, ...]
     zone: str = "UTC"
+    dated: tuple[Dated, ...] = ()
+    holidays: Holidays | None = None
 
     def open_at(self, moment: float) -> bool:
         """Whether a span holds ``moment``; its first minute is in, its last second too."""
         local = datetime.fromtimestamp(moment, UTC).astimezone(zone_of(self.zone))
-        minute = local.hour * 60 + local.minute
-        today, yesterday = local.weekday(), (local - timedelta(days=1)).weekday()
-        for span in self.spans:
-            over = span.end <= span.start
-            if today in span.days and span.start <= minute and (over or minute < span.end):
+        minute, today = local.hour * 60 + local.minute, local.toordinal()
+        for start, end in self._on(today):
+            if start <= minute and (end <= start or minute < end):
                 return True
-            if over and yesterday in span.days and minute < span.end:
-                return True
-        return False
+        return any(end <= start and minute < end for start, end in self._on(today - 1))
+
+    def _on(self, ordinal: int) -> Iterator[tuple[int, int]]:
+        """Begin and end of what begins on a date."""
+        if self.holidays is not None and self.holidays.has(ordinal):
+            for span in self.holidays.spans:
+                yield span.start, span.end
+        else:
+            weekday = (ordinal - 1) % 7
+            for span in self.spans:
+                if weekday in span.days:
+                    yield span.start, span.end
+        for day in self.dated:
+            if day.first <= ordinal <= day.last:
+                yield day.start, day.end
 
     def next_change(self, moment: float) -> float | None:
         """The first moment after ``moment`` at which it opens or closes; None when never.
 
-        What `open_at` says holds from ``moment`` up to there.
+        What `open_at` says holds from ``moment`` up to there.  Holidays that come every year are
+        looked for in the next nine.
         """
         now = self.open_at(moment)
         zone = zone_of(self.zone)
-        for start, end, offset in _steady(moment, moment + _HORIZON * _DAY, zone):
-            if start > moment and self.open_at(start) is not now:
-                return start
-            for change in self._edges(start, end, offset):
-                if change > moment and self.open_at(change) is not now:
-                    return change
+        for first, last in self._stretches(moment):
+            for start, end, offset in _steady(first, last, zone):
+                if start > moment and self.open_at(start) is not now:
+                    return start
+                for change in self._edges(start, end, offset):
+                    if change > moment and self.open_at(change) is not now:
+                        return change
         return None
+
+    def _stretches(self, moment: float) -> Iterator[tuple[float, float]]:
+        """Between these it is as at the end of the one before: only weeks like any other pass."""
+        done = moment + _HORIZON * _DAY
+        yield moment, done
+        for ordinal in self._special(int(moment // _DAY) + _EPOCH - 2):
+            midnight = (ordinal - _EPOCH) * float(_DAY)
+            end = min(midnight + (_HORIZON + 2) * _DAY, _LAST)
+            if end > done:
+                yield max(done, midnight - 2 * _DAY), end
+                done = end
+
+    def _special(self, first: int) -> list[int]:
+        """The dates from ``first`` on that are unlike the same day a week before."""
+        # Between its ends one range is a week like the other, and it may be of thousands of years.
+        ends = {day for each in self.dated for day in (each.first, each.last + 1)}
+        found = {day for day in ends if first <= day <= date.max.toordinal()}
+        if self.holidays is not None:
+            found.update(day for day in self.holidays.dates if day >= first)
+            year = date.fromordinal(first).year
+            for month, day in self.holidays.yearly:
+                found.update(_ordinals(month, day, range(year, year + 10)))
+        return sorted(found)
 
     def _edges(self, start: float, end: float, offset: int) -> list[float]:
         """Where a span may begin or end from ``start`` to ``end``, the zone being ``offset``
         seconds from UTC throughout."""
-        minutes = {minute for span in self.spans for minute in (span.start, span.end)}
+        spans: list[Span | Dated] = [*self.spans, *self.dated]
+        spans += self.holidays.spans if self.holidays is not None else ()
+        minutes = {minute for span in spans for minute in (span.start, span.end)}
         first = int((start + offset) // _DAY)
         last = int((end + offset) // _DAY)
         moments = (
@@ -98,12 +182,29 @@ class Windows:
         return sorted(moment for moment in moments if start <= moment < end)
 
     def apart(self, other: "Windows") -> bool:
-        """Whether both, in one zone, are never open at once."""
+        """Whether both, in one zone, are never open at once, as far as their weeks tell."""
+        if any(each.dated or each.holidays for each in (self, other)):
+            return False
         return not _minutes(self.spans) & _minutes(other.spans)
 
     def canonical(self) -> list[object]:
         """The same for two that are written differently and mean the same spans."""
-        return [self.zone, sorted([list(s.days), s.start, s.end] for s in self.spans)]
+        found: list[object] = [
+            self.zone,
+            sorted([list(s.days), s.start, s.end] for s in self.spans),
+        ]
+        if self.dated or self.holidays is not None:
+            found.append(sorted([d.first, d.last, d.start, d.end] for d in self.dated))
+        if (days := self.holidays) is not None:
+            spans = sorted([s.start, s.end] for s in days.spans)
+            found.append([sorted(days.dates), sorted(days.yearly), spans])
+        return found
+
+
+def _ordinals(month: int, day: int, years: Iterable[int]) -> Iterator[int]:
+    for year in years:
+        with contextlib.suppress(ValueError):  # 29 February, or beyond the last year there is
+            yield date(year, month, day).toordinal()
 
 
 def zone_of(name: str) -> tzinfo:
@@ -151,13 +252,90 @@ def check_zone(name: str) -> None:
         raise ValueError(message, fix or "write a name such as Europe/Stockholm")
 
 
-def parse_windows(texts: Iterable[str], zone: str) -> Windows:
-    """The windows of texts such as "mon-fri 18:00-07:00".
+def parse_windows(texts: Iterable[str], zone: str, holidays: Holidays | None = None) -> Windows:
+    """The windows of texts such as "mon-fri 18:00-07:00"; see `parse_spans`.
 
     Raises ValueError with two arguments, what is wrong and what would mend it.
     """
     check_zone(zone)
-    return Windows(tuple(map(parse_span, texts)), zone)
+    spans: list[Span] = []
+    dated: list[Dated] = []
+    for text in texts:
+        for span in parse_spans(text):
+            (dated if isinstance(span, Dated) else spans).append(span)  # type: ignore[arg-type]
+    return Windows(tuple(spans), zone, tuple(dated), holidays)
+
+
+def parse_spans(text: str) -> list[Span | Dated]:
+    """What one text means; raises ValueError (message, fix).
+
+    Besides "mon-fri 18:00-07:00": "2026-12-24 12:00-24:00" on one day, "2026-12-24..2026-12-31
+    08:00-12:00" on several; "at 19:00" opens then for an hour, "mon-fri at 19:00 for 2h" for as
+    long as it says; "every 2h" opens for ten minutes, "every 2h for 30m" for half an hour, by the
+    clock on the wall from midnight on.
+    """
+    plain = text.strip()
+    if (match := _DATED.fullmatch(plain)) is not None:
+        first, last = _date(match["first"], text), _date(match["last"] or match["first"], text)
+        if last < first:
+            raise ValueError(f"{text!r} ends before it begins", "write the earlier date first")
+        rest = match["rest"]
+        if not rest:
+            raise ValueError(f"{text!r} has no time of day", f'write "{plain} 00:00-24:00"')
+        if rest[0].isalpha() and not rest.startswith(("at ", "every ")):
+            raise ValueError(f"{text!r} has a date and a day of the week", "leave the day out")
+        spans = parse_spans(rest)
+        return [Dated(first, last, span.start, span.end) for span in spans]
+    if (match := _AT.fullmatch(plain)) is not None:
+        start = _minute(match["clock"], text)
+        if start == 1440:
+            raise ValueError(f"{text!r}: a window begins at 00:00, not at 24:00", "")
+        length = _length(match["length"], text) if match["length"] else 60
+        return [Span(_given_days(match, text), start, _end(start, length))]
+    if (match := _EVERY.fullmatch(plain)) is not None:
+        return list(_every(match, text))
+    return [parse_span(text)]
+
+
+def _every(match: re.Match[str], text: str) -> Iterator[Span]:
+    step = _length(match["step"], text)
+    if 1440 % step:
+        fix = "write 5m, 10m, 15m, 20m, 30m, 1h, 2h, 3h, 4h, 6h, 8h or 12h"
+        raise ValueError(f"{text!r}: {match['step']!r} does not divide a day", fix)
+    length = _length(match["length"], text) if match["length"] else 10
+    if length >= step:
+        fix = f'say for how long, less than {match["step"]}: "every {match["step"]} for 1m"'
+        raise ValueError(f"{text!r} would never close", fix)
+    days = _given_days(match, text)
+    for start in range(0, 1440, step):
+        yield Span(days, start, _end(start, length))
+
+
+def _given_days(match: re.Match[str], text: str) -> tuple[int, ...]:
+    return _days(match["days"], text) if match["days"] else _EVERY_DAY
+
+
+def _end(start: int, length: int) -> int:
+    """As a span has it: 1440 at midnight."""
+    return start + length if start + length <= 1440 else start + length - 1440
+
+
+def _length(written: str, text: str) -> int:
+    """Minutes, from 1 to a minute less than a day."""
+    match = _LENGTH.fullmatch(written)
+    minutes = float(match[1]) * (60 if match[2] == "h" else 1) if match else 0.0
+    if not minutes.is_integer() or not 1 <= minutes < 1440:
+        fix = "write it in minutes or hours, less than a day: 30m, 2h"
+        raise ValueError(f"{text!r}: {written!r} is no length of a window", fix)
+    return int(minutes)
+
+
+def _date(written: str, text: str) -> int:
+    try:
+        return date.fromisoformat(written).toordinal()
+    except ValueError:
+        message = f"{text!r}: {written!r} is not a date"
+        raise ValueError(message, "write year, month and day: 2026-12-24") from None
 
 
 def parse_span(text: str) -> Span:

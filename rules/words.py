@@ -152,13 +152,23 @@ def _values(count: int) -> str:
     return "1 value" if count == 1 else f"{count} values"
 
 
+_SPANS_TOLD = 6
+
+
 def windows_words(windows: Windows) -> str:
     """``mon,tue 18:00-07:00 (Europe/Stockholm)``."""
     spans = []
     for span in windows.spans:
         days = "" if len(set(span.days)) == 7 else ",".join(_DAYS[d] for d in span.days) + " "
         spans.append(f"{days}{_minutes(span.start)}-{_minutes(span.end)}")
-    return f"{either(spans) or 'no time'} ({windows.zone})"
+    if len(spans) > _SPANS_TOLD:
+        spans[2:-1] = [f"{len(spans) - 3} more"]
+    for day in windows.dated:
+        first, last = date.fromordinal(day.first), date.fromordinal(day.last)
+        dates = f"{first}" if first == last else f"{first}..{last}"
+        spans.append(f"{dates} {_minutes(day.start)}-{_minutes(day.end)}")
+    holidays = ", others on holidays" if windows.holidays is not None else ""
+    return f"{either(spans) or 'no time'} ({windows.zone}{holidays})"
 
 
 def _minutes(minute: int) -> str:
@@ -206,6 +216,14 @@ def target_words(target: Target, destination: str) -> str:
             return f"{destination}, or if that is down to {either(others)} for good"
         case "balance":
             return f"{destination}, drawn from {either(target.members)} by {target.by}"
+
+
+def span_words(seconds: float) -> str:
+    """``30 d``, ``1.5 h`` or ``90 s``."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size and (seconds / size * 2).is_integer():
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
 
 
 def send_words(send: Send) -> str:

@@ -17,15 +17,21 @@ FLOORS: dict[str, int] = {
     "router.ingest": 4,
     "router.forward": 4,
     "router.query": 4,
+    "router.commitment": 4,
     "router.config": 5,
     "router.trial": 5,
     "router.observe": 5,
     "router.web": 6,
     "router.cli": 6,
     "router.operate": 6,
+    "router.orders": 6,
     "router.queues": 6,
+    "router.proof": 6,
     "router.reload": 6,
     "router.app": 6,
+    "router.commitments": 6,
+    "router.destinations": 6,
+    "router.opening": 6,
 }
 # Pure means: no asyncio, threads, clock, log or socket.
 PURE = ("rules", "router.dicom", "router.ul", "router.dimse")

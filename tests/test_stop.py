@@ -97,3 +97,29 @@ def test_a_hangup_during_the_start_was_forgotten(tmp_path: Path) -> None:
         await serving
 
     asyncio.run(scenario())
+
+
+def test_signals_that_were_heard_but_not_told_yet_as_the_start_ended_were_lost(
+    tmp_path: Path,
+) -> None:
+    """Regression: the loop calls handlers later, and those of the start were asked too early."""
+
+    async def scenario() -> None:
+        subject = gateway(tmp_path, "5s")
+        await subject.start()
+        hung_up = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        async def main() -> None:
+            loop.call_soon(hung_up.set)  # as the loop does with a handler of the start
+            await subject.serve(reload=hung_up.is_set)
+
+        serving = asyncio.create_task(main())
+        async with asyncio.timeout(10):
+            while not subject.counters.config.reloads.of("applied").value:
+                await asyncio.sleep(0.01)
+        serving.cancel()  # what a SIGTERM during the start does
+        await serving
+        assert subject.listeners.listening == {}
+
+    asyncio.run(scenario())

@@ -7,9 +7,15 @@ ROOT = Path(__file__).parents[1]
 
 ALLOWED = {
     "router/app.py": "received_at, due times and the age of what is settled, which outlive a "
-    "restart; since when it runs; the name of what is moved aside",
+    "restart; since when it runs",
+    "router/opening.py": "the name of what is moved aside",
     "router/operate.py": "what people are shown, and the times that they are told they did things",
+    "router/orders.py": "the same",
     "router/web/control.py": "the same",
+    "router/observe/retention.py": "how long ago it was, for people",
+    "router/commitments.py": "when a report is due, which outlives a restart; looked at again "
+    "every so often, should the clock have been set",
+    "router/proof.py": "when an answer is due, likewise",
     "router/cli/output.py": "the same",
     "router/cli/offline.py": "the same",
     "router/cli/rules_explain.py": "when an instance would be received that is tried now",

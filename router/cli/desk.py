@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,12 @@ class Desk(Protocol):
         """The gateway at this moment."""
         ...
 
-    def account(self) -> Json:
-        """The balance of everything received."""
+    def account(self, since: str = "") -> Json:
+        """The balance of everything received, or of what was since so long ago (``24h``)."""
+        ...
+
+    def pauses(self) -> list[Json]:
+        """Destinations that are paused: since when, by whom, why."""
         ...
 
     def queues(self) -> list[Json]:
@@ -64,6 +68,10 @@ class Desk(Protocol):
         """A page of instances: ``entries`` and ``next``."""
         ...
 
+    def promises(self, limit: int, everything: bool) -> list[Json]:
+        """Requests for storage commitment that remotes made, the latest first."""
+        ...
+
     def instance(self, number: int) -> Json:
         """One instance with deliveries and events."""
         ...
@@ -73,7 +81,24 @@ class Desk(Protocol):
         ...
 
     def act(self, action: str, which: Conditions, **more: object) -> Json:
-        """``retry``, ``drop``, ``hold`` or ``release`` what the conditions mean."""
+        """``retry``, ``hasten``, ``drop``, ``hold``, ``release`` or ``redirect`` what the
+        conditions mean."""
+        ...
+
+    def pause(self, destination: str, because: str) -> bool:
+        """Nothing more goes there; False when it was paused already."""
+        ...
+
+    def resume(self, destination: str) -> bool:
+        """The reverse; False when it was not paused."""
+        ...
+
+    def resend(self, which: Conditions, to: Sequence[str]) -> Json:
+        """Send instances there, again or as well."""
+        ...
+
+    def reroute(self, which: Conditions) -> Json:
+        """Decide held instances anew."""
         ...
 
     def discard(self, which: Conditions, because: str) -> Json:
@@ -129,9 +154,14 @@ class SocketDesk:
         """See `Desk`."""
         return self._get("/api/v1/status")
 
-    def account(self) -> Json:
+    def account(self, since: str = "") -> Json:
         """See `Desk`."""
-        return self._get("/api/v1/account")
+        return self._get("/api/v1/account", since=since)
+
+    def pauses(self) -> list[Json]:
+        """See `Desk`."""
+        found: list[Json] = self._get("/api/v1/queue/pauses")["pauses"]
+        return found
 
     def queues(self) -> list[Json]:
         """See `Desk`."""
@@ -145,6 +175,12 @@ class SocketDesk:
     def instances(self, which: Conditions, limit: int, after: str) -> Json:
         """See `Desk`."""
         return self._get("/api/v1/instances", which, limit=limit, after=after)
+
+    def promises(self, limit: int, everything: bool) -> list[Json]:
+        """See `Desk`."""
+        all_ = "true" if everything else ""
+        found: list[Json] = self._get("/api/v1/commitments", limit=limit, all=all_)["commitments"]
+        return found
 
     def instance(self, number: int) -> Json:
         """See `Desk`."""
@@ -175,7 +211,27 @@ class SocketDesk:
 
     def act(self, action: str, which: Conditions, **more: object) -> Json:
         """See `Desk`."""
-        return self._post(f"/api/v1/queue/{action}", {**which, **more})
+        who = _author() if action in ("hasten", "redirect") else {}
+        return self._post(f"/api/v1/queue/{action}", {**which, **more, **who})
+
+    def pause(self, destination: str, because: str) -> bool:
+        """See `Desk`."""
+        reason = {"because": because} if because else {}
+        body = {"destination": destination, **reason, **_author()}
+        return bool(self._post("/api/v1/queue/pause", body)["changed"])
+
+    def resume(self, destination: str) -> bool:
+        """See `Desk`."""
+        body = {"destination": destination, **_author()}
+        return bool(self._post("/api/v1/queue/resume", body)["changed"])
+
+    def resend(self, which: Conditions, to: Sequence[str]) -> Json:
+        """See `Desk`."""
+        return self._post("/api/v1/instances/resend", {**which, "to": list(to), **_author()})
+
+    def reroute(self, which: Conditions) -> Json:
+        """See `Desk`."""
+        return self._post("/api/v1/instances/reroute", {**which, **_author()})
 
     def discard(self, which: Conditions, because: str) -> Json:
         """See `Desk`."""
@@ -307,6 +363,12 @@ def _json(body: bytes) -> Json:
     if not isinstance(value, dict):
         raise Failure("what answered is not a gateway of this version")
     return value
+
+
+def _author() -> Json:
+    """Who sits behind `sudo`; else the gateway asks the kernel who opened its socket."""
+    user = os.environ.get("SUDO_USER", "")
+    return {"author": user} if user else {}
 
 
 def _query(value: object) -> str:

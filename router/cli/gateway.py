@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from router.cli.desk import Json, open_desk
+from router.cli.drain import in_words
 from router.cli.failures import FAILED, ConfigurationRefused
 from router.cli.options import config_option, json_option, origin_options, socket_option
-from router.cli.output import age, plural, print_json, print_table, safe, size, until
+from router.cli.output import age, moment, plural, print_json, print_table, safe, size, until
 
 
 @click.command()
@@ -21,11 +22,16 @@ def status(config_path: Path | None, socket_path: Path | None, as_json: bool) ->
     """
     with open_desk(config_path, socket_path, offline=False) as desk:
         now = desk.status()
+        pauses = [] if as_json else desk.pauses()
+    for pause in pauses:
+        for state in now["destinations"]:
+            if state["name"] == pause["destination"]:
+                state["paused"] = in_words(pause)
     if as_json:
         print_json(now)
         return
-    moment = now["now"]
-    click.echo(f"dcmrouter {safe(now['version'])}, up for {age(now['started_at'], moment)}")
+    running = age(now["started_at"], now["now"])
+    click.echo(f"dcmrouter {safe(now['version'])}, up for {running}")
     if now["reload_error"]:
         click.echo("the configuration on disk is not in effect:")
         for line in str(now["reload_error"]).splitlines():
@@ -55,7 +61,7 @@ def _print_destinations(now: Json) -> None:
         rows.append(
             (
                 name,
-                "not configured" if state is None else "up" if state["up"] else "DOWN",
+                _word(state),
                 ready.get("instances", 0),
                 size(ready.get("bytes", 0)),
                 age(ready.get("oldest_received_at"), now["now"]),
@@ -68,30 +74,61 @@ def _print_destinations(now: Json) -> None:
     print_table(columns, rows, empty="no destinations are configured")
 
 
-def _why(state: Json | None, moment: float) -> str:
-    if state is None or state["up"]:
+def _word(state: Json | None) -> str:
+    if state is None:
+        return "not configured"
+    if state["paused"]:
+        return "PAUSED"
+    if not state["up"]:
+        return "DOWN"
+    return "up" if state["opens_at"] is None else "shut"
+
+
+def _why(state: Json | None, now: float) -> str:
+    if state is not None and state["paused"]:
+        return str(state["paused"])
+    if state is not None and state["up"]:
+        opens = until(state["opens_at"], now)
+        return f"its schedule opens {opens}" if opens else str(state["limited"])
+    if state is None:
         return ""
-    probe = until(state["next_probe_at"], moment)
+    probe = until(state["next_probe_at"], now)
     return f"{state['reason']}; tried again {probe}" if probe else str(state["reason"])
 
 
 @click.command()
 @config_option
 @socket_option
+@click.option(
+    "--since",
+    default="",
+    metavar="TIME",
+    help="Of what was received in the last 24h, 7d …, from the full hour on; 35 days at most.",
+)
 @json_option
-def account(config_path: Path | None, socket_path: Path | None, as_json: bool) -> None:
+def account(config_path: Path | None, socket_path: Path | None, since: str, as_json: bool) -> None:
     """Where everything ever received is; exit code 1 when it does not add up.
 
     Works without a running gateway too.
     """
     with open_desk(config_path, socket_path) as desk:
-        found = desk.account()
+        found = desk.account(since)
     if as_json:
         print_json(found)
     else:
+        if since:
+            _print_since(found)
         _print_account(found)
     if not found["balanced"]:
         raise SystemExit(FAILED)
+
+
+def _print_since(found: Json) -> None:
+    click.echo(f"received since {moment(found['since'])}")
+    if found["known_from"] is not None:
+        click.echo(
+            f"what came before {moment(found['known_from'])} and was purged is not counted any more"
+        )
 
 
 def _print_account(found: Json) -> None:
@@ -99,7 +136,10 @@ def _print_account(found: Json) -> None:
         (">received", ">routed", ">held", ">quarantined", ">discarded"),
         [[found[n] for n in ("received", "routed", "held", "quarantined", "discarded")]],
     )
-    names = ("delivered", "waiting", "held", "dead", "dropped", "duplicate", "difference")
+    names = (
+        *("delivered", "uncommitted", "waiting", "held", "dead", "dropped", "duplicate"),
+        "difference",
+    )
     print_table(
         ("destination", ">routed", *(f">{name}" for name in names)),
         [

@@ -19,8 +19,16 @@ from router.cli.options import (
     json_option,
     socket_option,
 )
-from router.cli.output import age, plural, print_json, print_table, safe, size, until
-from router.cli.queue import all_option, limit_option, paged, pages, print_more
+from router.cli.output import age, plural, print_json, print_table, safe, seconds, size, until
+from router.cli.queue import (
+    all_option,
+    in_words,
+    limit_option,
+    paged,
+    pages,
+    print_more,
+    print_redone,
+)
 
 
 @click.group()
@@ -87,7 +95,7 @@ def show(config_path: Path | None, socket_path: Path | None, number: int, as_jso
         print_json(found)
         return
     for name, value in found.items():
-        if name in ("deliveries", "events", "routes"):
+        if name in ("deliveries", "events", "routes", "attempts"):
             continue
         if name.endswith("_at"):
             value = f"{age(value)} ago" if value else ""
@@ -100,28 +108,114 @@ def show(config_path: Path | None, socket_path: Path | None, number: int, as_jso
         [
             (
                 d["destination"],
-                d["state"],
+                d["situation"]["state"],
                 d["attempts"],
-                until(d["due_at"]),
+                until(d["situation"]["until"]),
                 d["status"],
                 d["rule"],
-                _reason(d),
+                in_words(d),
             )
             for d in found["deliveries"]
         ],
         empty="it goes nowhere",
     )
+    if found["attempts"]:
+        print_table(
+            (">ago", "destination", "outcome", ">took", "association", "status", "answer"),
+            [
+                (
+                    age(a["at"]),
+                    a["destination"],
+                    a["outcome"],
+                    seconds(a["seconds"]),
+                    a["association"],
+                    a["status"],
+                    a["reason"],
+                )
+                for a in found["attempts"]
+            ],
+            title="attempts",
+        )
     if found["events"]:
         print_table(
             (">ago", "who", "action", "detail"),
             [(age(e["at"]), e["who"], e["action"], e["detail"]) for e in found["events"]],
+            title="operators",
         )
 
 
-def _reason(delivery: Json) -> str:
-    if delivery["duplicate_of"]:
-        return f"the same bytes as instance {delivery['duplicate_of']}"
-    return str(delivery.get("waits") or delivery["reason"])
+@instances.command()
+@config_option
+@socket_option
+@click.argument("numbers", type=click.IntRange(min=1), nargs=-1, metavar="[INSTANCE]...")
+@instance_filter_options
+@click.option(
+    "--to", multiple=True, required=True, metavar="NAME", help="Where to; may be repeated."
+)
+@json_option
+def resend(
+    config_path: Path | None,
+    socket_path: Path | None,
+    numbers: tuple[int, ...],
+    to: tuple[str, ...],
+    as_json: bool,
+    **given: object,
+) -> None:
+    """Send instances that are still in the spool again, or to somewhere else as well.
+
+    By number, or by conditions as `instances list` has them, such as --study.  They wait for
+    nothing but their turn.  What waits for that destination already, is held there, or has the
+    same bytes as one that does, is left.
+    """
+    which = _chosen(numbers, conditions(given))
+    with open_desk(config_path, socket_path) as desk:
+        result = desk.resend(which, to)
+    if as_json:
+        print_json(result)
+        return
+    rest = "" if desk.running else "; the gateway is not running and goes by it when it starts"
+    print_redone(result, f"to be sent to {', '.join(to)}", rest)
+
+
+@instances.command()
+@config_option
+@socket_option
+@click.argument("numbers", type=click.IntRange(min=1), nargs=-1, metavar="[INSTANCE]...")
+@instance_filter_options
+@all_option
+@json_option
+def reroute(
+    config_path: Path | None,
+    socket_path: Path | None,
+    numbers: tuple[int, ...],
+    everything: bool,
+    as_json: bool,
+    **given: object,
+) -> None:
+    """Decide instances that no rule matched anew, by the rules that are in force now.
+
+    By number, or by conditions as `instances list` has them, or --all.  Those that still match no
+    rule stay held.  Try it first with `dcmrouter rules replay`.
+    """
+    which: Json = {"all": True} if everything else _chosen(numbers, conditions(given))
+    if everything and (numbers or conditions(given)):
+        raise Misuse("--all goes with no condition", "leave one of them out")
+    with open_desk(config_path, socket_path) as desk:
+        result = desk.reroute(which)
+    if as_json:
+        print_json(result)
+        return
+    print_redone(result, "sent where the rules say, or discarded by them", "", "instance")
+
+
+def _chosen(numbers: tuple[int, ...], which: Json) -> Json:
+    """Numbers or conditions, one of them."""
+    if bool(numbers) == bool(which):
+        raise Misuse(
+            "it is not clear which instances are meant",
+            "give their numbers, or conditions such as --study",
+        )
+    return {"ids": list(dict.fromkeys(numbers))} if numbers else which
 
 
 @instances.command()

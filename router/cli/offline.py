@@ -6,7 +6,8 @@ done in the index alone: the gateway goes by it when it starts.  Nothing is rece
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TypeVar
 
 import click
@@ -15,14 +16,18 @@ from router.cli.desk import Conditions, File, Json, refused
 from router.cli.failures import Failure
 from router.config import Config
 from router.dicom.part10 import write_file_meta
+from router.orders import RULE, check_destinations, check_redirect
 from router.spool.errors import IndexDamaged, SpoolError, SpoolLocked
 from router.spool.index import Index
-from router.spool.index_types import Filter
+from router.spool.index_hours import account_since
+from router.spool.index_types import Changed, Filter
 from router.spool.reader import Reader
 from router.spool.rebuild import rebuild
 from router.spool.spool import Spool
 from router.web import encode
-from router.web.sources import ControlError
+from router.web.commitments import promise
+from router.web.sources import ControlError, Redone
+from router.web.standing import Standing
 
 T = TypeVar("T")
 
@@ -48,9 +53,24 @@ class OfflineDesk:
         """See `Desk`; there is nothing to reload."""
         raise self._not_running()
 
-    def account(self) -> Json:
+    def account(self, since: str = "") -> Json:
         """See `Desk`; here the rows are counted as well."""
-        return encode.account(_explained(lambda: self._index.account(audit=True)))
+        if not since:
+            return encode.account(_explained(lambda: self._index.account(audit=True)))
+        try:
+            moment = encode.parse_since(since, time.time())
+        except ControlError as refusal:
+            raise refused(refusal.error, refusal.fix, refusal.status) from None
+        path = self._config.data_dir / "index.sqlite"
+        return encode.account_since(_explained(lambda: account_since(path, moment)))
+
+    def pauses(self) -> list[Json]:
+        """See `Desk`."""
+        return [asdict(pause) for pause in _explained(self._index.pauses)]
+
+    def _standing(self) -> Standing:
+        pauses = {pause.destination: pause for pause in _explained(self._index.pauses)}
+        return Standing(time.time(), pauses=pauses, running=False)
 
     def queues(self) -> list[Json]:
         """See `Desk`."""
@@ -62,20 +82,27 @@ class OfflineDesk:
         cursor = (int(first), int(second)) if after else None
         items = _explained(lambda: self._index.queue_list(_filter(which), limit, cursor))
         following = ".".join(map(str, items[-1].cursor)) if len(items) == limit else ""
-        return {"entries": [encode.queue_item(item) for item in items], "next": following}
+        standing = self._standing()
+        entries = [encode.queue_item(item, standing) for item in items]
+        return {"entries": entries, "next": following}
 
     def instances(self, which: Conditions, limit: int, after: str) -> Json:
         """See `Desk`."""
         rows = _explained(lambda: self._index.instances(_filter(which), limit, int(after or 0)))
         following = str(rows[-1].ref.id) if len(rows) == limit else ""
-        return {"entries": [encode.instance(row) for row in rows], "next": following}
+        return {"entries": [encode.instance(row, Standing(0.0)) for row in rows], "next": following}
+
+    def promises(self, limit: int, everything: bool) -> list[Json]:
+        """See `Desk`."""
+        listing = self._index.promises.listing
+        return [promise(one) for one in _explained(lambda: listing(limit, everything=everything))]
 
     def instance(self, number: int) -> Json:
         """See `Desk`."""
         row = _explained(lambda: self._index.instance(number))
         if row is None:
             raise _gone(number)
-        return encode.instance(row)
+        return encode.instance(row, self._standing())
 
     @contextlib.contextmanager
     def file(self, number: int) -> Iterator[File]:
@@ -98,6 +125,8 @@ class OfflineDesk:
 
     def act(self, action: str, which: Conditions, **more: object) -> Json:
         """See `Desk`."""
+        if action == "redirect":
+            return self._redirect({**which, **more})
         given = {**which, **more}
         to = given.pop("to", None)
         because = given.pop("because", "")
@@ -113,9 +142,86 @@ class OfflineDesk:
         elif action == "drop":
             changed = _explained(lambda: index.drop(meant, str(because), at=now, who=_WHO))
         else:
-            method = {"retry": index.retry, "hold": index.hold, "release": index.release}[action]
+            method = {
+                "retry": index.retry,
+                "hasten": index.hasten,
+                "hold": index.hold,
+                "release": index.release,
+            }[action]
             changed = _explained(lambda: method(meant, at=now, who=_WHO))
+            if action == "retry":
+                changed = self._ask_again(meant, changed)
         return encode.changed(changed)
+
+    def _ask_again(self, which: Filter, retried: Changed) -> Changed:
+        """With what is to be asked for again as well."""
+        count, size, now = retried.count, retried.bytes, time.time()
+        cursor: tuple[int, int] | None = None
+        more = True
+        while more:
+            step = _explained(
+                lambda after=cursor: self._index.ask_again(  # type: ignore[misc]
+                    which, at=now, who=_WHO, after=after
+                )
+            )
+            count, size = count + step.count, size + step.bytes
+            cursor, more = step.cursor, step.more
+        return Changed(count, size)
+
+    def pause(self, destination: str, because: str) -> bool:
+        """See `Desk`."""
+        self._check_destinations((destination,))
+        now = time.time()
+        return _explained(lambda: self._index.pause(destination, because, at=now, who=_WHO))
+
+    def resume(self, destination: str) -> bool:
+        """See `Desk`."""
+        if _explained(lambda: self._index.resume(destination, at=time.time(), who=_WHO)):
+            return True
+        self._check_destinations((destination,))
+        return False
+
+    def _redirect(self, given: Conditions) -> Json:
+        conditions = dict(given)
+        target, because = str(conditions.pop("to")), str(conditions.pop("because", ""))
+        self._check_destinations((target,))
+        which, now = _meant(conditions), time.time()
+        try:
+            check_redirect(which, target)
+        except ControlError as refusal:
+            raise refused(refusal.error, refusal.fix, refusal.status) from None
+        count = size = left = 0
+        cursor: tuple[int, int] | None = None
+        more = True
+        while more:
+            step = _explained(
+                lambda after=cursor: self._index.redirect(  # type: ignore[misc]
+                    which, target, because, at=now, who=_WHO, after=after
+                )
+            )
+            count, size, left = count + step.count, size + step.bytes, left + step.left
+            cursor, more = step.cursor, step.more
+        return asdict(Redone(count, size, left))
+
+    def resend(self, which: Conditions, to: Sequence[str]) -> Json:
+        """See `Desk`."""
+        self._check_destinations(to)
+        meant, now = _meant(which), time.time()
+        count = size = left = after = 0
+        more = True
+        while more:
+            step = _explained(
+                lambda last=after: self._index.resend(  # type: ignore[misc]
+                    meant, to, RULE, at=now, who=_WHO, after=last
+                )
+            )
+            count, size, left = count + step.count, size + step.bytes, left + step.left
+            after, more = step.after, step.more
+        return asdict(Redone(count, size, left))
+
+    def reroute(self, which: Conditions) -> Json:
+        """See `Desk`; there are no rules in force, and nobody who would say so of those on disk."""
+        raise self._not_running()
 
     def discard(self, which: Conditions, because: str) -> Json:
         """See `Desk`."""
@@ -123,12 +229,12 @@ class OfflineDesk:
         changed = _explained(lambda: self._index.discard_held(meant, because, at=now, who=_WHO))
         return encode.changed(changed)
 
-    def _check_destinations(self, names: tuple[str, ...]) -> None:
+    def _check_destinations(self, names: Sequence[str]) -> None:
         known = [n for n, remote in self._config.remotes.items() if remote.host is not None]
-        for name in names:
-            if name not in known:
-                fix = f"there are: {', '.join(known) or 'none'}"
-                raise refused(f"{name} is not a destination", fix, 400)
+        try:
+            check_destinations(names, known)
+        except ControlError as refusal:
+            raise refused(refusal.error, refusal.fix, refusal.status) from None
 
     def _not_running(self) -> Failure:
         return Failure(

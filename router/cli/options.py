@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENVIRONMENT = "DCMROUTER_CONFIG"
-STATES = ("ready", "held", "dead", "delivered", "dropped", "duplicate")
+STATES = ("ready", "held", "dead", "delivered", "uncommitted", "dropped", "duplicate")
 DISPOSITIONS = ("routed", "held", "quarantined", "discarded")
 
 config_option = click.option(
@@ -150,6 +150,13 @@ def filter_options(function: F) -> F:
 def instance_filter_options(function: F) -> F:
     """The conditions on instances."""
     return filter_options(_DISPOSITION(function))
+
+
+def redirect_filter_options(function: F) -> F:
+    """The conditions on the deliveries of one destination."""
+    for option in reversed(_FILTERS[1:]):
+        function = option(function)
+    return function
 
 
 def conditions(given: Mapping[str, object]) -> dict[str, object]:

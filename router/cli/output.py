@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import click
 
@@ -94,6 +95,11 @@ def age(moment: object, now: float | None = None) -> str:
     if not isinstance(moment, int | float):
         return ""
     return seconds(max(0.0, (time.time() if now is None else now) - moment))
+
+
+def moment(at: float) -> str:
+    """A time (seconds since the epoch) as the clock on the wall here shows it."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def until(moment: object, now: float | None = None) -> str:

@@ -18,11 +18,16 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "echo": ("router.cli.echo:echo", "Ask a remote for a sign of life (C-ECHO)."),
     "find": ("router.cli.find:find", "Ask a remote what it has (C-FIND)."),
     "send": ("router.cli.send:send", "Send DICOM files to a remote (C-STORE)."),
+    "remotes": ("router.cli.remotes_group:remotes", "The other systems, and what they accept."),
     "status": ("router.cli.gateway:status", "The running gateway at a glance."),
     "account": ("router.cli.gateway:account", "Where everything ever received is."),
     "reload": ("router.cli.gateway:reload", "Make the running gateway read its configuration."),
     "queue": ("router.cli.queue:queue", "What waits for the destinations, and acting on it."),
     "instances": ("router.cli.instances:instances", "What is in the spool."),
+    "commitments": (
+        "router.cli.commitments:commitments",
+        "What remotes asked to have committed, and whether they were told.",
+    ),
     "rules": ("router.cli.rules:rules", "The rules: try them, compare versions, go back."),
     "spool": ("router.cli.spool:spool", "The spool on disk: is all of it sound?"),
 }

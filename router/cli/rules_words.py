@@ -19,7 +19,8 @@ from rules.interpret import Explanation, RuleTrace
 from rules.rule import Rule
 from rules.sending import PRIORITIES
 from rules.verdict import words
-from rules.window import Windows, parse_windows
+from rules.window import Windows
+from rules.words import span_words
 
 _WIDE = 80
 _LEAST = 40
@@ -72,6 +73,8 @@ def outcome_lines(stage: Stage, explanation: Explanation, moment: float, columns
             found += _wrap(f"  {route.destination}: {text}", columns, 6)
     if decision.tags:
         found += _wrap(f"labels: {', '.join(decision.tags)}", columns, 8)
+    if decision.keep_for:
+        found.append(f"kept for {span_words(decision.keep_for)} once it is settled")
     return found
 
 
@@ -80,7 +83,9 @@ def route_words(stage: Stage, route: Route, moment: float) -> Iterator[str]:
     yield f"by rule {route.rule!r}"
     if route.members:
         others = ", ".join(route.members[1:])
-        yield f"{route.mode.replace('_', ' ')}, else {others}"
+        text = f"{route.mode.replace('_', ' ')}, else {others}"
+        text += ", also when it refuses" if route.on_refusal == "next" else ""
+        yield text + (", whole studies" if route.keep else "")
     send = route.send
     if send.after == "at-once":
         yield "at once"
@@ -102,7 +107,7 @@ def windows_of(stage: Stage, name: str) -> Windows | None:
     schedule = stage.config.schedules.get(name)
     if schedule is None:
         return None
-    return parse_windows(schedule.open, schedule.timezone or stage.zone)
+    return schedule.windows(stage.zone)
 
 
 def schedule_words(stage: Stage, name: str, moment: float) -> str:
@@ -138,6 +143,7 @@ def explanation_json(stage: Stage, explanation: Explanation, moment: float) -> d
         "reason": decision.reason,
         "version": decision.version,
         "tags": list(decision.tags),
+        "keep": decision.keep_for or None,
         "routes": [_route_json(stage, route, moment) for route in decision.routes],
         "rules": [trace_json(trace) for trace in explanation.rules],
     }
@@ -151,6 +157,8 @@ def _route_json(stage: Stage, route: Route, moment: float) -> dict[str, Any]:
         "rule": route.rule,
         "mode": route.mode,
         "members": list(route.members),
+        "keep": route.keep or None,
+        "on_refusal": route.on_refusal if route.members else None,
         "priority": route.priority,
         "after": send.after,
         "quiet": send.quiet if send.after != "at-once" else None,

@@ -27,6 +27,8 @@ NEEDS_RESTART = (
 
 _SECTIONS = ("http", "spool", "storage", "network", "log", "versions")
 
+_SINGLE = ("data_dir", "timezone", "commitment")
+
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -69,7 +71,7 @@ def diff(old: Config, new: Config) -> Changes:
         for section in _SECTIONS
         for key in _changed_keys(getattr(old, section), getattr(new, section))
     }
-    settings |= {key for key in ("data_dir", "timezone") if getattr(old, key) != getattr(new, key)}
+    settings |= {key for key in _SINGLE if getattr(old, key) != getattr(new, key)}
     return Changes(
         *locals_,
         *remotes,

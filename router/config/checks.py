@@ -5,12 +5,17 @@ the file to which the hand must go.
 """
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+from router.config.checks_sending import sending
+from router.config.checks_time import past_holidays, retries
 from router.config.explain import dotted
 from router.config.model import Config
+from router.config.place import at as at
 from router.net.admission import parse_network
 from router.net.settings import LocalAE, parse_address
 from rules import RuleSet
@@ -18,23 +23,10 @@ from rules.load import warnings as rule_warnings
 from rules.nearest import did_you_mean
 from rules.pattern import Exact, glob_matcher, is_glob
 from rules.rule import Match, Rule, leaves_of
-from rules.source import MappingNode, Node, Problem, ScalarNode, SequenceNode
+from rules.source import MappingNode, Node, Problem, ScalarNode
 
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 _TITLE = re.compile(r"\w([\w .-]{0,62}[\w.-])?")
-
-
-def at(root: Node, *path: str | int) -> Node:
-    """The deepest node on the way that the file has, for settings left to their default too."""
-    node = root
-    for part in path:
-        if isinstance(node, MappingNode) and isinstance(part, str) and part in node.entries:
-            node = node.entries[part][1]
-        elif isinstance(node, SequenceNode) and isinstance(part, int):
-            node = node.items[part]
-        else:
-            break
-    return node
 
 
 def misplaced(root: MappingNode) -> tuple[MappingNode, list[Problem]]:
@@ -70,12 +62,77 @@ def problems(config: Config, root: Node) -> Iterator[Problem]:
     yield from _accepts(config, root)
     yield from _listeners(config, root)
     yield from _remotes(config, root)
+    yield from sending(config, root)
+    yield from retries(config, root)
     if config.spool.large_instance > config.spool.segment_size // 4:
         yield at(root, "spool", "large_instance").problem(
             "spool.large_instance is more than a quarter of spool.segment_size",
             f"set it to at most {config.spool.segment_size // 4} bytes: "
             "the instances below it lie together in segments",
         )
+    yield from _retention(config, root)
+    yield from _commitment(config, root)
+
+
+def _commitment(config: Config, root: Node) -> Iterator[Problem]:
+    settings = config.commitment
+    if settings is None:
+        return
+    titles = [ae.ae_title for ae in config.local]
+    for place, title in enumerate(settings.local):
+        if title not in titles:
+            yield at(root, "commitment", "local", place).problem(
+                f"commitment.local: {title!r} is no local AE", did_you_mean(title, titles)
+            )
+    for place, name in enumerate(settings.destinations):
+        node = at(root, "commitment", "destinations", place)
+        remote = config.remotes.get(name)
+        if remote is None:
+            yield node.problem(
+                f"commitment.destinations: {name!r} is no remote",
+                did_you_mean(name, config.remotes) or "add it under 'remotes'",
+            )
+        elif remote.host is None:
+            yield node.problem(f"commitment.destinations: {name!r} has no host to send to")
+        elif settings.when == "committed" and remote.commitment is None:
+            yield node.problem(
+                f"commitment.destinations: {name!r} is not asked for commitment",
+                f"set remotes.{name}.commitment: true, or commitment.when: delivered",
+            )
+    if settings.when == "safe" and settings.destinations:
+        yield at(root, "commitment", "destinations").problem(
+            "commitment.destinations does nothing with 'when: safe'",
+            "set commitment.when to delivered or committed",
+        )
+    if settings.when == "committed" and not settings.destinations:
+        yield at(root, "commitment", "when").problem(
+            "commitment.when: 'committed' needs commitment.destinations",
+            "name remotes that are asked for commitment themselves",
+        )
+    if settings.cap < settings.first:
+        yield at(root, "commitment", "cap").problem("commitment.cap is less than commitment.first")
+
+
+def _retention(config: Config, root: Node) -> Iterator[Problem]:
+    spool = config.spool
+    if spool.low_water is not None and spool.high_water is None:
+        yield at(root, "spool", "low_water").problem(
+            "spool.low_water does nothing without spool.high_water",
+            "add the mark above which settled instances are purged, as in high_water: 85%",
+        )
+    elif spool.marks is not None and spool.marks[1] >= spool.marks[0]:
+        yield at(root, "spool", "low_water").problem(
+            "spool.low_water is not below spool.high_water",
+            "a purge begins above the high mark and ends at the low one",
+        )
+    if spool.archive is not None:
+        folder = Path(os.path.normpath(spool.archive.folder))
+        data = Path(os.path.normpath(config.data_dir.expanduser().absolute()))
+        if folder.is_relative_to(data):
+            yield at(root, "spool", "archive", "folder").problem(
+                "spool.archive.folder lies in data_dir",
+                "name a folder of its own: what lies in data_dir is the gateway's alone",
+            )
 
 
 def warnings(config: Config, rules: RuleSet, root: Node, now: float) -> Iterator[Problem]:
@@ -91,6 +148,7 @@ def warnings(config: Config, rules: RuleSet, root: Node, now: float) -> Iterator
                 "what is sent to it comes back, and round again",
             )
     yield from _ambiguous_callers(config, root)
+    yield from past_holidays(config, root, now)
     for index, ae in enumerate(config.local):
         if ae.accept == ():
             yield at(root, "local", index, "accept").problem(f"nobody may call {ae.ae_title!r}")

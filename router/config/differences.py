@@ -10,6 +10,7 @@ from dataclasses import fields
 from router.config.versions import File
 from rules import Rule
 from rules.rule import Send, Target
+from rules.words import span_words
 
 MAX_LINES = 20_000
 """Files longer than this are not compared line by line: that could take minutes."""
@@ -121,7 +122,7 @@ def _changes(old: Rule, new: Rule) -> Iterator[str]:
     different = _differing(old, new)
     if "condition" in different:
         yield _WORDS["condition"]
-    if different & {"targets", "discard", "hold", "tags", "final"}:
+    if different & {"targets", "discard", "hold", "tags", "final", "keep_for"}:
         yield f"it {_does(new)}, before it {_does(old)}"
     if "send" in different:
         yield f"it is sent {sending(new.send)}, before {sending(old.send)}"
@@ -136,6 +137,7 @@ def _changes(old: Rule, new: Rule) -> Iterator[str]:
                 else (f"it has no {word} any more")
             )
     known = {"condition", "targets", "discard", "hold", "tags", "final", "send", "disabled"}
+    known.add("keep_for")
     for name in sorted(different - known - {"valid_from", "until", "name"}):
         yield f"its {name} is another"
 
@@ -155,6 +157,8 @@ def effects(rule: Rule) -> list[str]:
         words.append(f"holds{_because(rule.hold)}")
     if rule.tags:
         words.append(f"labels {', '.join(rule.tags)}")
+    if rule.keep_for:
+        words.append(f"keeps it for {span_words(rule.keep_for)}")
     if rule.final:
         words.append("ends the decision")
     return words
@@ -162,6 +166,12 @@ def effects(rule: Rule) -> list[str]:
 
 def target(value: Target) -> str:
     """Where a rule sends, in words: ``pacs``, ``the first of a, b that is up``."""
+    more = ", whole studies" if value.keep else ""
+    more += ", the next on refusal" if value.on_refusal == "next" else ""
+    return _members(value) + more
+
+
+def _members(value: Target) -> str:
     members = ", ".join(value.members)
     match value.mode:
         case "one":

@@ -183,6 +183,10 @@ def _completed(config: Config, rules: RuleSet, around: Surroundings) -> Config:
             "conditions": dict(around.known.conditions),
             "data_dir": config.data_dir.expanduser(),
             "timezone": around.zone,
+            "schedules": {
+                name: schedule.with_holidays(around.holidays.get(name, schedule.dates))
+                for name, schedule in config.schedules.items()
+            },
         }
     )
 

@@ -14,15 +14,18 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SkipValidation,
 )
 
+from router.commitment.settings import CommitmentSetting
 from router.config.versions import KEEP
 from router.ingest.settings import StorageSettings
 from router.net.settings import LocalAE, NetworkSettings, Remote, parse_address
 from router.spool.settings import SpoolSettings
 from rules import Rule
-from rules.window import check_zone, parse_span
+from rules.holidays import HolidayText
+from rules.window import Dated, Holidays, Span, Windows, check_zone, parse_spans, parse_windows
 
 
 def _listen(value: str) -> str:
@@ -36,8 +39,21 @@ def _zone(value: str) -> str:
 
 
 def _window(value: str) -> str:
-    parse_span(value)
+    parse_spans(value)
     return value
+
+
+def _holiday_window(value: str) -> str:
+    text = value.strip()
+    if text in ("open", "closed"):
+        return text
+    plain = {tuple(range(7))}
+    for span in parse_spans(text):
+        if isinstance(span, Dated) or {span.days} != plain:
+            raise ValueError(
+                f"{value!r} has days: it is for holidays", "leave them out: 08:00-12:00"
+            )
+    return text
 
 
 def one_or_more(value: object) -> object:
@@ -103,7 +119,7 @@ class VersionSettings(BaseModel):
 
 
 class Schedule(BaseModel):
-    """One entry of ``schedules:``, weekly windows of time."""
+    """One entry of ``schedules:``, windows of time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -117,8 +133,50 @@ class Schedule(BaseModel):
         min_length=1,
         description="A window such as `mon-fri 18:00-07:00`, or a list of them; without days it is "
         "that of every day. The days are those on which it begins; an end that is not after the "
-        "beginning lies on the next day, 24:00 is the end of the day.",
+        "beginning lies on the next day, 24:00 is the end of the day. `at 19:00` opens then for an "
+        "hour, `mon-fri at 19:00 for 2h` for two, `every 2h` each two hours from midnight on for "
+        "ten minutes, `every 2h for 30m` for thirty; `2026-12-24 12:00-24:00` is of one day, "
+        "`2026-12-24..2026-12-31 08:00-12:00` of several.",
     )
+    holidays: Annotated[str, AfterValidator(_path)] | None = Field(
+        default=None,
+        description="Text file in UTF-8, taken from the directory of the configuration file: on "
+        "each line a date, `2026-12-25`, or `12-25` for every year; what follows it, and lines "
+        "that start with `#`, are for people. Read anew at each reload.",
+    )
+    on_holidays: Annotated[
+        tuple[Annotated[str, AfterValidator(_holiday_window)], ...], BeforeValidator(one_or_more)
+    ] = Field(
+        default=(),
+        description="What begins on a holiday instead: `open` all day, `closed`, or windows "
+        "without days such as `10:00-14:00`. Needed with `holidays`. Windows of single dates hold "
+        "on holidays too, and one that began the day before goes on.",
+    )
+    _dates: HolidayText = PrivateAttr(default=HolidayText())
+
+    def with_holidays(self, dates: HolidayText) -> "Schedule":
+        """The same with what its file of holidays holds."""
+        copy = self.model_copy()
+        copy._dates = dates
+        return copy
+
+    @property
+    def dates(self) -> HolidayText:
+        """What its file of holidays held when the configuration was read."""
+        return self._dates
+
+    def windows(self, zone: str) -> Windows:
+        """When it is open; ``zone`` is the file's, for one that names none."""
+        holidays = None
+        if self.holidays is not None:
+            holidays = Holidays(self._dates.dates, self._dates.yearly, self._on_holidays())
+        return parse_windows(self.open, self.timezone or zone, holidays)
+
+    def _on_holidays(self) -> tuple[Span, ...]:
+        if self.on_holidays == ("open",):
+            return (Span(tuple(range(7)), 0, 1440),)
+        texts = [text for text in self.on_holidays if text not in ("open", "closed")]
+        return parse_windows(texts, "UTC").spans
 
 
 class ListFile(BaseModel):
@@ -194,11 +252,14 @@ class Config(BaseModel):
     spool: SpoolSettings = Field(default_factory=SpoolSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     network: NetworkSettings = Field(default_factory=NetworkSettings)
+    commitment: CommitmentSetting = Field(
+        default=None,
+        description="Storage commitment for those who send to us (PS3.4 annex J); not offered when "
+        "absent, `true` takes the defaults.",
+    )
     log: LogSettings = Field(default_factory=LogSettings)
     versions: VersionSettings = Field(default_factory=VersionSettings)
 
 
-RESERVED_KEYS: Mapping[str, frozenset[str]] = {
-    "Remote": frozenset({"schedule", "bandwidth", "transfer_syntaxes"}),
-}
+RESERVED_KEYS: Mapping[str, frozenset[str]] = {}
 """By model, the keys that a coming version has: refused by name rather than as unknown."""

@@ -16,7 +16,8 @@ from router.config.changes import NEEDS_RESTART
 from router.config.explain import literals, model_of
 from router.config.model import Config, one_or_more
 from router.config.reference_rules import rules_section
-from router.units import parse_duration, parse_size
+from router.net.limits import by_window, parse_priority
+from router.units import parse_duration, parse_rate, parse_size
 
 _IN_WORDS = {"rules": "rules", "conditions": "when"}
 """Keys of the file whose sections are written by hand."""
@@ -33,7 +34,9 @@ effect, and at a reload the old configuration stays.
   mistake. Inside braces and brackets it needs quotes, as in `{host: "${PACS_HOST}"}`. `$${`
   stands for the characters `${`.
 - Durations are written `500ms`, `30s`, `5m`, `2h` or `7d` (a bare number means seconds), sizes
-  `512KiB`, `64MiB` or `2GB` (a bare number means bytes).
+  `512KiB`, `64MiB` or `2GB` (a bare number means bytes), bandwidths `512kbit/s`, `20Mbit/s`,
+  `2MB/s` or `unlimited`, rates `5/s`, `30/min` or `1000/h` (a bare number means per second),
+  priorities `low` (-10), `normal` (0), `high` (10), `urgent` (20) or a number from -100 to 100.
 - Text needs no quotes to stay text: `ae_title: 0123` and `ae_title: NO` are what they look like.
   Quotes are needed where YAML reads a character otherwise: `*`, `&`, `!`, `[`, `{`, `#`, `: `.
 - A section that is left empty has its defaults. Anchors, aliases and `<<` work.
@@ -103,6 +106,10 @@ def _value(field: FieldInfo) -> str:
         return f"list or {text}" if "tuple" in str(field.annotation) else text
     if "tuple" in str(field.annotation):
         text = "text or list" if converter is one_or_more else "list"
+    elif converter is by_window:
+        text = "bandwidth or mapping"
+    elif converter in (parse_rate, parse_priority):
+        text = "rate" if converter is parse_rate else "priority"
     elif converter is parse_duration:
         text = "duration"
     elif converter is parse_size:
@@ -143,7 +150,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return "none"
     if value == "":
         return "the machine's"

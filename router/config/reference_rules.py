@@ -34,6 +34,9 @@ the instance: a restart or a later change of the rules does not route it anew.
 | `to` | [Where to send](#to): each remote must have a `host`. |
 | `send` | [How to send](#send). |
 | `tag` | A label, or a list of them, for later rules, the queue and metrics: {label}. |
+| `keep` | For how long an instance stays in the spool once all its destinations are settled, such \
+as `30d`; of all rules that match, final or not, the longest counts, and in place of \
+`spool.keep_settled`. Above `spool.high_water` it goes earlier. |
 | `final` | `true`: no later rule is asked once this one matched. |
 | `discard` | `true`, or the reason: acknowledge and drop. Counts only while no rule has routed \
 the instance; then it ends the matter. |
@@ -44,8 +47,8 @@ the instance; then it ends the matter. |
 time (`2026-11-01T18:00`), in `timezone`. The rule counts from `from` on, and from `until` on no \
 more. |
 
-A rule has at most one of `to`, `discard` and `hold`. One with `tag` alone gives its label and lets
-the next rule be asked.
+A rule has at most one of `to`, `discard` and `hold`. One with `tag` or `keep` alone does that and
+lets the next rule be asked.
 
 An item `include: rules.d/*.yaml` (or a list of such names) stands for the rules of those files, in
 its place of the order; the files of a pattern are sorted by name. Each holds a list of rules as it
@@ -67,7 +70,15 @@ one is up |
 `study` (the default), `patient` or `instance` while it is up; `weights` from 1 to {weight} are \
 their shares, equal when left out |
 
-A list may mix names and such mappings. Within a rule no remote is named twice.
+A list may mix names and such mappings. Within a rule no remote is named twice. Beside `failover`,
+`first_available` and `balance` may stand
+
+| key | meaning |
+|---|---|
+| `keep: study` | Whole studies: where a member has taken some of a study, the rest waits for \
+that member, however long it is down, and what comes later goes there too. |
+| `on_refusal: next` | What a member refuses for good goes to another one, and is dead \
+only when all have refused it; with `dead`, the default, at once. |
 
 ### send
 

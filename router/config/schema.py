@@ -14,14 +14,19 @@ from pydantic_core import core_schema
 
 from router.config.model import Config, one_or_more
 from router.config.schema_rules import VARIABLE, condition_map, definitions, rule_list
-from router.units import parse_duration, parse_size
+from router.net.commitment import switched
+from router.net.limits import ELSE, by_window, parse_priority
+from router.units import parse_bandwidth, parse_duration, parse_rate, parse_size
+from rules.sending import MAX_PRIORITY, PRIORITIES
 
 FILE = Path(__file__).with_name("schema.json")
 
 _QUANTITY = r"^\s*[0-9]+(\.[0-9]+)?\s*(%s)?\s*$"
+_BANDWIDTH = r"^(unlimited|\s*[0-9]+(\.[0-9]+)?\s*([kMG]bit|[kK]B|MB|GB|TB|[KMGT]iB)/s\s*)$"
 _UNITS: dict[object, str] = {
     parse_duration: "ms|s|m|min|h|d",
     parse_size: "B|[kK]B|MB|GB|TB|[KMGT]iB",
+    parse_rate: "/s|/m|/min|/h",
 }
 
 
@@ -35,6 +40,20 @@ class _Generator(GenerateJsonSchema):
         if function is one_or_more:
             inner = self.generate_inner(schema["schema"])
             return {"anyOf": [{"type": "string"}, inner]}
+        if function is switched:
+            inner = self.generate_inner(schema["schema"])
+            return {"anyOf": [{"type": "boolean"}, inner]}
+        if function is by_window:
+            inner = self.generate_inner(schema["schema"])
+            one = inner["additionalProperties"]
+            several = {**inner, "minProperties": 1, "required": [ELSE]}
+            return {"anyOf": [one, several]}
+        if function is parse_priority:
+            words = {"enum": list(PRIORITIES)}
+            numbers = {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}
+            return {"anyOf": [words, numbers, dict(VARIABLE)]}
+        if function is parse_bandwidth:
+            return {"anyOf": [{"type": "string", "pattern": _BANDWIDTH}, dict(VARIABLE)]}
         units = _UNITS.get(function)
         if units is None:
             return super().function_before_schema(schema)

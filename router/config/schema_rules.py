@@ -9,7 +9,7 @@ from typing import Any, get_args
 from rules.actions import GROUPS, MAX_WEIGHT, TAG
 from rules.conditions import WORDS
 from rules.operators import COMPARISONS, OPERATORS
-from rules.rule import FACTS, After, By
+from rules.rule import FACTS, After, By, OnRefusal
 from rules.sending import MAX_PRIORITY, PRIORITIES
 from rules.uids import names
 
@@ -125,6 +125,10 @@ def _rule() -> Schema:
                 "description": "Labels for later rules, the queue and metrics.",
                 "anyOf": [label, {"type": "array", "minItems": 1, "items": label}],
             },
+            "keep": {
+                **_DURATION,
+                "description": "For how long it stays in the spool once it is settled.",
+            },
             "final": {**_TRUTH, "description": "No later rule is asked."},
             "discard": {**_REASON, "description": "Acknowledge and drop: true, or the reason."},
             "hold": {**_REASON, "description": "Keep until somebody decides: true or the reason."},
@@ -138,15 +142,21 @@ def _rule() -> Schema:
                 "description": "From when on and until when the rule counts.",
             },
         },
-        oneOf=[*ends, {"required": ["tag"], "not": {"anyOf": ends}}],
+        oneOf=[
+            *ends,
+            {
+                "anyOf": [{"required": ["tag"]}, {"required": ["keep"]}],
+                "not": {"anyOf": ends},
+            },
+        ],
     )
 
 
 def _group(mode: str) -> Schema:
-    more: Schema = {}
+    more: Schema = {"keep": {"const": "study"}, "on_refusal": {"enum": list(get_args(OnRefusal))}}
     if mode == "balance":
         weight = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_WEIGHT}, VARIABLE]}
-        more = {
+        more |= {
             "by": {"enum": list(get_args(By))},
             "weights": {"type": "array", "minItems": 2, "items": weight},
         }

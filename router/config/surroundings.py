@@ -16,9 +16,10 @@ from router.config.files import Files
 from router.config.model import ListFile, Schedule
 from router.config.zone import machine_zone
 from rules import Known, Problem
+from rules.holidays import HolidayText, parse_holidays
 from rules.lists import ListText, parse_list
 from rules.source import MappingNode, Node, ScalarNode, kind, plain
-from rules.window import Windows, is_zone, parse_windows
+from rules.window import Windows, is_zone
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -40,6 +41,8 @@ class Surroundings:
     zone: str
     lists: Lists
     problems: list[Problem] = field(default_factory=list)
+    holidays: Mapping[str, HolidayText] = field(default_factory=dict)
+    """By schedule."""
 
 
 def survey(settings: MappingNode, files: Files, env: Mapping[str, str]) -> Surroundings:
@@ -52,17 +55,23 @@ def survey(settings: MappingNode, files: Files, env: Mapping[str, str]) -> Surro
     definitions = _sound(ListFile, _entries(settings.get("lists")))
     lists = read_lists(definitions, files, settings)
     problems: list[Problem] = []
+    schedules = _sound(Schedule, _entries(settings.get("schedules")))
+    holidays = _holidays(schedules, files, settings, problems)
     known = Known(
         frozenset(remotes),
         frozenset(name for name, node in remotes.items() if _has_host(node)),
         _conditions(settings.get("conditions"), problems),
         # Of those that could not be read the name is known all the same.
         dict.fromkeys(_entries(settings.get("lists")), frozenset[str]()) | dict(lists.values),
-        _schedules(settings.get("schedules"), zone),
+        dict.fromkeys(_entries(settings.get("schedules")), Windows(()))
+        | {
+            name: schedule.with_holidays(holidays.get(name, HolidayText())).windows(zone)
+            for name, schedule in schedules.items()
+        },
         frozenset(name for name, each in definitions.items() if each.ignore_case),
         _titles(remotes),
     )
-    return Surroundings(known, zone, lists, problems)
+    return Surroundings(known, zone, lists, problems, holidays)
 
 
 def read_lists(definitions: Mapping[str, ListFile], files: Files, root: Node) -> Lists:
@@ -134,8 +143,34 @@ def _conditions(node: Node | None, problems: list[Problem]) -> dict[str, Node]:
     return _entries(node)
 
 
-def _schedules(node: Node | None, zone: str) -> dict[str, Windows]:
-    found = dict.fromkeys(_entries(node), Windows(()))
-    for name, schedule in _sound(Schedule, _entries(node)).items():
-        found[name] = parse_windows(schedule.open, schedule.timezone or zone)
+def _holidays(
+    schedules: Mapping[str, Schedule], files: Files, root: Node, problems: list[Problem]
+) -> dict[str, HolidayText]:
+    """What the files of holidays hold, by schedule; blocking."""
+    found: dict[str, HolidayText] = {}
+    for name, schedule in schedules.items():
+        place = f"schedules.{name}"
+        if schedule.on_holidays and schedule.holidays is None:
+            message = f"{place}.on_holidays has no holidays"
+            fix = "name their file: 'holidays: holidays.txt'"
+            problems.append(at(root, "schedules", name, "on_holidays").problem(message, fix))
+        if len(schedule.on_holidays) > 1 and {"open", "closed"} & set(schedule.on_holidays):
+            message = f"{place}.on_holidays: 'open' and 'closed' stand alone"
+            fix = "leave the other windows out"
+            problems.append(at(root, "schedules", name, "on_holidays").problem(message, fix))
+        if schedule.holidays is None:
+            continue
+        node = at(root, "schedules", name, "holidays")
+        if not schedule.on_holidays:
+            message = f"{place} does not say what holidays change"
+            fix = "add 'on_holidays: closed', 'open', or windows such as '10:00-14:00'"
+            problems.append(node.problem(message, fix))
+        try:
+            file, data = files.list_file(schedule.holidays)
+        except OSError as error:
+            message = f"{place}.holidays: {schedule.holidays!r} cannot be read: {error.strerror}"
+            problems.append(node.problem(message, _DIRECTORY if error.errno == ENOENT else ""))
+            continue
+        found[name] = parse_holidays(data, file)
+        problems += found[name].problems
     return found

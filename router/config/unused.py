@@ -26,6 +26,12 @@ def warnings(config: Config, rules: RuleSet, root: Node, known: Known) -> Iterat
         ]
     schedules = {rule.send.schedule for rule in rules.rules}
     schedules |= {name for name, each in known.schedules.items() if each in windows}
+    schedules |= {remote.schedule or "" for remote in config.remotes.values()}
+    for bandwidth in (
+        config.network.bandwidth_out,
+        *(r.bandwidth for r in config.remotes.values()),
+    ):
+        schedules.update(bandwidth)
     yield from _remotes(config, rules, root)
     for section, defined, used in (
         ("conditions", known.conditions, named),

@@ -7,7 +7,7 @@ instance is on the board from `Board.add` until `Board.settled`, whatever become
 
 from bisect import insort
 from collections import deque
-from collections.abc import Container, Iterable, KeysView
+from collections.abc import Callable, Container, Iterable, KeysView
 
 from router.net.pool import Proposal
 from router.spool.index_types import Waiting
@@ -90,18 +90,21 @@ class Board:
             self._enqueue(item, front=False)
         return True
 
-    def take(self, accepts: Container[Proposal], study: str | None) -> tuple[Waiting, str] | None:
+    def take(
+        self, accepts: Container[Proposal], study: str | None, only: str | None = None
+    ) -> tuple[Waiting, str] | None:
         """The next instance whose pair is in ``accepts``, and the study that it belongs to.
 
         Of the highest priority; of ``study``, which the caller has been sending, if there is
         one; else of a study that nobody sends, oldest first; else of the oldest.  The caller
         counts as working on the study returned until it takes from another or calls `leave`.
+        With ``only`` it is of that study, or None.
         """
-        best = self._choose(accepts, study)
+        best = self._choose(accepts, study, only)
         return None if best is None else self._withdraw_one(best, best.items[0], study)
 
     def take_least_tried(
-        self, accepts: Container[Proposal], study: str | None
+        self, accepts: Container[Proposal], study: str | None, only: str | None = None
     ) -> tuple[Waiting, str] | None:
         """As `take`, but what was tried least: what a probe should risk an attempt of.
 
@@ -110,7 +113,7 @@ class Board:
         """
         best: tuple[_Group, Waiting] | None = None
         for group in self._order:
-            if group.pair in accepts:
+            if group.pair in accepts and (only is None or group.study == only):
                 for item in group.items:
                     if best is None or item.attempts < best[1].attempts:
                         best = group, item
@@ -136,9 +139,30 @@ class Board:
         for instance_id in instance_ids:
             self._active.pop(instance_id, None)
 
-    def pairs(self) -> list[Proposal]:
-        """Distinct pairs of what waits, the most urgent first."""
-        return list(dict.fromkeys(group.pair for group in self._order))
+    def pairs(self, but: Container[str] = ()) -> list[Proposal]:
+        """Distinct pairs of what waits, but for the studies in ``but``, the most urgent first."""
+        return list(dict.fromkeys(group.pair for group in self._order if group.study not in but))
+
+    def pairs_of(self, study: str) -> set[Proposal]:
+        """Distinct pairs of what waits of one study."""
+        return {group.pair for group in self._order if group.study == study}
+
+    def study_for(self, pair: Proposal, but: Container[str], *, least_tried: bool) -> str | None:
+        """The study to send next of those that have ``pair``, but for those in ``but``."""
+        groups = [g for g in self._order if g.pair == pair and g.study not in but]
+        if least_tried:
+            groups.sort(key=lambda group: min(item.attempts for item in group.items))
+        return groups[0].study if groups else None
+
+    def outranked(self, study: str, but: Container[str]) -> bool:
+        """Whether something of higher priority than all of ``study`` waits, of none in ``but``."""
+        other: int | None = None
+        for group in self._order:
+            if group.study == study:
+                return other is not None and other < group.rank[0]
+            if other is None and group.study not in but:
+                other = group.rank[0]
+        return False
 
     def first_pair(self) -> Proposal | None:
         """The pair of the most urgent instance that waits."""
@@ -154,6 +178,18 @@ class Board:
         self._bytes -= sum(item.ref.length for item in taken)
         return taken
 
+    def shed(self, allows: Callable[[int], bool]) -> int:
+        """Forgets what waits with a priority that is not allowed; returns how many that were."""
+        count = 0
+        for group in [group for group in self._order if not allows(-group.rank[0])]:
+            for item in group.items:
+                del self._active[item.ref.id]
+                self._bytes -= item.ref.length
+            count += len(group.items)
+            self._remove(group)
+        self.waiting -= count
+        return count
+
     def clear(self) -> int:
         """Forgets what waits (the queue still has it); returns how many that were."""
         count = self.waiting
@@ -165,12 +201,14 @@ class Board:
         self.waiting = self._bytes = 0
         return count
 
-    def _choose(self, accepts: Container[Proposal], study: str | None) -> _Group | None:
+    def _choose(
+        self, accepts: Container[Proposal], study: str | None, only: str | None
+    ) -> _Group | None:
         best: _Group | None = None
         for group in self._order:
             if best is not None and group.rank[0] > best.rank[0]:
                 break
-            if group.pair not in accepts:
+            if group.pair not in accepts or (only is not None and group.study != only):
                 continue
             if group.study == study:
                 return group

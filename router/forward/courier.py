@@ -18,13 +18,29 @@ from structlog.typing import FilteringBoundLogger
 from router.forward.board import proposal
 from router.forward.ports import OpenReader
 from router.net.errors import AssociationError, AssociationTimeout
-from router.net.pool import Checkout, Readable, StoreResult
+from router.net.pool import Checkout, Pace, Readable, StoreResult
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.index_types import Waiting
+
+_LONG = 1.0
+"""Seconds of waiting for one's turn after which a peer may have left for want of patience."""
 
 
 class Desk(Protocol):
     """The destination, as its couriers see it.  All of it is plain calls on the event loop."""
+
+    @property
+    def pace(self) -> Pace:
+        """How fast its associations may send."""
+        ...
+
+    async def turn(self) -> bool:
+        """Until one more instance may be taken; False when there is none to wait for."""
+        ...
+
+    def pass_on(self) -> None:
+        """The turn was not used."""
+        ...
 
     def take(self, courier: "Courier") -> Waiting | None:
         """The next instance for this courier; None ends the lane that asked."""
@@ -87,7 +103,7 @@ class Courier:
         self._aborted_by_us = False
         self._group: asyncio.TaskGroup | None = None
         self._lanes = 0
-        self._taken = False
+        self._taken = self._waited = False
         self.probing = probing
         self.checkout = checkout
         self.token = token
@@ -104,6 +120,7 @@ class Courier:
         """
         async with asyncio.TaskGroup() as group:
             self._group = group
+            self.checkout.association.pace = self._desk.pace
             self._lanes = 1
             group.create_task(self._lane())
             self.top_up()
@@ -113,7 +130,12 @@ class Courier:
     def in_vain(self) -> bool:
         """Whether a new association ended by itself before it was of any use."""
         ended = self.checkout.association.closed and not self._aborted_by_us
-        return ended and not (self._taken or self.checkout.reused)
+        return ended and not (self._taken or self._waited or self.checkout.reused)
+
+    @property
+    def used(self) -> bool:
+        """Whether it has taken an instance."""
+        return self._taken
 
     def top_up(self) -> None:
         """There is more to take: lanes that had ended for want of it work again."""
@@ -125,7 +147,7 @@ class Courier:
 
     async def _lane(self) -> None:
         try:
-            while (item := self._take()) is not None:
+            while (item := await self._next()) is not None:
                 self.held[item.ref.id] = item
                 await self._carry(item)
                 # Not in a finally clause: what a crash leaves in hand is put back by the desk.
@@ -146,10 +168,21 @@ class Courier:
             finally:
                 reader.close()
 
+    async def _next(self) -> Waiting | None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if not await self._desk.turn():
+            return None
+        self._waited |= loop.time() - began > _LONG
+        item = self._take()
+        if item is None:
+            self._desk.pass_on()
+        return item
+
     def _take(self) -> Waiting | None:
         if self.yielding or self.checkout.retired:
             return None
-        if self.probing and self._taken:
+        if self._taken and (self.probing or self.checkout.single):
             return None
         item = self._desk.take(self)
         self._taken |= item is not None

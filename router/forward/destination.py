@@ -1,11 +1,10 @@
 """One destination: an island with its own queue, associations, breaker and timer.
 
-Owns the life of an instance between the lease and its outcome, and all tasks that work for the
-destination.  Must not know other destinations; nothing here is shared with one but the index.
+Owns the life of an instance between the lease and its outcome.  Must not know other destinations;
+nothing here is shared with one but the index.
 
-One task, woken by an event or by one timer, settles, leases and sends couriers off; they ask it
-for instances and tell it what came of them (see `Desk`).  At most one association is being
-opened at a time, so that a destination which has died is found out by one attempt.
+One task, woken by an event or by one timer, settles, leases and has couriers sent off (`Crew`);
+they ask for instances and tell what came of them (see `Desk`).
 """
 
 import asyncio
@@ -15,11 +14,12 @@ from random import Random
 
 from structlog.typing import FilteringBoundLogger
 
-from router.dimse.status import describe_status
+from router.forward.attempts import Attempts
 from router.forward.availability import Availability
 from router.forward.board import Board
 from router.forward.breaker import Breaker
-from router.forward.courier import Courier
+from router.forward.clerk import Clerk
+from router.forward.crew import Crew
 from router.forward.door import Door
 from router.forward.fates import Fates
 from router.forward.ledger import Ledger
@@ -27,19 +27,17 @@ from router.forward.ports import (
     NOT_CONFIGURED,
     DestinationConfig,
     DestinationStatus,
+    Fallen,
     IndexGateway,
     Observer,
     OpenReader,
 )
 from router.forward.recall import Recall
-from router.forward.verdict import Fate
-from router.net.errors import AssociationError
-from router.net.pool import Checkout, Pool, StoreResult
-from router.spool.errors import SpoolDamaged
+from router.forward.regime import Common, Regime
+from router.net.retry import Retry
 from router.spool.index_types import Waiting
 
 _ACTIVE_BYTES = 256 * 2**20
-_ABORT_GRACE = 1.0
 _SETTLE_GRACE = 5.0
 
 
@@ -63,13 +61,14 @@ class Destination:
         log: FilteringBoundLogger,
         on_change: Callable[[str], None] = lambda name: None,
         on_return: Callable[[str], None] = lambda name: None,
+        common: Common | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._open_reader = open_reader
         self._clock = clock
         self._observer = observer
         self._logger = log
         self._wake = asyncio.Event()
+        self._regime = Regime(config, common or Common(), clock=clock, wake=self._wake.set)
         self._config: DestinationConfig | None = config
         self._peer = config.peer
         self._board = Board(limit=1, minimum=1, byte_limit=_ACTIVE_BYTES)
@@ -99,6 +98,7 @@ class Destination:
             random=random,
             observer=observer,
             wake=self._wake.set,
+            attempts=Attempts(self._loop.time),
         )
         self._door = Door(
             config,
@@ -108,17 +108,44 @@ class Destination:
             fates=self._fates,
             clock=self._loop.time,
             observer=observer,
+            crowded=lambda: self._crew.crowded(),
+            log=log,
+        )
+        self._clerk = Clerk(
+            config.name,
+            door=self._door,
+            breaker=self._breaker,
+            availability=self._availability,
+            fates=self._fates,
+            regime=self._regime,
+            board=self._board,
+            observer=observer,
+            clock=self._loop.time,
+            take=lambda courier: self._crew.take(courier),
+            put_back=self.put_back,
+            peer=lambda: self._peer,
+            more=lambda: self._crew.dispatch(),
+            log=log,
+        )
+        self._crew = Crew(
+            self._clerk,
+            door=self._door,
+            board=self._board,
+            breaker=self._breaker,
+            availability=self._availability,
+            regime=self._regime,
+            ledger=self._ledger,
+            open_reader=open_reader,
+            sending=self._may_send,
+            peer=lambda: self._peer,
+            wake=self._wake.set,
             log=log,
         )
         self._on_change, self._on_return = on_change, on_return
         self._leasing = asyncio.Lock()
-        self._watched = False
         self._main: asyncio.Task[None] | None = None
-        self._couriers: set[Courier] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._recall = Recall(self._board, self._couriers)
-        self._opening: asyncio.Task[None] | None = None
-        self._yielding = self._stopping = self._admitted = False
+        self._recall = Recall(self._board, self._crew.couriers)
+        self._stopping = self._admitted = False
         self.name = config.name
 
     # -- from outside ------------------------------------------------------------------------
@@ -150,6 +177,12 @@ class Destination:
         """
         if config == self._config:
             return
+        same = config is not None and self._config is not None and config.same_way(self._config)
+        self._regime.configure(config, anew=not same)
+        if same:
+            self._config = config
+            self.notify()
+            return
         if self._config is not None:
             self._door.retire()
         self._config = config
@@ -171,10 +204,59 @@ class Destination:
         """Whether it is configured, and answered when it was last asked."""
         return self._config is not None and self._breaker.up
 
+    @property
+    def sends(self) -> bool:
+        """Whether it is up, and neither paused nor shut by its schedule."""
+        return self.up and not self._regime.permit.why
+
+    @property
+    def gives_way_in(self) -> float | None:
+        """Seconds until others may have what waits, as it is paused or shut for long; 0.0 when
+        they may, None when it is neither, or never gives way."""
+        held, retry = self._regime.held_for, self.retry
+        if held is None or retry is None or retry.give_way_after is None:
+            return None
+        return max(0.0, retry.give_way_after - held)
+
+    @property
+    def retry(self) -> Retry | None:
+        """As configured; None when it is not."""
+        return None if self._config is None else self._config.retry
+
+    @property
+    def fallen(self) -> Fallen | None:
+        """How it is down; None when it is up, or not configured, and while it is paused or shut
+        until it failed anew: nobody knows whether it would be up."""
+        if self._config is None or self._breaker.up:
+            return None
+        if self._regime.permit.why or not self._regime.tried:
+            return None
+        ago = self._loop.time() - self._door.failed_at
+        return Fallen(self._breaker.reason, self._door.rejected, self._clock() - ago)
+
+    def pause(self, reason: str) -> None:
+        """Takes nothing more, until `resume`; what is in flight is finished.  Raises ValueError
+        for a reason that says nothing."""
+        if not reason:
+            raise ValueError("to pause a destination needs a reason")
+        self._regime.permit.paused = reason
+        self._abide()
+        self._wake.set()
+
+    def resume(self) -> None:
+        """Takes again what waits, as far as its schedule allows."""
+        self._regime.permit.paused = ""
+        self.notify()
+
+    @property
+    def paused(self) -> str:
+        """Why it is paused; "" when it is not."""
+        return self._regime.permit.paused
+
     def watch(self, wanted: bool) -> None:
         """Whether it is probed while it is down though nothing waits for it: others have that."""
-        if wanted != self._watched:
-            self._watched = wanted
+        if wanted != self._crew.watched:
+            self._crew.watched = wanted
             self._wake.set()
 
     @property
@@ -197,21 +279,31 @@ class Destination:
                 if clear and not self.up:  # what came back others may have
                     self._on_change(self.name)
 
+    @property
+    def sending(self) -> set[int]:
+        """The instances that are on their way."""
+        return self._crew.held
+
     def status(self) -> DestinationStatus:
         """For display."""
         configured = self._config is not None
         probe = None if self._breaker.up or not configured else self._breaker.next_probe
+        permit = self._regime.permit
+        reason = permit.why or self._ledger.trouble or self._breaker.reason
         return DestinationStatus(
             name=self.name,
             configured=configured,
             up=configured and self._breaker.up,
-            reason=self._ledger.trouble or self._breaker.reason if configured else NOT_CONFIGURED,
+            reason=reason if configured else NOT_CONFIGURED,
             next_probe=None if probe is None else self._clock() + probe - self._loop.time(),
             active=len(self._board.ids),
             waiting=self._board.waiting,
-            in_flight=self._in_flight,
+            in_flight=self._crew.in_flight,
             unsettled=self._ledger.unsettled,
             open_associations=self._door.pool.open,
+            paused=permit.paused,
+            until=permit.until if configured and not permit.paused else None,
+            limited=", ".join(self._regime.limits) if configured else "",
         )
 
     async def stop(self, grace: float) -> None:
@@ -222,15 +314,8 @@ class Destination:
         self._stopping = True
         self._wake.set()
         self._ledger.retry_now()
-        if self._opening is not None:
-            self._opening.cancel()
-        await self._join(grace)
-        for courier in self._couriers:
-            courier.abort()
-        await self._join(_ABORT_GRACE)
-        for task in self._tasks:
-            task.cancel()
-        await self._join(_ABORT_GRACE)
+        self._regime.throttle.hurry()
+        await self._crew.disband(grace)
         self._wake.set()
         if (main := self._main) is not None:
             await asyncio.wait([main], timeout=_SETTLE_GRACE)
@@ -250,7 +335,7 @@ class Destination:
                 # The destination must outlive a fault of ours, and not spin on it either.
                 self._logger.exception("forwarding failed", destination=self.name)
                 self._ledger.in_trouble(f"internal error: {type(error).__name__}")
-            if self._stopping and not self._tasks and not self._ledger.unsettled:
+            if self._stopping and self._crew.gone and not self._ledger.unsettled:
                 return
             timer = self._set_timer()
             try:
@@ -261,146 +346,62 @@ class Destination:
 
     async def _turn(self) -> None:
         self._ledger.advance()
-        await self._ledger.settle(idle=self._stopping or not self._in_flight)
-        if self._ledger.take_fallen_back() and not self.up:
+        self._abide()
+        await self._ledger.settle(idle=self._stopping or not self._crew.in_flight)
+        if self._ledger.take_fallen_back() and (not self.up or self._gives_way):
             self._on_change(self.name)
         if self._config is None:
             self._board.clear()
         elif not self._stopping:
             # A destination that is down is leased for only when its probe is due: until then
             # its queue may grow without costing anybody a call to the index.
-            self._admitted = self._breaker.admits(self._loop.time())
+            permit = self._regime.permit
+            self._admitted = self._breaker.admits(self._loop.time()) and not permit.nothing
             if self._admitted:
                 async with self._leasing:
-                    await self._ledger.lease()
+                    await self._ledger.lease(permit.least)
+                self._abide()
                 self._door.bury_refused()
             if self._board.waiting:
-                for courier in self._couriers:
-                    courier.top_up()
-            self._dispatch()
+                self._crew.top_up()
+            self._crew.dispatch()
         self._door.reap()
+        self._regime.holds(self._crew.standing)
+
+    def _abide(self) -> None:
+        """Keeps to what may go now: the rest is left to the queue, or cut off on its way."""
+        permit = self._regime.permit
+        if self._regime.look():
+            self._ledger.more = True
+            self._on_change(self.name)
+        if not permit.why:
+            return
+        if self._board.shed(permit.allows):
+            self._ledger.more = True
+        if permit.stops:
+            self._crew.cut_off(permit.allows)
 
     def _set_timer(self) -> asyncio.TimerHandle | None:
         times = [self._ledger.next_wake(), self._door.pool.next_expiry]
+        times.append(self._regime.next_wake())
         probe = self._breaker.next_probe
         # What this turn found due waits for something to wake us; what fell due since does not.
         overdue = self._admitted and probe is not None and probe <= self._loop.time()
-        wanted = self._board.waiting or self._ledger.more or self._watched
-        if self._config is not None and wanted and not overdue:
+        wanted = self._board.waiting or self._ledger.more or self._crew.watched
+        held_back = self._regime.permit.nothing
+        if self._config is not None and wanted and not overdue and not held_back:
             times.append(probe)
         due = [when for when in times if when is not None]
         return self._loop.call_at(min(due), self._wake.set) if due else None
 
-    # -- couriers ----------------------------------------------------------------------------
+    # -- what the others ask and tell ----------------------------------------------------------
 
-    @property
-    def _sending(self) -> bool:
+    def _may_send(self) -> bool:
         return self._config is not None and not self._stopping and not self._ledger.trouble
 
     @property
-    def _in_flight(self) -> int:
-        return sum(len(courier.held) for courier in self._couriers)
-
-    def _at_work(self) -> list[Courier]:
-        return [courier for courier in self._couriers if not courier.checkout.retired]
-
-    def _dispatch(self) -> None:
-        """Sends off one more courier, if there is something for it; it calls again."""
-        if not self._sending or self._opening is not None:
-            return
-        if not self._board.waiting and (self._breaker.up or not self._watched):
-            return
-        if self._config is None or len(self._at_work()) >= self._config.associations:
-            return
-        probing = not self._breaker.up
-        token = self._breaker.attempt(self._loop.time())
-        if token is None:
-            return
-        task = self._opening = self._loop.create_task(self._work(token, probing=probing))
-        self._tasks.add(task)
-        task.add_done_callback(self._work_done)
-
-    def _work_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._wake.set()
-
-    async def _work(self, token: int, *, probing: bool) -> None:
-        pool, peer = self._door.pool, self._peer
-        try:
-            try:
-                checkout = await self._door.acquire(pool, token, probing=probing)
-            finally:
-                self._opening = None
-                self._yielding = False
-            if checkout is not None:
-                await self._employ(pool, checkout, token, peer, probing=probing)
-        finally:
-            self._breaker.abandon(token)  # of no effect unless this was a probe that told nothing
-
-    async def _employ(
-        self, pool: Pool, checkout: Checkout, token: int, peer: object, *, probing: bool
-    ) -> None:
-        courier = Courier(
-            self,
-            checkout,
-            token,
-            probing=probing,
-            peer=peer,
-            open_reader=self._open_reader,
-            log=self._logger,
-        )
-        self._couriers.add(courier)
-        try:
-            await courier.run(self._dispatch)
-        except Exception:
-            self._logger.exception("courier failed", destination=self.name)
-        finally:
-            self._couriers.discard(courier)
-            self._board.leave(courier.study)
-            for item in courier.held.values():
-                self.put_back(item)
-            if courier.in_vain:
-                reason = "the peer accepted the association and ended it at once"
-                self._availability.fallen(self._breaker.struck(token, reason, self._loop.time()))
-            pool.release(checkout)
-
-    async def _join(self, seconds: float) -> None:
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=seconds)
-
-    # -- what couriers ask and tell (Desk) -----------------------------------------------------
-
-    def take(self, courier: Courier) -> Waiting | None:
-        """See `Desk`."""
-        if not self._sending or not self._breaker.holds(courier.token):
-            return None
-        if self._starving(courier):
-            courier.yielding = self._yielding = True
-            return None
-        take = self._board.take_least_tried if courier.probing else self._board.take
-        taken = take(courier.checkout.accepted, courier.study)
-        if self._ledger.more and self._board.hungry:
-            self._wake.set()
-        if taken is None:
-            return None
-        item, courier.study = taken
-        return item
-
-    def _starving(self, courier: Courier) -> bool:
-        """Whether the most urgent instance can go on no association unless one makes room."""
-        first = self._board.first_pair()
-        if first is None or first in courier.checkout.accepted:
-            return False
-        if self._yielding or self._opening is not None or self._config is None:
-            return False
-        at_work = self._at_work()
-        if len(at_work) < self._config.associations:
-            return False
-        return not any(first in other.checkout.accepted for other in at_work)
-
-    def attempt(self, courier: Courier, item: Waiting) -> None:
-        """See `Desk`."""
-        self._observer.on_attempt(self.name)
+    def _gives_way(self) -> bool:
+        return self._config is not None and self._config.retry.give_way_after is not None
 
     def put_back(self, item: Waiting) -> None:
         """See `Desk`."""
@@ -411,84 +412,16 @@ class Destination:
                 self._on_change(self.name)
         elif self._recall.kept(item.ref.id):
             self._on_return(self.name)
+        elif not self._regime.permit.allows(item.priority):
+            self._board.settled([item.ref.id])
+            self._ledger.more = True
+            self._on_change(self.name)  # others may have it
         else:
             self._board.put_back(item)
 
-    def answered(self, courier: Courier, item: Waiting, result: StoreResult) -> None:
-        """See `Desk`."""
-        self._door.suspects.answered(self._loop.time())
-        verdict = self._fates.judge(item, result)
-        if verdict.strained:
-            opened = self._breaker.struck(courier.token, verdict.reason, self._loop.time())
-            self._availability.fallen(opened)
-        else:
-            self._availability.answering(courier.token)
-        if verdict.fate is Fate.DELIVERED:
-            self._fates.delivered(item, verdict.reason, result.status)
-            return
-        # The peer's comment stays in the index: it may name a patient.
-        self._logger.warning(
-            "not stored",
-            destination=self.name,
-            instance=item.ref.id,
-            association=courier.checkout.association.id,
-            status=describe_status(result.status),
-            fate=verdict.fate.value,
-        )
-        if verdict.fate is Fate.PERMANENT:
-            self._fates.give_up(item, verdict.reason, result.status)
-        else:
-            # A destination that was short of resources and still is has not tried the instance.
-            attempted = not (courier.probing and verdict.strained)
-            self._fates.defer(item, verdict.reason, result.status, attempted=attempted)
-
-    def broken(
-        self, courier: Courier, item: Waiting, error: AssociationError, *, begun: bool
-    ) -> None:
-        """See `Desk`."""
-        self._logger.warning(
-            "association fell",
-            destination=self.name,
-            instance=item.ref.id,
-            association=courier.checkout.association.id,
-            begun=begun,
-            reason=str(error),
-        )
-        if not courier.fallen:
-            # One fall is one failure, however many messages were outstanding.
-            courier.fallen = True
-            self._observer.on_association_failed(self.name, error.kind)
-            self._availability.fallen(
-                self._breaker.struck(courier.token, str(error), self._loop.time())
-            )
-        if begun:
-            self._fates.defer(item, str(error))
-        else:
-            self.put_back(item)
-
-    def went_out(self, courier: Courier, item: Waiting) -> None:
-        """See `Desk`; what the peer of before has tells nothing of the one of now."""
-        if courier.peer == self._peer:
-            self._fates.went_out(item)
-
-    def damaged(self, item: Waiting, error: SpoolDamaged) -> None:
-        """See `Desk`."""
-        self._logger.error(
-            "stored instance is damaged",
-            destination=self.name,
-            instance=item.ref.id,
-            reason=str(error),
-        )
-        self._fates.give_up(item, f"damaged in the spool: {error}")
-
-    def unreadable(self, item: Waiting, reason: str) -> None:
-        """See `Desk`."""
-        self._logger.error(
-            "instance cannot be sent", destination=self.name, instance=item.ref.id, reason=reason
-        )
-        self._fates.defer(item, reason)
-
     def _lease_anew(self) -> None:
+        self._regime.concurrency.down()
+        self._regime.tried = True
         self._board.clear()  # by the time of the probe something more urgent may have come
         self.notify()
         self._on_change(self.name)

@@ -14,14 +14,19 @@ from router.forward.board import Board
 from router.forward.breaker import Breaker
 from router.forward.fates import Fates
 from router.forward.ports import DestinationConfig, Observer
+from router.forward.sharing import Sharing
 from router.forward.suspects import CONTROL, Suspects, may_be_of_a_proposal
 from router.forward.verdict import describe_pair, no_context
-from router.net.errors import AssociationError
+from router.net.errors import AssociationError, AssociationRejected
 from router.net.pool import Checkout, Pool, Proposal
 
 
 class Door:
-    """``clock`` gives monotonic seconds.  ``pool`` is the present one."""
+    """``clock`` gives monotonic seconds.  ``pool`` is the present one.
+
+    ``rejected``: how often in a row an association was rejected, and not as transient;
+    ``failed_at``: when one could not be had.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Door:
         fates: Fates,
         clock: Callable[[], float],
         observer: Observer,
+        crowded: Callable[[], bool] = lambda: False,
         log: FilteringBoundLogger,
     ) -> None:
         self._name = config.name
@@ -42,10 +48,20 @@ class Door:
         self._fates = fates
         self._clock = clock
         self._observer = observer
+        self._crowded = crowded
         self._logger = log
         self._retired: list[Pool] = []
+        self.rejected = 0
+        self.failed_at = 0.0
         self.suspects = Suspects()
         self.pool = self._new_pool(config)
+        self._offer = config.offer
+        self.sharing = Sharing(board, lambda: (*self._retired, self.pool), config.association_per)
+
+    @property
+    def standing(self) -> int:
+        """Associations that are open, in the present way or another."""
+        return sum(pool.open for pool in (*self._retired, self.pool))
 
     def retire(self) -> None:
         """No new association in the present way; what is in flight is finished."""
@@ -54,7 +70,10 @@ class Door:
 
     def renew(self, config: DestinationConfig) -> None:
         """From now on, associations in this way."""
+        self.rejected = 0
         self.pool = self._new_pool(config)
+        self._offer = config.offer
+        self.sharing.per = config.association_per
 
     def reap(self) -> None:
         """Lets go what has been idle for long enough; see `Pool.next_expiry`."""
@@ -75,7 +94,8 @@ class Door:
 
         With nothing there a probe finds out whether the peer is, and no more.
         """
-        pairs = self._board.pairs()
+        self.bury_refused()
+        pairs = self.sharing.pairs()
         if not pairs:
             if probing:
                 await self._knock(pool, token)
@@ -84,15 +104,21 @@ class Door:
         wanted, alone = suspects.choose(
             pairs, now, probing=probing, control=not pool.refused(CONTROL)
         )
+        study: str | None = None
+        if wanted != [CONTROL]:
+            wanted, study = self.sharing.narrow(wanted, least_tried=probing)
+        company = not alone and self.sharing.per != "instance"
         try:
-            checkout = await pool.acquire(
-                wanted, lambda pair: not alone and suspects.together(pair, now)
-            )
+            with self.sharing.opening(study):
+                checkout = await pool.acquire(
+                    wanted, lambda pair: company and suspects.together(pair, now), study
+                )
         except Exception as error:
             if not isinstance(error, AssociationError):
                 self._logger.exception("no association", destination=self._name)
             self._not_opened(token, error, wanted[0] if alone and not probing else None)
             return None
+        self.rejected = 0
         self.bury_refused()
         if checkout is None or wanted == [CONTROL]:
             self._availability.answering(token)
@@ -111,17 +137,20 @@ class Door:
         except AssociationError as error:
             self._not_opened(token, error, None)
         else:
+            self.rejected = 0
             self._availability.answering(token, weakly=True)
 
     def bury_refused(self) -> None:
-        """What the peer has no presentation context for fails at once, all of it."""
+        """What the peer has no presentation context for fails at once, all of it; and what it is
+        never to be offered."""
         for pair in self._board.pairs():
-            if not self.pool.refused(pair):
+            unwanted = self._offer.refuses(pair)
+            if not unwanted and not self.pool.refused(pair):
                 continue
-            reason = no_context(pair)
+            reason = unwanted or no_context(pair)
             items = self._board.withdraw(pair)
             self._logger.warning(
-                "refused by the destination",
+                "not for this destination" if unwanted else "refused by the destination",
                 destination=self._name,
                 instances=len(items),
                 reason=reason,
@@ -131,9 +160,15 @@ class Door:
 
     def _not_opened(self, token: int, error: Exception, alone: Proposal | None) -> None:
         now, reason = self._clock(), f"internal error: {type(error).__name__}"
+        final = isinstance(error, AssociationRejected) and not error.transient
+        self.rejected, self.failed_at = self.rejected + 1 if final else 0, now
         if isinstance(error, AssociationError):
             self._observer.on_association_failed(self._name, error.kind)
             reason = str(error)
+        if isinstance(error, AssociationRejected) and not alone and self._crowded():
+            self.rejected = 0
+            self._logger.info("no more associations taken", destination=self._name, reason=reason)
+            return
         if not (alone and may_be_of_a_proposal(error) and self.suspects.to_blame(alone, now)):
             self._availability.fallen(self._breaker.failed(token, reason, now))
             return
@@ -151,4 +186,5 @@ class Door:
             limit=config.associations,
             linger=config.linger,
             clock=self._clock,
+            single=config.association_per == "instance",
         )

@@ -1,7 +1,7 @@
 """Brings what waits at a destination that is down to those that may have it instead, and back.
 
-Owns when the index is asked to do so.  Must not know which deliveries may go where: that is in
-their plans, which the index keeps.
+Owns when the index is asked to do so, and that what nobody has taken is looked at for its age.
+Must not know which deliveries may go where: that is in their plans, which the index keeps.
 
 Two hands never hold one delivery: it is moved while its destination takes nothing from the queue,
 and what that has in hand already stays.  An instance whose answer was lost as the destination fell
@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from router.forward.backoff import delay
 from router.forward.destination import Destination
+from router.forward.expiry import Expiry
 from router.forward.ports import DivertIndex, Observer
 from router.net.settings import Retry
 from router.spool.errors import SpoolError
@@ -27,13 +28,19 @@ _GATHER = 0.2
 _TROUBLE = Retry(first=0.5, factor=2.0, cap=30.0, jitter=0.25)
 
 
+def _away(destination: Destination) -> bool:
+    """Whether others have what is meant for it: it is down, or held back for too long."""
+    return not destination.up or destination.gives_way_in == 0.0
+
+
 class _Standing:
-    """How a destination was at the last round; ``diverted`` are those moved since it fell."""
+    """How a destination was at the last round; ``diverted`` are those moved since it went."""
 
-    __slots__ = ("diverted", "up")
+    __slots__ = ("away", "diverted", "sends")
 
-    def __init__(self, up: bool) -> None:
-        self.up = up
+    def __init__(self, destination: Destination | None) -> None:
+        self.sends = destination is not None and destination.sends
+        self.away = destination is None or _away(destination)
         self.diverted = 0
 
 
@@ -65,7 +72,10 @@ class Diverter:
         notify: Callable[[str, int], None],
         gated: Callable[[], None],
         log: FilteringBoundLogger,
+        expiry: Expiry | None = None,
     ) -> None:
+        self._expiry = expiry
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._index = index
         self._destinations = destinations
@@ -103,11 +113,13 @@ class Diverter:
     def added(self, name: str) -> None:
         """Something was put in a queue."""
         destination = self._destinations.get(name)
-        if destination is None or not destination.up:
+        if destination is None or not destination.up or destination.gives_way_in is not None:
             self.changed(name)
 
     async def stop(self) -> None:
         """What is under way at the index is finished."""
+        for timer in self._timers.values():
+            timer.cancel()
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait([self._main])
@@ -132,30 +144,47 @@ class Diverter:
         for name, destination in self._destinations.items():
             standing = self._standings.get(name)
             if standing is None:
-                standing = self._standings[name] = _Standing(destination.up)
-            if standing.up != destination.up:
-                standing.up, standing.diverted = destination.up, 0
+                standing = self._standings[name] = _Standing(destination)
+            now = _Standing(destination)
+            if (standing.sends, standing.away) != (now.sends, now.away):
                 # Others may have what is meant for this one, or need it to take theirs.
                 self._all = True
+                if standing.away == now.away:
+                    now.diverted = standing.diverted
+                self._standings[name] = standing = now
             destination.watch(name in self._members or bool(standing.diverted))
         if self._all:
             waiting = await self._index.waiting_at()
             self._wanted.update(waiting)
             self._all = False
         while self._wanted:
-            await self._divert(self._wanted.pop())
+            name = self._wanted.pop()
+            await self._divert(name)
+            await self._expire(name)
 
-    def _up(self) -> list[str]:
-        return [name for name, destination in self._destinations.items() if destination.up]
+    def _up(self, name: str) -> list[str]:
+        """Who may have what waits at one, itself included if it is to keep that."""
+        return [
+            other
+            for other, destination in self._destinations.items()
+            if (destination.sends if other != name else not _away(destination))
+        ]
 
     async def _divert(self, name: str) -> None:
         counts: Counter[str] = Counter()
         more = True
+        destination = self._destinations.get(name)
+        retry = None if destination is None else destination.retry
         try:
             while more:
                 async with at_rest(self._destinations, name, clear=False) as in_hand:
                     moved = await self._index.divert(
-                        name, self._up(), tuple(in_hand), self._clock()
+                        name,
+                        self._up(name),
+                        tuple(in_hand),
+                        self._clock(),
+                        None if retry is None else retry.give_way_after,
+                        gone=retry is None,
                     )
                 for other, count in moved.ready.items():
                     self._notify(other, count)
@@ -167,16 +196,30 @@ class Diverter:
         finally:
             self._tell(name, counts)
 
+    async def _expire(self, name: str) -> None:
+        """Gives up what is too old, after others could have it; plans when to look again."""
+        destination = self._destinations.get(name)
+        if destination is None:
+            return
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
+        again = None if self._expiry is None else await self._expiry.look(destination)
+        if seconds := destination.gives_way_in:
+            again = seconds if again is None else min(seconds, again)
+        if again is not None:
+            again = max(again, _GATHER)
+            self._timers[name] = self._loop.call_later(again, self.changed, name)
+
     def _tell(self, name: str, counts: Counter[str]) -> None:
         for other, count in counts.items():
             self._observer.on_diverted(name, other, count)
         if not counts:
             return
         destination = self._destinations.get(name)
-        if destination is not None and destination.up:
-            self._logger.info("given back", destination=name, to=dict(counts))
+        if destination is not None and not _away(destination):
+            self._logger.info("given back, or to another", destination=name, to=dict(counts))
             return
-        standing = self._standings.setdefault(name, _Standing(up=False))
+        standing = self._standings.setdefault(name, _Standing(destination))
         if not standing.diverted:  # what follows is told by the metric only
             self._logger.warning(
                 "others take what waits",

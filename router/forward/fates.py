@@ -7,13 +7,26 @@ may have arrived without our having heard.  Must not know associations or queues
 from collections.abc import Callable
 from random import Random
 
+from router.forward.attempts import Attempts
 from router.forward.backoff import delay
 from router.forward.ledger import Ledger
 from router.forward.ports import Observer
 from router.forward.verdict import Verdict, judge
+from router.net.errors import AssociationError
 from router.net.pool import StoreResult
 from router.net.settings import Retry
 from router.spool.index_types import DeliveryState, Outcome, Waiting
+
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def in_words(span: float) -> str:
+    """A length of time in its largest unit: ``36 h``, ``2.5 d``."""
+    for size, unit in _UNITS:
+        if span >= 2 * size:
+            return f"{span / size:.2g} {unit}" if span < 10 * size else f"{span / size:.0f} {unit}"
+    return f"{span:.2g} s"
+
 
 _LIMIT = 65_536
 """Ids that are remembered; an operator may drop instances without our hearing of it."""
@@ -32,6 +45,7 @@ class Fates:
         random: Random,
         observer: Observer,
         wake: Callable[[], None],
+        attempts: Attempts,
     ) -> None:
         self._destination = destination
         self._ledger = ledger
@@ -40,8 +54,13 @@ class Fates:
         self._observer = observer
         self._wake = wake
         self._went_out: set[int] = set()
+        self._attempts = attempts
         self.unanswered = 0
         self.retry = retry
+
+    def begun(self, item: Waiting, association: str) -> None:
+        """An attempt begins."""
+        self._attempts.begun(item.ref.id, association)
 
     def went_out(self, item: Waiting) -> None:
         """All of it was sent, and no answer of any use came."""
@@ -60,7 +79,13 @@ class Fates:
         Where another object has the same UID, a duplicate may be that one.
         """
         sent_before = not item.twin and item.ref.id in self._went_out
-        return judge(result.status, result.comment, sent_before=sent_before)
+        return judge(
+            result.status,
+            result.comment,
+            sent_before=sent_before,
+            attempts=item.attempts + 1,
+            retry=self.retry,
+        )
 
     def delivered(self, item: Waiting, reason: str, status: int) -> None:
         """The destination has it; ``reason`` is its warning, or ""."""
@@ -71,10 +96,19 @@ class Fates:
         )
         self._record(item, DeliveryState.DELIVERED, reason, status)
 
+    def unanswered_by(self, item: Waiting, error: AssociationError) -> None:
+        """The association fell in the middle of the instance's message; an attempt is charged."""
+        retry = self.retry
+        final = getattr(retry.failures, error.kind, "temporary") == "permanent"
+        if final and item.attempts + 1 >= retry.permanent_after:
+            self.give_up(item, str(error))
+        else:
+            self.defer(item, str(error))
+
     def defer(
         self, item: Waiting, reason: str, status: int | None = None, *, attempted: bool = True
     ) -> None:
-        """An attempt that failed for now; dead when it was the last one allowed.
+        """An attempt that failed for now; dead when it was the last one allowed, or is too old.
 
         ``attempted`` False: it does not count.
         """
@@ -82,14 +116,23 @@ class Fates:
         if attempted and attempts >= self.retry.max_attempts:
             self.give_up(item, f"given up after {attempts} attempts: {reason}", status)
             return
+        age = self._clock() - item.received_at
+        if self.retry.max_age is not None and age >= self.retry.max_age:
+            self.give_up(item, f"given up after {in_words(age)}: {reason}", status)
+            return
         due = self._clock() + delay(self.retry, attempts + (not attempted), self._random.random())
         self._observer.on_failed(self._destination, "deferred")
         self._record(item, DeliveryState.READY, reason, status, due_at=due, attempted=attempted)
 
-    def give_up(self, item: Waiting, reason: str, status: int | None = None) -> None:
-        """It goes to the dead letters, where somebody will see it."""
+    def give_up(
+        self, item: Waiting, reason: str, status: int | None = None, *, refused: bool = True
+    ) -> None:
+        """It goes to the dead letters, where somebody will see it.
+
+        ``refused`` False: no other destination could take it either.
+        """
         self._observer.on_failed(self._destination, "dead")
-        self._record(item, DeliveryState.DEAD, reason, status)
+        self._record(item, DeliveryState.DEAD, reason, status, refused=refused)
 
     def _record(
         self,
@@ -100,9 +143,11 @@ class Fates:
         *,
         due_at: float | None = None,
         attempted: bool = True,
+        refused: bool = False,
     ) -> None:
         if state is not DeliveryState.READY:
             self._went_out.discard(item.ref.id)
+        association, seconds = self._attempts.ended(item.ref.id)
         outcome = Outcome(
             item.ref.id,
             self._destination,
@@ -112,6 +157,9 @@ class Fates:
             reason,
             due_at,
             attempted,
+            refused,
+            association,
+            seconds,
         )
         if self._ledger.record(outcome):
             self._wake()

@@ -12,16 +12,19 @@ from random import Random
 from structlog.typing import FilteringBoundLogger
 
 from router.forward.destination import Destination
+from router.forward.expiry import Expiry
 from router.forward.failover import Diverter, at_rest
 from router.forward.ports import (
     NOT_CONFIGURED,
     DestinationConfig,
     DestinationStatus,
     DivertIndex,
+    ExpireIndex,
     IndexGateway,
     Observer,
     OpenReader,
 )
+from router.forward.regime import Common, Outgoing
 
 
 class Forwarder:
@@ -42,6 +45,7 @@ class Forwarder:
         observer: Observer,
         log: FilteringBoundLogger,
         divert: DivertIndex | None = None,
+        expire: ExpireIndex | None = None,
         gated: Callable[[], None] = lambda: None,
         returned: Callable[[str], None] = lambda destination: None,
     ) -> None:
@@ -52,10 +56,13 @@ class Forwarder:
         self._observer = observer
         self._logger = log
         self._returned = returned
+        self._common = Common()
+        self._outgoing = Outgoing()
         self._destinations: dict[str, Destination] = {}
+        self._pauses: dict[str, str] = {}
         self._running = False
         self._diverter: Diverter | None = None
-        if divert is not None:
+        if divert is not None:  # what is too old is given up after others could have it
             self._diverter = Diverter(
                 divert,
                 self._destinations,
@@ -65,32 +72,46 @@ class Forwarder:
                 notify=self.notify,
                 gated=gated,
                 log=log,
+                expiry=None
+                if expire is None
+                else Expiry(expire, clock=clock, observer=observer, log=log),
             )
 
     def start(
-        self, configs: Iterable[DestinationConfig], members: Collection[str] = frozenset()
+        self,
+        configs: Iterable[DestinationConfig],
+        members: Collection[str] = frozenset(),
+        outgoing: Outgoing = Outgoing(),  # noqa: B008 - frozen
     ) -> None:
-        """Begins to send what waits for these; for ``members`` see `configure`."""
+        """Begins to send what waits for these; for the others see `configure`."""
         self._running = True
-        self.configure(configs, members)
+        self.configure(configs, members, outgoing)
         if self._diverter is not None:
             self._diverter.start()
 
     def configure(
-        self, configs: Iterable[DestinationConfig], members: Collection[str] = frozenset()
+        self,
+        configs: Iterable[DestinationConfig],
+        members: Collection[str] = frozenset(),
+        outgoing: Outgoing = Outgoing(),  # noqa: B008 - frozen
     ) -> None:
         """Takes on a new set of destinations, at once and without waiting.
 
         One that is the same keeps its associations; one that changed finishes what is in flight
         as it was begun; what waits for one that is gone stays in the index, see `why`, unless
         others may have it.  ``members`` are those that stand in for others, or others for them:
-        they are probed while they are down, whether anything waits for them or not.
+        they are probed while they are down, whether anything waits for them or not.  ``outgoing``
+        holds for all destinations together.
         """
         if not self._running:
             raise RuntimeError("the forwarder is not running")
+        self._common.configure(outgoing)
+        others, self._outgoing = outgoing != self._outgoing, outgoing
         wanted = {config.name: config for config in configs}
         for name, destination in self._destinations.items():
             destination.configure(wanted.get(name))
+            if others:  # what is on its way may stand in line for what holds no longer
+                destination.notify()
         for name, config in wanted.items():
             if name not in self._destinations:
                 destination = Destination(
@@ -104,8 +125,11 @@ class Forwarder:
                     log=self._logger,
                     on_change=self._changed,
                     on_return=self._returned,
+                    common=self._common,
                 )
                 self._destinations[name] = destination
+                if name in self._pauses:
+                    destination.pause(self._pauses[name])
                 destination.start()
         if self._diverter is not None:
             self._diverter.configure(frozenset(members))
@@ -117,6 +141,10 @@ class Forwarder:
             found.notify()
         if self._diverter is not None:
             self._diverter.added(destination)
+
+    def refused(self, destination: str) -> None:
+        """Something is in its queue that it refused and that another may have."""
+        self._changed(destination)
 
     def _changed(self, destination: str) -> None:
         if self._diverter is not None:
@@ -130,6 +158,25 @@ class Forwarder:
     def at_rest(self, destination: str) -> AbstractAsyncContextManager[Collection[int]]:
         """See `Destination.at_rest`, with ``clear``."""
         return at_rest(self._destinations, destination, clear=True)
+
+    def pause(self, destination: str, reason: str) -> None:
+        """Nothing more is taken for it, until `resume`; also for one that is not configured yet,
+        and before `start`."""
+        self._pauses[destination] = reason
+        if (found := self._destinations.get(destination)) is not None:
+            found.pause(reason)
+
+    def resume(self, destination: str) -> None:
+        """The reverse of `pause`."""
+        self._pauses.pop(destination, None)
+        if (found := self._destinations.get(destination)) is not None:
+            found.resume()
+
+    def sending(self) -> set[tuple[int, str]]:
+        """What is on its way, as (instance id, destination)."""
+        return {
+            (number, name) for name, found in self._destinations.items() for number in found.sending
+        }
 
     def refresh(self, destination: str | None = None) -> None:
         """The queue was changed by an operator, for one destination or for all."""

@@ -190,7 +190,9 @@ class Gatekeeper:
         now, wall = self._loop.time(), self._clock()
         moved = self._moved(gates)
         vigils: dict[int, Vigil] = {}
-        for gate in gates:
+        for number, gate in enumerate(gates, 1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # as in `_turn`
             if gate.kind == "schedule":
                 continue
             vigil = self._vigils.get(gate.id)

@@ -155,8 +155,9 @@ class Ledger:
                 unknown=len(settled.unknown),
             )
 
-    async def lease(self) -> None:
-        """Fills the board from the queue, if it is hungry and there may be more."""
+    async def lease(self, least: int | None = None) -> None:
+        """Fills the board from the queue, if it is hungry and there may be more; with what has the
+        priority ``least`` or more, if that is given."""
         if not self.more or not self._board.hungry or self._blocked():
             return
         self.more = False
@@ -164,12 +165,12 @@ class Ledger:
         room = self._board.limit - len(self._board.ids)
         try:
             items = await self._index.lease(
-                self._destination, room, self._clock(), tuple(self._board.ids)
+                self._destination, room, self._clock(), tuple(self._board.ids), least
             )
             if not self._board.add(items) or len(items) >= room:
                 self.more = True
             else:
-                await self._look_ahead(found=bool(items))
+                await self._look_ahead(least, found=bool(items))
         except SpoolError as error:
             self.more = True
             self.in_trouble(f"the queue cannot be read: {error}")
@@ -200,9 +201,9 @@ class Ledger:
     def _plan(self, due: float) -> None:
         self._due = due if self._due is None else min(self._due, due)
 
-    async def _look_ahead(self, *, found: bool) -> None:
+    async def _look_ahead(self, least: int | None, *, found: bool) -> None:
         """There was no more than that: when will there be?"""
-        due = await self._index.next_due(self._destination, tuple(self._board.ids))
+        due = await self._index.next_due(self._destination, tuple(self._board.ids), least)
         if due is None:
             return
         now = self._clock()

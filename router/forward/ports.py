@@ -5,12 +5,15 @@ them.  The index works in a thread of its own; here it is asynchronous.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
+from router.forward.permit import Hours
+from router.forward.throttle import Speed
+from router.net.offer import Offer
 from router.net.pool import Connect, Readable
 from router.net.settings import Retry
-from router.spool.index_types import Gate, Moved, Outcome, Settled, Waiting
+from router.spool.index_types import Expired, Gate, Moved, Outcome, Settled, Waiting
 from router.spool.record import Ref
 
 OpenReader = Callable[[Ref], Readable]
@@ -24,16 +27,25 @@ class IndexGateway(Protocol):
     """
 
     async def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
-        """What is due, in the queue's order, but for the ids in ``exclude``; marks nothing."""
+        """What is due, in the queue's order, but for the ids in ``exclude``; marks nothing.
+
+        With ``least_priority`` only what has that or more."""
         ...
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
         """Records how attempts ended, all in one transaction."""
         ...
 
-    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+    async def next_due(
+        self, destination: str, exclude: Collection[int], least_priority: int | None = None
+    ) -> float | None:
         """When (seconds since the epoch) something but ``exclude`` is due; 0.0 when it is now."""
         ...
 
@@ -64,13 +76,32 @@ class DivertIndex(Protocol):
     """What the index does about deliveries that others may have; as above."""
 
     async def divert(
-        self, destination: str, up: Collection[str], exclude: Collection[int], at: float
+        self,
+        destination: str,
+        up: Collection[str],
+        exclude: Collection[int],
+        at: float,
+        give_way: float | None,
+        *,
+        gone: bool,
     ) -> Moved:
-        """Moves some of what waits to the best member that is in ``up``, but for ``exclude``."""
+        """Moves some of what waits to the best member that is in ``up``, but for ``exclude``; from
+        one that is up what it refused, or what waits ``give_way`` seconds for its next attempt.
+        ``gone``: it is not configured, and keeps no study."""
         ...
 
     async def waiting_at(self) -> Collection[str]:
         """The destinations for which something is READY, configured or not."""
+        ...
+
+
+class ExpireIndex(Protocol):
+    """What the index does about what waits too long; as above."""
+
+    async def expire(
+        self, destination: str, before: float, reason: str, exclude: Collection[int], at: float
+    ) -> Expired:
+        """Makes dead letters of some that came before a time, but for ``exclude``."""
         ...
 
 
@@ -122,7 +153,8 @@ class DestinationConfig:
     ``connect`` opens an association to it.  ``identity`` is equal for two when the
     same peer is called in the same way, so that a reload leaves its associations alone;
     ``peer`` is equal for two that call the same one, in whatever way.
-    ``asynchronous_operations`` is the window that will be proposed.
+    ``asynchronous_operations`` is the window that will be proposed; ``offer`` says what never is.
+    ``hours`` and ``speed`` say when, and how fast, None for always.
     """
 
     name: str
@@ -132,7 +164,15 @@ class DestinationConfig:
     associations: int = 2
     asynchronous_operations: int = 1
     linger: float = 2.0
+    association_per: Literal["study", "instance"] | None = None
+    offer: Offer = field(default_factory=Offer)
     retry: Retry = field(default_factory=Retry)
+    hours: Hours | None = None
+    speed: Speed = field(default_factory=Speed)
+
+    def same_way(self, other: "DestinationConfig") -> bool:
+        """Whether the same peer is called in the same way, though at other hours or speed."""
+        return replace(self, hours=other.hours, speed=other.speed) == other
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +182,8 @@ class DestinationStatus:
     ``reason`` says why it is not sending, "" when it is or when there is nothing to send.
     ``next_probe`` is in seconds since the epoch.  ``active`` instances have been taken from the
     queue: ``waiting`` for an association, ``in_flight`` or ``unsettled`` (answered, not yet
-    recorded).
+    recorded).  ``paused`` is why an operator stopped it, ``until`` when its schedule opens (seconds
+    since the epoch), ``limited`` what holds it back though it sends.
     """
 
     name: str
@@ -155,6 +196,19 @@ class DestinationStatus:
     in_flight: int
     unsettled: int
     open_associations: int
+    paused: str = ""
+    until: float | None = None
+    limited: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """A destination that is down: why, how often in a row it ``rejected`` an association, and not
+    as transient, and when (seconds since the epoch) it failed last to give one."""
+
+    reason: str
+    rejected: int
+    at: float
 
 
 NOT_CONFIGURED = "destination is not configured"

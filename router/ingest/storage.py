@@ -426,6 +426,7 @@ class _Store(_Answering):
             rules_version=decision.version,
             routes=tuple(map(route_meta, decision.routes)),
             tags=decision.tags,
+            keep=decision.keep_for,
         )
 
     def _refuse(self, status: int, comment: str) -> None:

@@ -18,6 +18,7 @@ from router.dimse.responder import StoreResponder
 from router.net.admission import Refusal, is_plausible_uid
 from router.net.host import AcceptorHost
 from router.net.link import Link, describe
+from router.net.normalized import N_EVENT_REPORT_RQ, Outbox
 from router.net.service import Operation, Service
 from router.net.settings import LocalAE
 from router.ul import (
@@ -97,6 +98,7 @@ class AcceptedAssociation(Link):
         self._ending = False
         self._cut_off: asyncio.TimerHandle | None = None
         self.raw_titles: dict[str, str | int] = {}
+        self.outbox = Outbox(self)
 
     # -- for services --------------------------------------------------------------------------
 
@@ -208,6 +210,9 @@ class AcceptedAssociation(Link):
         """See `Link`."""
         self.messages += 1
         self._bound_burst()
+        if command.is_response and self.outbox.takes(command):
+            self._operation = self.outbox.answered(command)
+            return
         if command.is_response or (not command.known and command.message_id == ABSENT):
             self.warn_rarely("message", "a message that nobody waits for", message=command.name)
             self._operation = _Ignored() if command.has_data_set else None
@@ -218,7 +223,7 @@ class AcceptedAssociation(Link):
         before = self._outstanding
         if not command.known:
             self.reply(context_id, command, _UNRECOGNIZED_OPERATION)
-        elif not context.scp_role:
+        elif not context.scp_role and command.field != N_EVENT_REPORT_RQ:
             self.reply(context_id, command, _NOT_AUTHORIZED, "SCU role was not negotiated")
         else:
             operation = self._services[context_id].begin(self, context, command)
@@ -257,6 +262,7 @@ class AcceptedAssociation(Link):
             self._cut_off.cancel()
         if self._operation is not None:
             self._abandon()
+        self.outbox.lost()
         if self.established:
             self.established = False
             self._host.observer.on_closed("in", self.called_ae, self.remote)
@@ -325,6 +331,7 @@ class AcceptedAssociation(Link):
                     implementation_class_uid=IMPLEMENTATION_CLASS_UID,
                     implementation_version_name=IMPLEMENTATION_VERSION_NAME,
                     asynchronous_operations=window,
+                    role_selections=self._host.services.roles(rq.user_information.role_selections),
                 ),
             ),
             now,

@@ -5,14 +5,22 @@ time.  PS3.7 §9.1.1, PS3.8 table 9-18.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from router.dimse.command import Command, encode_command
+from router.dimse.command import Command
+from router.dimse.status import COERCION_OF_DATA_ELEMENTS, StatusClass, status_class
 from router.net.pool import Proposal
 from router.ul import AAssociateAC, AAssociateRQ, AbortSource, ContextResult, RemoteProtocolError
 
+if TYPE_CHECKING:
+    from router.net.requestor import Requestor
+
 _C_CANCEL_RQ = 0x0FFF
+_RECENT = 64
+"""Instances that an answer may be mistaken for; more than any window that we propose."""
 _FINAL = (
     ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED,
     ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED,
@@ -40,6 +48,19 @@ class Request:
         self.instance = instance
         self.answer = answer
         self.sent = False
+
+    def goes_on(self, command: Command) -> bool:
+        """Whether a response is followed by a data set that belongs to this, or by another
+        response.  Raises RemoteProtocolError."""
+        return False
+
+    def data(self, piece: memoryview) -> None:
+        """The next bytes of the data set of a response that goes on."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """It is complete."""
+        raise NotImplementedError
 
 
 class Question(Request):
@@ -69,14 +90,17 @@ class Question(Request):
         """Until the last response is there, or no more matches are wanted."""
         await asyncio.wait((self.answer, self.enough), return_when=asyncio.FIRST_COMPLETED)
 
-    def pending(self, command: Command) -> None:
-        """A response that is not the last.  Raises RemoteProtocolError without an identifier."""
+    def goes_on(self, command: Command) -> bool:
+        """Until the last response.  Raises RemoteProtocolError without an identifier."""
+        if status_class(command.status) is not StatusClass.PENDING:
+            return False
         self._identifier.clear()
         if not command.has_data_set:
             raise RemoteProtocolError(
                 f"{command.name} with status {command.status:04X} and without an identifier",
                 source=AbortSource.SERVICE_USER,
             )
+        return True
 
     def data(self, piece: memoryview) -> None:
         """More of its identifier.  Raises RemoteProtocolError when that is too long."""
@@ -94,19 +118,66 @@ class Question(Request):
             self.enough.set_result(None)
 
 
-def encode_cancel(message_id: int) -> bytes:
-    """The command set of a C-CANCEL-RQ for the request of that number (PS3.7 §9.3.2.3)."""
-    return encode_command(Command(_C_CANCEL_RQ, message_id_being_responded_to=message_id))
+def cancel(message_id: int) -> Command:
+    """The C-CANCEL-RQ for the request of that number (PS3.7 §9.3.2.3)."""
+    return Command(_C_CANCEL_RQ, message_id_being_responded_to=message_id)
 
 
-def renamed(request: Request, command: Command) -> str:
-    """The instance that a response names, if not that of its message (PS3.7 §9.1.1.1.8), or "".
+async def ask(
+    requestor: "Requestor", context_id: int, question: Question, sop_class_uid: str, data: bytes
+) -> Command:
+    """See `Requestor.ask`."""
+    try:
+        command = Command(
+            question.field,
+            affected_sop_class_uid=sop_class_uid,
+            priority=0,
+            has_data_set=True,
+        )
+        message_id = await requestor.put(context_id, command, data, question)
+        await question.over_or_enough()
+        if not question.answer.done():
+            await requestor.put(context_id, cancel(message_id))
+        return await question.answer
+    except BaseException:
+        requestor.give_up()
+        raise
+
+
+class Names:
+    """The instances that responses name, against those of their messages (PS3.7 §9.1.1.1.8).
 
     Archives are about that give what they store a UID of their own.  That of something else that
     they were sent is another matter: then the answer is for that one.
     """
-    named = command.affected_sop_instance_uid
-    return named if request.instance and named and named != request.instance else ""
+
+    def __init__(self) -> None:
+        self.recent: deque[str] = deque(maxlen=_RECENT)
+        self._told = False
+
+    def sent(self, instance: str) -> None:
+        """A message with this instance is on its way."""
+        self.recent.append(instance)
+
+    def surprise(self, request: Request, command: Command, waiting: Iterable[Request]) -> bool:
+        """Whether a response names an instance that was not sent, for the first time.
+
+        Raises RemoteProtocolError for that of another message, which is ``waiting`` or was sent
+        before.
+        """
+        named = command.affected_sop_instance_uid
+        if not request.instance or not named or named == request.instance:
+            return False
+        if named in self.recent or any(named == other.instance for other in waiting):
+            raise RemoteProtocolError(
+                f"{command.name} for message {command.message_id_being_responded_to}, but for "
+                f"another instance: {named}",
+                source=AbortSource.SERVICE_USER,
+            )
+        if self._told or command.status == COERCION_OF_DATA_ELEMENTS:
+            return False
+        self._told = True  # it does so with all of them
+        return True
 
 
 def refused_in_doubt(

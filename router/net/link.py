@@ -22,6 +22,7 @@ import structlog
 
 from router.dimse.assemble import Assembler
 from router.dimse.command import Command
+from router.net.pool import Pace
 from router.ul import (
     AbortReason,
     AbortSource,
@@ -110,6 +111,9 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         self._watch: asyncio.TimerHandle | None = None
         self._look_at = 0.0
         self._finishing: asyncio.TimerHandle | None = None
+        self.close_delay = 0.0
+        self.pace: Pace | None = None
+        self._held_back = 0
 
     # -- what subclasses say -------------------------------------------------------------------
 
@@ -243,6 +247,16 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         if self.transport is not None and not self.lost and self.connection.can_send_data:
             self.transport.write(data)
 
+    async def paced(self, count: int) -> None:
+        """Until `count` bytes may be written; meanwhile a peer's silence is not its fault."""
+        if self.pace is None:
+            return
+        self._held_back += 1
+        try:
+            await self.pace.take(count)
+        finally:
+            self._held_back -= 1
+
     async def drained(self) -> None:
         """Until everything that was written has left our buffers."""
         await self._writable.wait()
@@ -258,7 +272,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         if self._hanging_up and transport.can_write_eof():
             transport.write_eof()
         if self.connection.want_close:
-            self._drop()
+            self._part()
         deadline = self.connection.deadline
         if deadline != self._artim_at:
             self._artim_at = deadline
@@ -294,6 +308,13 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
     def stir(self) -> None:
         """The peer was given something just now: its silence counts from here."""
         self._heard = self._loop.time()
+
+    def _part(self) -> None:
+        """The upper layer is done with the connection; closes it, after `close_delay`."""
+        if not self.close_delay or self.half_closed:
+            self._drop()
+        elif self._finishing is None:
+            self._finishing = self._loop.call_later(self.close_delay, self._drop)
 
     def _drop(self) -> None:
         # A transport that is closed keeps what its peer does not read, and itself, for ever.
@@ -377,7 +398,9 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         slow = self._min_rate and self._slow_for()
         if not self.connection.can_abort or (self._pauses and self._writable.is_set()):
             return  # ARTIM bounds the wait, or it is we who do not listen
-        if self.under_way() or not self._writable.is_set():
+        if self._held_back:
+            self.stir()
+        elif self.under_way() or not self._writable.is_set():
             if silent >= self._dimse_timeout:
                 self.on_silent(silent, idle=False)
             elif slow:

@@ -43,6 +43,19 @@ class Readable(Protocol):
     def close(self) -> None: ...
 
 
+class Pace(Protocol):
+    """How fast may be sent."""
+
+    @property
+    def piece(self) -> int:
+        """Bytes that are written at once, at most; of a few thousand at least."""
+        ...
+
+    async def take(self, count: int) -> None:
+        """Until so many bytes may be written."""
+        ...
+
+
 class Association(Protocol):
     """What the pool and its users need of an association that we requested."""
 
@@ -55,6 +68,8 @@ class Association(Protocol):
         """Pairs that were not accepted for no reason that lies in themselves (PS3.8 table 9-18,
         result 1 or 2, or no answer): some peers refuse so what is too many for them."""
         ...
+
+    pace: Pace | None
 
     @property
     def window(self) -> int: ...
@@ -83,10 +98,20 @@ class Checkout:
     """An association in somebody's hands, from `Pool.acquire` to `Pool.release`.
 
     ``reused`` tells that it served before and lay idle since: its peer may have left without
-    our having heard.  ``answered`` counts the answers in this use; the user keeps it.
+    our having heard.  ``answered`` counts the answers in this use; the user keeps it.  ``study`` is
+    the only one that it may carry, None for any; ``single``: no more than one instance.
     """
 
-    __slots__ = ("_pool", "answered", "association", "busy", "idle_since", "reused")
+    __slots__ = (
+        "_pool",
+        "answered",
+        "association",
+        "busy",
+        "idle_since",
+        "reused",
+        "single",
+        "study",
+    )
 
     def __init__(self, pool: "Pool", association: Association) -> None:
         self._pool = pool
@@ -95,6 +120,8 @@ class Checkout:
         self.reused = False
         self.answered = 0
         self.idle_since = 0.0
+        self.study: str | None = None
+        self.single = pool.single
 
     @property
     def accepted(self) -> Mapping[Proposal, int]:
@@ -111,7 +138,8 @@ class Pool:
     """At most ``limit`` associations, each idle for at most ``linger`` seconds.
 
     ``clock`` gives monotonic seconds.  A pair that the peer refused is not proposed again for
-    ``refusal_memory`` seconds, or until `forget_refusals`.
+    ``refusal_memory`` seconds, or until `forget_refusals`.  ``single``: used
+    once and closed.
     """
 
     def __init__(
@@ -123,6 +151,7 @@ class Pool:
         clock: Callable[[], float],
         refusal_memory: float = 600.0,
         close_timeout: float = 5.0,
+        single: bool = False,
     ) -> None:
         self._connect = connect
         self._limit = limit
@@ -130,6 +159,7 @@ class Pool:
         self._clock = clock
         self._refusal_memory = refusal_memory
         self._close_timeout = close_timeout
+        self.single = single
         self._entries: list[Checkout] = []
         self._opening = 0
         self._closing: set[asyncio.Task[None]] = set()
@@ -163,6 +193,10 @@ class Pool:
             return False
         return True
 
+    def resize(self, limit: int) -> None:
+        """Another limit from now on; who has more keeps them until they are released."""
+        self._limit = limit
+
     def forget_refusals(self) -> None:
         """The next association proposes again what was refused."""
         self._refused.clear()
@@ -179,12 +213,15 @@ class Pool:
         self,
         needed: Iterable[Proposal],
         together: Callable[[Proposal], bool] = lambda pair: True,
+        study: str | None = None,
     ) -> Checkout | None:
         """An association that accepts some of ``needed``, which has the most urgent first.
 
         Reuses an idle one; opens one when the most urgent pair is on none that stands, giving
         up the longest idle one if there is no room.  What was needed lately is proposed along
-        where ``together`` is true of it.  None when nothing needed is accepted: ask `refused`.
+        where ``together`` is true of it.  With ``study`` it is for that study alone, and so is the
+        one that is reused; an idle one of it that is of no use is closed first.  None when
+        nothing needed is accepted: ask `refused`.
         Raises AssociationError when an association could not be opened, and RuntimeError when
         there are more users than ``limit``.
         """
@@ -193,18 +230,18 @@ class Pool:
             return None
         self._remember(wanted)
         self._entries = [e for e in self._entries if e.busy or not e.association.closed]
-        if (idle := self._idle_for(wanted)) is not None:
+        if (idle := self._idle_for(wanted, study)) is not None:
             idle.busy = idle.reused = True
             idle.answered = 0
             return idle
-        await self._make_room()
-        return await self._open(wanted, together)
+        await self._make_room(study)
+        return await self._open(wanted, together, study)
 
     def release(self, checkout: Checkout) -> None:
         """Gives an association back; one that is closed, or of a retired pool, is let go."""
         checkout.busy = False
         checkout.idle_since = self._clock()
-        if checkout.retired:
+        if checkout.retired or checkout.single:
             self._let_go(checkout)
 
     def reap(self) -> None:
@@ -233,9 +270,15 @@ class Pool:
         while len(self._recent) > MAX_CONTEXTS:
             del self._recent[next(iter(self._recent))]
 
-    def _idle_for(self, wanted: Sequence[Proposal]) -> Checkout | None:
+    @property
+    def studies(self) -> set[str]:
+        """Studies that associations in use are for alone."""
+        return {e.study for e in self._entries if e.busy and e.study is not None}
+
+    def _idle_for(self, wanted: Sequence[Proposal], study: str | None) -> Checkout | None:
         # The last one used first, so that what is too many grows old and is closed.
-        idle = sorted((e for e in self._entries if not e.busy), key=lambda e: -e.idle_since)
+        free = (e for e in self._entries if not e.busy and e.study == study)
+        idle = sorted(free, key=lambda e: -e.idle_since)
         for entry in idle:
             if wanted[0] in entry.accepted:
                 return entry
@@ -246,7 +289,10 @@ class Pool:
                 return entry
         return None
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, study: str | None) -> None:
+        if study is not None:
+            for entry in [e for e in self._entries if not e.busy and e.study == study]:
+                self._let_go(entry)
         while self.open + self._opening + len(self._closing) >= self._limit:
             idle = [entry for entry in self._entries if not entry.busy]
             if idle and not self._closing:
@@ -257,7 +303,10 @@ class Pool:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
 
     async def _open(
-        self, wanted: Sequence[Proposal], together: Callable[[Proposal], bool]
+        self,
+        wanted: Sequence[Proposal],
+        together: Callable[[Proposal], bool],
+        study: str | None = None,
     ) -> Checkout | None:
         unserved = [pair for pair in wanted if not self.served(pair)]
         # What was needed lately is proposed along, so that a mixture that trickles in does not
@@ -276,6 +325,7 @@ class Pool:
             elif len(proposals) == 1 or pair not in association.doubtful:
                 self._refused[pair] = until
         entry = Checkout(self, association)
+        entry.study = study
         self._entries.append(entry)
         if any(pair in association.accepted for pair in wanted):
             return entry

@@ -5,7 +5,6 @@ answers, release and abort.  Must not know queues or retries.  PS3.7 §9.1, PS3.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from router.dimse.command import (
@@ -17,9 +16,9 @@ from router.dimse.command import (
 )
 from router.dimse.fragment import DataSetFramer, encode_command_pdu, encode_message
 from router.dimse.messages import RESPONSE
-from router.dimse.status import COERCION_OF_DATA_ELEMENTS, StatusClass, status_class
+from router.dimse.status import StatusClass, status_class
 from router.net.admission import LEAST_MAXIMUM_LENGTH
-from router.net.answers import Question, Request, encode_cancel, refused_in_doubt, renamed
+from router.net.answers import Names, Question, Request, ask, refused_in_doubt
 from router.net.answers import StoreResult as StoreResult
 from router.net.errors import (
     AssociationAborted,
@@ -30,6 +29,7 @@ from router.net.errors import (
 )
 from router.net.kernel import unacknowledged
 from router.net.link import Link
+from router.net.normalized import Collected, Handler, Inbox, perform
 from router.net.observer import RequestorObserver as RequestorObserver
 from router.net.pool import Proposal, Readable
 from router.net.target import Target as Target
@@ -56,8 +56,6 @@ IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 _BUFFER_SIZE = 256 * 1024
 _OWN_MAXIMUM_LENGTH = 128 * 1024
 _UNRECOGNIZED_OPERATION = 0x0211
-_RECENT = 64
-"""Instances that an answer may be mistaken for; more than any window that we propose."""
 _ASKED = 64
 """Requests of the peer between two answers: what we answer it has no other bound."""
 _C_STORE_RQ = 0x0001
@@ -70,7 +68,9 @@ class Requestor(Link):
     After any AssociationError, and after a request was cancelled, the association is closed.
     """
 
-    def __init__(self, target: Target, observer: RequestorObserver | None) -> None:
+    def __init__(
+        self, target: Target, observer: RequestorObserver | None, on_request: Handler | None = None
+    ) -> None:
         super().__init__(
             "requestor",
             maximum_length=_OWN_MAXIMUM_LENGTH,
@@ -81,6 +81,7 @@ class Requestor(Link):
         self.target = target
         self.accepted: dict[Proposal, int] = {}
         self.doubtful: frozenset[Proposal] = frozenset()
+        self.roles: dict[str, tuple[bool, bool]] = {}
         self.window = 1
         self._observer = observer
         self._counted = False
@@ -88,15 +89,15 @@ class Requestor(Link):
         self._ended = asyncio.Event()
         self._error: AssociationError | None = None
         self._waiting: dict[int, Request] = {}
-        self._recent: deque[str] = deque(maxlen=_RECENT)
-        self._told_of_names = False
+        self._names = Names()
         self._last_id = 0
         self._sending = asyncio.Lock()
         self._buffer = memoryview(b"")
         self._on_its_way: int | None = None
         self._asked = 0
         self._answered = False
-        self._matching: Question | None = None
+        self._collecting: Request | Collected | None = None
+        self._inbox = Inbox(self, on_request)
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -117,21 +118,12 @@ class Requestor(Link):
         if context_id is None:
             raise AssociationBroken(f"{self.target} accepted no context for Verification")
         try:
-            async with self._sending:
-                await self.drained()
-                self._check()
-                request = Request(_C_ECHO_RQ, "", self._loop.create_future())
-                message_id = self._expect(request)
-                command = Command(
-                    _C_ECHO_RQ, affected_sop_class_uid=VERIFICATION, message_id=message_id
-                )
-                self.write(
-                    encode_message(context_id, encode_command(command), None, self.maximum_length)
-                )
-                request.sent = True
+            request = Request(_C_ECHO_RQ, "", self._loop.create_future())
+            command = Command(_C_ECHO_RQ, affected_sop_class_uid=VERIFICATION)
+            await self.put(context_id, command, None, request)
             return (await request.answer).status
         except BaseException:
-            self._give_up()
+            self.give_up()
             raise
 
     async def store(
@@ -165,7 +157,7 @@ class Requestor(Link):
             response = await request.answer
         except BaseException:
             # Where in the message we stopped is lost on the peer: nothing can follow it.
-            self._give_up()
+            self.give_up()
             raise
         return StoreResult(response.status, response.error_comment)
 
@@ -187,30 +179,36 @@ class Requestor(Link):
         closed then.  How long all of it may take is the caller's matter.
         """
         question = Question(field, self._loop, on_match, longest)
-        try:
-            async with self._sending:
-                await self.drained()
-                self._check()
-                message_id = self._expect(question)
-                command = Command(
-                    field,
-                    affected_sop_class_uid=sop_class_uid,
-                    message_id=message_id,
-                    priority=0,
-                    has_data_set=True,
-                )
-                head = encode_command(command)
-                self.write(encode_message(context_id, head, identifier, self.maximum_length))
-                question.sent = True
-            await question.over_or_enough()
-            if not question.answer.done():
-                async with self._sending:
-                    head = encode_cancel(message_id)
-                    self.write(encode_message(context_id, head, None, self.maximum_length))
-            return await question.answer
-        except BaseException:
-            self._give_up()
-            raise
+        return await ask(self, context_id, question, sop_class_uid, identifier)
+
+    async def perform(
+        self, context_id: int, command: Command, data: bytes | None, *, longest: int
+    ) -> tuple[Command, bytes]:
+        """A DIMSE-N request (PS3.7 §10.1), its Message ID left out; the response and its data set.
+
+        Whether our role allows it is the caller's matter; see `roles`.  Raises AssociationError,
+        also for a data set of more than ``longest`` bytes; the association is closed then.
+        """
+        return await perform(self, context_id, command, data, longest)
+
+    async def put(
+        self,
+        context_id: int,
+        command: Command,
+        data: bytes | None = None,
+        request: Request | None = None,
+    ) -> int:
+        """Send a message between others; its Message ID, new if it is one of ``request``."""
+        async with self._sending:
+            await self.drained()
+            self._check()
+            if request is not None:
+                command = command._replace(message_id=self._expect(request))
+            head = encode_command(command)
+            self.write(encode_message(context_id, head, data, self.maximum_length))
+            if request is not None:
+                request.sent = True
+        return command.message_id
 
     async def _send(self, context_id: int, command: bytes, reader: Readable) -> None:
         maximum = self.maximum_length
@@ -225,9 +223,13 @@ class Requestor(Link):
         start = len(head)
         self._buffer[:start] = head
         while not framer.done:
-            used, gaps = framer.fill(self._buffer[start:])
+            piece = _BUFFER_SIZE if self.pace is None else start + self.pace.piece
+            used, gaps = framer.fill(self._buffer[start:piece])
             if gaps and not reader.try_read(gaps):
                 await self._read(reader, gaps)
+                self._check()
+            if self.pace is not None:
+                await self.paced(start + used)
                 self._check()
             self.stir()
             self.write(self._buffer[: start + used])
@@ -254,7 +256,7 @@ class Requestor(Link):
                 break
         self._last_id = message_id
         self._waiting[message_id] = request
-        self._recent.append(request.instance)
+        self._names.sent(request.instance)
         self.stir()
         return message_id
 
@@ -264,7 +266,12 @@ class Requestor(Link):
         if self.closed:
             raise AssociationBroken(f"the association with {self.target} is closed")
 
-    def _give_up(self) -> None:
+    def forget(self, message_id: int) -> None:
+        """The answer to a request was there, and its data set too."""
+        self._waiting.pop(message_id, None)
+
+    def give_up(self) -> None:
+        """End the association, when a request did not go as it should."""
         if not self.closed:
             self._fail(AssociationBroken(f"a request to {self.target} was given up"))
             self.abort()
@@ -276,6 +283,7 @@ class Requestor(Link):
 
         Whatever it ends with, even cancelled, the association is over.
         """
+        await self._inbox.settled(self.target.negotiation_timeout)
         if self.lost or not self.connection.can_release:
             self.close()
             return
@@ -346,10 +354,9 @@ class Requestor(Link):
             return
         for context in self.connection.contexts.values():
             self.accepted[context.abstract_syntax, context.transfer_syntax] = context.id
-        connection = self.connection
-        self.doubtful = refused_in_doubt(
-            connection.request, connection.acceptance, connection.contexts
-        )
+            self.roles[context.abstract_syntax] = context.scu_role, context.scp_role
+        ul = self.connection
+        self.doubtful = refused_in_doubt(ul.request, ul.acceptance, ul.contexts)
         proposed = self.target.asynchronous_operations
         if proposed > 1 and window is not None:
             granted = window[0] or proposed  # 0 is unlimited
@@ -376,7 +383,9 @@ class Requestor(Link):
                     f"more than {_ASKED} requests, and no answer to ours",
                     source=AbortSource.SERVICE_USER,
                 )
-            if command.message_id != ABSENT:
+            if self._inbox.takes(command):
+                self._collecting = self._inbox.begin(context_id, command)
+            elif command.message_id != ABSENT:
                 response = encode_command(respond(command, _UNRECOGNIZED_OPERATION))
                 self.write(encode_message(context_id, response, None, self.maximum_length))
             return
@@ -387,8 +396,13 @@ class Requestor(Link):
                 f"{command.name} for message {number}, which is not outstanding",
                 source=AbortSource.SERVICE_USER,
             )
-        if named := renamed(request, command):
-            self._check_name(number, command, named)
+        if self._names.surprise(request, command, self._waiting.values()):
+            self.log.warning(
+                "the peer answers for an instance UID that it was not sent",
+                peer=str(self.target),
+                message=number,
+                named=command.affected_sop_instance_uid,
+            )
         if not request.sent and status_class(command.status) is not StatusClass.FAILURE:
             # A refusal may come early; that all is well cannot be known before the end.
             raise RemoteProtocolError(
@@ -397,40 +411,23 @@ class Requestor(Link):
                 source=AbortSource.SERVICE_USER,
             )
         self._asked, self._answered = 0, True
-        if isinstance(request, Question) and status_class(command.status) is StatusClass.PENDING:
-            request.pending(command)
-            self._matching = request
+        if request.goes_on(command):
+            self._collecting = request
             return
         del self._waiting[number]
         if not request.answer.done():
             request.answer.set_result(command)
 
-    def _check_name(self, number: int, command: Command, named: str) -> None:
-        others = (other.instance for other in self._waiting.values())
-        if named in self._recent or named in others:
-            raise RemoteProtocolError(
-                f"{command.name} for message {number}, but for another instance: {named}",
-                source=AbortSource.SERVICE_USER,
-            )
-        if not self._told_of_names and command.status != COERCION_OF_DATA_ELEMENTS:
-            self._told_of_names = True  # it does so with all of them
-            self.log.warning(
-                "the peer answers for an instance UID that it was not sent",
-                peer=str(self.target),
-                message=number,
-                named=named,
-            )
-
     def on_data(self, piece: memoryview) -> None:
         """See `Link`; a data set that no request of ours asks for is passed over."""
-        if self._matching is not None:
-            self._matching.data(piece)
+        if self._collecting is not None:
+            self._collecting.data(piece)
 
     def on_end(self) -> None:
         """See `on_data`."""
-        if (matching := self._matching) is not None:
-            self._matching = None
-            matching.end()
+        if (collecting := self._collecting) is not None:
+            self._collecting = None
+            collecting.end()
 
     def on_lost(self, error: Exception | None) -> None:
         """See `Link`."""
@@ -482,6 +479,10 @@ class Requestor(Link):
                 future.set_exception(self._error)
                 future.exception()  # its request may have been cancelled: then nobody looks
         self._writable.set()
+
+    async def ended(self) -> None:
+        """Until the association is over, whoever ended it."""
+        await self._ended.wait()
 
     async def established(self) -> None:
         """Until the peer has accepted.  Raises AssociationError."""

@@ -4,10 +4,16 @@ Owns the interfaces between an accepted association and the services on it, and 
 maps an abstract syntax to its service.  PS3.7 §7.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from router.dimse.command import Command
-from router.ul import NegotiatedContext, PresentationContextRQ
+from router.ul import (
+    NegotiatedContext,
+    PresentationContextRQ,
+    RoleSelection,
+    negotiate_roles,
+)
 
 if TYPE_CHECKING:
     from router.net.acceptor import AcceptedAssociation
@@ -51,6 +57,15 @@ class Service(Protocol):
         ...
 
 
+@runtime_checkable
+class WithRoles(Protocol):
+    """A service that answers role selections; of others the default roles hold."""
+
+    def roles(self, abstract_syntax: str) -> tuple[bool, bool]:
+        """Whether the peer may be the SCU, and the SCP (PS3.7 §D.3.3.4)."""
+        ...
+
+
 class ServiceRegistry:
     """The services in order; the first that takes an abstract syntax has it."""
 
@@ -63,3 +78,17 @@ class ServiceRegistry:
             if service.takes(abstract_syntax):
                 return service
         return None
+
+    def roles(self, proposed: Sequence[RoleSelection]) -> tuple[RoleSelection, ...]:
+        """The answers to a role selection, for those classes whose service has something to say.
+
+        An N-EVENT-REPORT-RQ reaches a service whatever roles were agreed on: many peers that
+        report leave the selection out.
+        """
+        willing: dict[str, WithRoles] = {}
+        for one in proposed:
+            service: object = self.find(one.sop_class_uid)
+            if isinstance(service, WithRoles):
+                willing[one.sop_class_uid] = service
+        meant = [one for one in proposed if one.sop_class_uid in willing]
+        return negotiate_roles(meant, lambda uid: willing[uid].roles(uid))

@@ -3,9 +3,14 @@
 import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from router.dicom.uids import parse_transfer_syntax
+from router.net.commitment import CommitmentSetting
+from router.net.limits import BandwidthByHour, Priority, Rate
+from router.net.offer import Offer, check_sop_class
+from router.net.presets import check_preset, with_preset
+from router.net.retry import Retry as Retry
 from router.units import Bytes, Seconds
 
 
@@ -42,6 +47,7 @@ def _listen(value: str) -> str:
 
 
 TransferSyntax = Annotated[str, AfterValidator(parse_transfer_syntax)]
+SOPClass = Annotated[str, AfterValidator(check_sop_class)]
 
 
 class LocalAE(BaseModel):
@@ -67,22 +73,6 @@ class LocalAE(BaseModel):
         default=250,
         ge=1,
         description="At once, for this AE; network.reserve applies to them as well.",
-    )
-
-
-class Retry(BaseModel):
-    """``retry:`` of a remote: capped exponential back-off with full-range jitter."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    first: Seconds = Field(default=2.0, gt=0, description="Wait after the first failure.")
-    factor: float = Field(default=2.0, ge=1, description="Growth of the wait per failure.")
-    cap: Seconds = Field(default=300.0, gt=0, description="Longest wait.")
-    jitter: float = Field(
-        default=0.25, ge=0, le=1, description="Share of the wait drawn at random."
-    )
-    max_attempts: int = Field(
-        default=50, ge=1, description="Temporary failures of one instance before it is dead."
     )
 
 
@@ -133,7 +123,81 @@ class Remote(BaseModel):
     dimse_timeout: Seconds = Field(
         default=60.0, gt=0, description="Longest silence of the peer while we wait for it."
     )
+    close_delay: Seconds = Field(
+        default=0.0,
+        le=60,
+        description="How long the connection is left open after the peer has answered a release, "
+        "for it to close first: some report an error otherwise.",
+    )
+    association_per: Literal["study", "instance"] | None = Field(
+        default=None,
+        description="`study`: an association carries instances of one study and no other, and a "
+        "study is on one association at a time. `instance`: each instance has its own. Without "
+        "it an association carries whatever waits.",
+    )
+    transfer_syntaxes: Annotated[tuple[TransferSyntax, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="The only transfer syntaxes that are proposed when sending. An instance that "
+        "is stored in another one becomes a dead letter at once. All when absent.",
+    )
+    never_send: tuple[SOPClass, ...] = Field(
+        default=(),
+        description="SOP classes that it is never sent, whatever the rules say: UIDs, keywords "
+        "such as CTImageStorage, or globs. Their instances become dead letters at once.",
+    )
+    propose_role: Literal["default", "scu"] = Field(
+        default="default",
+        description="`scu` states our role for every storage class that is proposed (SCP/SCU role "
+        "selection), for peers that accept no storage without.",
+    )
+    schedule: str | None = Field(
+        default=None,
+        description="A name of `schedules`: it is sent to only while that is open. What waits "
+        "stays in its queue; an association is not even tried.",
+    )
+    closing: Literal["finish", "stop"] = Field(
+        default="finish",
+        description="What becomes of an instance that is being sent as the schedule shuts: "
+        "`finish` sends it to its end, `stop` cuts it off, to be sent again from its beginning "
+        "when the schedule opens; that counts as no attempt.",
+    )
+    urgent: Priority | None = Field(
+        default=None,
+        description="The least priority, as in `send: {priority: …}` of a rule, that is sent while "
+        "the schedule is shut as well; none when absent.",
+    )
+    bandwidth: BandwidthByHour = Field(
+        default_factory=dict,
+        description="Bits or bytes per second over all associations to it: `20Mbit/s`, `2MB/s`. By "
+        'the hour: `{"mon-fri 07:00-18:00": 20Mbit/s, else: unlimited}`, whose keys are windows '
+        "or names of `schedules`; the first that is open counts. No limit when absent.",
+    )
+    rate: Rate | None = Field(
+        default=None,
+        description="Instances per second over all associations to it: `5`, `30/min`, `1000/h`. No "
+        "limit when absent.",
+    )
+    preset: Annotated[str, AfterValidator(check_preset)] | None = Field(
+        default=None,
+        description="Settings that suit a known kind of system, see `dcmrouter remotes presets`; "
+        "what is set here besides wins.",
+    )
     retry: Retry = Field(default_factory=Retry)
+    commitment: CommitmentSetting = Field(
+        default=None,
+        description="Whether an instance counts as delivered only when the remote has said that it "
+        "keeps it: `true`, or how.",
+    )
+
+    @property
+    def offer(self) -> Offer:
+        """What may be proposed to it when sending."""
+        return Offer(self.never_send, self.transfer_syntaxes)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, settings: object) -> object:
+        return with_preset(settings)
 
 
 class NetworkSettings(BaseModel):
@@ -183,6 +247,18 @@ class NetworkSettings(BaseModel):
         default=256,
         description="Bytes per second that a peer sends at least in the middle of a message, over "
         "dimse_timeout, while we listen; 0 switches it off.",
+    )
+    bandwidth_out: BandwidthByHour = Field(
+        default_factory=dict,
+        description="Bandwidth of all that is sent, in the form of `bandwidth` of a remote; every "
+        "destination has its turn. No limit when absent.",
+    )
+    max_associations_out: int | None = Field(
+        default=None,
+        ge=1,
+        description="Associations for sending, in all. One is kept for each remote that has a "
+        "host, so that none can keep another from sending: it cannot be less than there are of "
+        "these. No limit when absent.",
     )
     stop_timeout: Seconds = Field(
         default=20.0, description="At SIGTERM: time for open associations to finish, then abort."

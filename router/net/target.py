@@ -11,7 +11,10 @@ from router.net.settings import Remote
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to call, as whom, and with how much patience (seconds)."""
+    """Whom to call, as whom, and with how much patience (seconds).
+
+    ``states_role``: our role is put in words for each class that is proposed (PS3.7 §D.3.3.4).
+    """
 
     name: str
     ae_title: str
@@ -23,6 +26,8 @@ class Target:
     connect_timeout: float = 10.0
     negotiation_timeout: float = 30.0
     dimse_timeout: float = 60.0
+    close_delay: float = 0.0
+    states_role: bool = False
 
     @classmethod
     def of(cls, name: str, remote: Remote, calling_ae: str) -> "Target":
@@ -43,6 +48,8 @@ class Target:
             connect_timeout=remote.connect_timeout,
             negotiation_timeout=remote.negotiation_timeout,
             dimse_timeout=remote.dimse_timeout,
+            close_delay=remote.close_delay,
+            states_role=remote.propose_role == "scu",
         )
 
     def __str__(self) -> str:

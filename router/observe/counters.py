@@ -2,7 +2,7 @@
 
 Owns the numbers that services raise as they work: plain integers and floats in slotted objects,
 touched on the event loop's thread only, so that one more instance costs an addition and no lock.
-Must not know who reads them: `router.observe.metrics` turns a copy into metric families.
+Must not know who reads them: `router.observe.rows` copies them into the rows of metrics.
 
 A service asks for its child once, when an association opens or a destination is set up, and
 keeps it: ``received = counters.received.of("ROUTER", "ct-room-1")`` and then
@@ -192,6 +192,8 @@ class Counters:
         "associations",
         "commit_batch_instances",
         "commit_seconds",
+        "commitments",
+        "commitments_asked",
         "config",
         "connections_unused",
         "deliveries",
@@ -201,7 +203,11 @@ class Counters:
         "diverted",
         "event_loop_stall_seconds",
         "log_lines",
+        "promised",
+        "promises",
         "protocol_errors",
+        "purged",
+        "purged_bytes",
         "received",
         "scrape_errors",
         "sent",
@@ -228,9 +234,15 @@ class Counters:
         self.diverted = Family(("destination", "to"), Count)
         self.delivery_seconds = Family(("destination",), lambda: Histogram(DELIVERY_SECONDS))
         self.sent = Family(("destination",), Count)
+        self.commitments = Family(("destination", "outcome"), Count)
+        self.commitments_asked = Family(("destination", "outcome"), Count)
+        self.promises = Family(("remote", "outcome"), Count)
+        self.promised = Family(("remote", "outcome"), Count)
         self.event_loop_stall_seconds = Histogram(STALL_SECONDS)
         self.log_lines = Family(("level",), Count)
         self.scrape_errors = Count()
+        self.purged = Family(("why",), Count)
+        self.purged_bytes = Family(("why",), Count)
         self.config = ConfigState()
 
     def on_opened(self, direction: str, local_ae: str, peer: str) -> None:
@@ -306,9 +318,33 @@ class Counters:
         """``count`` deliveries that waited for a destination go to another one instead."""
         self.diverted.of(destination, to).value += count
 
+    def on_commitment_asked(self, destination: str, outcome: str) -> None:
+        """A destination was ``asked`` for commitment, ``refused`` to be, or that ``failed``."""
+        self.commitments_asked.of(destination, outcome).value += 1
+
+    def on_commitment(self, destination: str, outcome: str, count: int) -> None:
+        """``count`` deliveries were ``committed``, ``resent``, ``dead`` or ``accepted``."""
+        self.commitments.of(destination, outcome).value += count
+
+    def on_promise(self, remote: str, outcome: str) -> None:
+        """A request for storage commitment was ``asked``, ``refused``, ``reported`` or
+        ``given_up``, or its report was in vain (``retried``)."""
+        self.promises.of(remote or UNKNOWN, outcome).value += 1
+
+    def on_promised(self, remote: str, committed: int, failed: int) -> None:
+        """So many instances of requests of a remote were decided."""
+        self.promised.of(remote or UNKNOWN, "committed").value += committed
+        self.promised.of(remote or UNKNOWN, "failed").value += failed
+
     def on_sent(self, destination: str, count: int) -> None:
         """``count`` bytes of a data set were sent to ``destination``."""
         self.sent.of(destination).value += count
+
+    def on_purged(self, why: str, instances: int, count: int) -> None:
+        """Settled instances, of ``count`` bytes, left the spool: ``age``, ``mark``, ``room`` or
+        ``archived``."""
+        self.purged.of(why).value += instances
+        self.purged_bytes.of(why).value += count
 
     def on_log_line(self, level: str) -> None:
         """A line of ``level`` was logged, or held back under ``suppressed`` or ``dropped``."""

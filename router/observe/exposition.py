@@ -19,7 +19,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from router.observe.counters import Counters
-from router.observe.metrics import METRICS, Buckets, MetricInfo, Row
+from router.observe.metrics import METRICS
+from router.observe.rows import Buckets, MetricInfo, Row
 from router.observe.state import Snapshot, Sources
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -1,96 +1,27 @@
 """The metrics that Prometheus scrapes.
 
 Owns their names, labels and documentation, one row of `METRICS` each.  Must not know how anything
-is counted or looked up: that is `Counters` and `Sources`; nor how it is written down: that is
-`exposition`.  Names are a contract with other people's dashboards: add, never rename.
+is counted or looked up: that is `Counters` and `Sources`; nor how it becomes rows: that is `rows`;
+nor how it is written down: that is `exposition`.  Names are a contract with other people's
+dashboards: add, never rename.
 """
 
 import asyncio
 import gc
 import platform
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 from router import __version__
-from router.observe.counters import Count, Counters, Family, Histogram
-from router.observe.state import Snapshot
-from router.spool.index_types import QueueLine
-
-Labels = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """A copy of a histogram, for rendering away from the loop."""
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    sum: float
-
-
-Row = tuple[Labels, float | Buckets]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
-    """One metric: what it is called, what it tells, and where its rows come from."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    documentation: str
-    rows: Callable[[Counters, Snapshot | None], Iterable[Row]]
-
-
-def _counts(family: Callable[[Counters], Family[Count]]) -> Callable[..., Iterable[Row]]:
-    def rows(counters: Counters, _: Snapshot | None) -> Iterable[Row]:
-        return [(labels, child.value) for labels, child in family(counters).children.items()]
-
-    return rows
-
-
-def _copy(histogram: Histogram) -> Buckets:
-    return Buckets(histogram.bounds, tuple(histogram.counts), histogram.sum)
-
-
-def _histogram(which: Callable[[Counters], Histogram]) -> Callable[..., Iterable[Row]]:
-    def rows(counters: Counters, _: Snapshot | None) -> Iterable[Row]:
-        return [((), _copy(which(counters)))]
-
-    return rows
-
-
-def _snapshot(read: Callable[[Snapshot], Iterable[Row]]) -> Callable[..., Iterable[Row]]:
-    """Rows of what is looked up: none at all when the look-up failed, rather than a false 0."""
-
-    def rows(_: Counters, snapshot: Snapshot | None) -> Iterable[Row]:
-        return () if snapshot is None else read(snapshot)
-
-    return rows
-
-
-def _queues(value: Callable[[Snapshot, QueueLine], float | None]) -> Callable[..., Iterable[Row]]:
-    def rows(snapshot: Snapshot) -> Iterable[Row]:
-        for queue in snapshot.queues:
-            number = value(snapshot, queue)
-            if number is not None:
-                yield (queue.destination, queue.state.name.lower()), number
-
-    return _snapshot(rows)
-
-
-def _oldest(snapshot: Snapshot, queue: QueueLine) -> float | None:
-    if queue.oldest is None or not queue.count:
-        return None
-    return max(0.0, snapshot.now - queue.oldest)
-
-
-def _differences(snapshot: Snapshot) -> Iterable[Row]:
-    # `all` is there in good times too: an alert needs a series to look at.
-    yield ("all",), sum(abs(n) for n in snapshot.account_differences.values())
-    yield from (((scope,), n) for scope, n in snapshot.account_differences.items())
-
+from router.observe.rows import (
+    MetricInfo,
+    copied,
+    counts,
+    differences,
+    disk,
+    histogram,
+    looked_up,
+    oldest,
+    queues,
+)
 
 _PEER = ("direction", "local_ae", "peer")
 
@@ -136,7 +67,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "counter",
         ("reason",),
         "Incoming associations that we refused, by reason; each has a line in the log.",
-        _counts(lambda c: c.association_rejects),
+        counts(lambda c: c.association_rejects),
     ),
     MetricInfo(
         "dcmrouter_association_aborts_total",
@@ -144,7 +75,7 @@ METRICS: tuple[MetricInfo, ...] = (
         ("direction", "by"),
         "Associations that ended with an A-ABORT or a broken connection. `by` is `local` when we "
         "ended it, `peer` when the other side did.",
-        _counts(lambda c: c.association_aborts),
+        counts(lambda c: c.association_aborts),
     ),
     MetricInfo(
         "dcmrouter_association_cuts_total",
@@ -153,7 +84,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "Of those, incoming ones that we ended: the peer was `idle`, `silent` or too `slow` in the "
         "middle of a message, left our answers `unread`, sent a data set that was `too_large`, "
         "broke the `protocol`, or we `stop`.",
-        _counts(lambda c: c.association_cuts),
+        counts(lambda c: c.association_cuts),
     ),
     MetricInfo(
         "dcmrouter_connections_unused_total",
@@ -161,14 +92,14 @@ METRICS: tuple[MetricInfo, ...] = (
         ("reason",),
         "Connections that peers closed before they asked for an association: `silent` ones, such "
         "as health checks of load balancers, and those whose request was `incomplete`.",
-        _counts(lambda c: c.connections_unused),
+        counts(lambda c: c.connections_unused),
     ),
     MetricInfo(
         "dcmrouter_association_failures_total",
         "counter",
         ("destination", "reason"),
         "Associations to a destination that could not be had or broke, by reason.",
-        _counts(lambda c: c.association_failures),
+        counts(lambda c: c.association_failures),
     ),
     MetricInfo(
         "dcmrouter_protocol_errors_total",
@@ -176,7 +107,7 @@ METRICS: tuple[MetricInfo, ...] = (
         ("kind",),
         "Violations of the DICOM upper layer or of DIMSE by peers, bytes of other protocols "
         "included.",
-        _counts(lambda c: c.protocol_errors),
+        counts(lambda c: c.protocol_errors),
     ),
     MetricInfo(
         "dcmrouter_store_seconds",
@@ -184,28 +115,28 @@ METRICS: tuple[MetricInfo, ...] = (
         (),
         "Time from the command set of a C-STORE-RQ to its response: transfer, decision and "
         "commit, as the sender waits for it.",
-        _histogram(lambda c: c.store_seconds),
+        histogram(lambda c: c.store_seconds),
     ),
     MetricInfo(
         "dcmrouter_store_responses_total",
         "counter",
         ("status",),
         "C-STORE responses sent, by status in hexadecimal; 0000 is success, A700 is a full disk.",
-        _counts(lambda c: c.store_responses),
+        counts(lambda c: c.store_responses),
     ),
     MetricInfo(
         "dcmrouter_commit_seconds",
         "histogram",
         (),
         "Time of one group commit, the sync to disk included. A rise tells of a slow disk.",
-        _histogram(lambda c: c.commit_seconds),
+        histogram(lambda c: c.commit_seconds),
     ),
     MetricInfo(
         "dcmrouter_commit_batch_instances",
         "histogram",
         (),
         "Instances that one group commit made durable together.",
-        _histogram(lambda c: c.commit_batch_instances),
+        histogram(lambda c: c.commit_batch_instances),
     ),
     MetricInfo(
         "dcmrouter_deliveries_total",
@@ -213,28 +144,28 @@ METRICS: tuple[MetricInfo, ...] = (
         ("destination", "outcome"),
         "Deliveries by how they ended: `delivered`, `warning` (delivered, with a warning "
         "status), `deferred` (will be tried again) or `dead` (waits for a person).",
-        _counts(lambda c: c.deliveries),
+        counts(lambda c: c.deliveries),
     ),
     MetricInfo(
         "dcmrouter_delivery_attempts_total",
         "counter",
         ("destination",),
         "C-STORE requests sent.",
-        _counts(lambda c: c.delivery_attempts),
+        counts(lambda c: c.delivery_attempts),
     ),
     MetricInfo(
         "dcmrouter_delivery_seconds",
         "histogram",
         ("destination",),
         "Time from the receipt of an instance to its delivery.",
-        lambda c, _: [(labels, _copy(h)) for labels, h in c.delivery_seconds.children.items()],
+        lambda c, _: [(labels, copied(h)) for labels, h in c.delivery_seconds.children.items()],
     ),
     MetricInfo(
         "dcmrouter_bytes_sent_total",
         "counter",
         ("destination",),
         "Bytes of data sets sent, those of failed attempts included.",
-        _counts(lambda c: c.sent),
+        counts(lambda c: c.sent),
     ),
     MetricInfo(
         "dcmrouter_queue_instances",
@@ -242,14 +173,14 @@ METRICS: tuple[MetricInfo, ...] = (
         ("destination", "state"),
         "Deliveries by destination and state. `ready` waits to be sent, `held` for an operator to "
         "release it, `dead` for one to decide.",
-        _queues(lambda _, q: q.count),
+        queues(lambda _, q: q.count),
     ),
     MetricInfo(
         "dcmrouter_queue_bytes",
         "gauge",
         ("destination", "state"),
         "Bytes of the data sets of those deliveries.",
-        _queues(lambda _, q: q.bytes),
+        queues(lambda _, q: q.bytes),
     ),
     MetricInfo(
         "dcmrouter_queue_oldest_seconds",
@@ -257,7 +188,7 @@ METRICS: tuple[MetricInfo, ...] = (
         ("destination", "state"),
         "Age of the oldest of those deliveries since its receipt; absent when there is none. "
         "The one to alert on.",
-        _queues(_oldest),
+        queues(oldest),
     ),
     MetricInfo(
         "dcmrouter_gated_instances",
@@ -265,14 +196,21 @@ METRICS: tuple[MetricInfo, ...] = (
         ("destination",),
         "Of the deliveries in state `ready`, those that wait for their study or series to be "
         "complete or for a window of their schedule; absent when there is none.",
-        _snapshot(lambda s: [((q.destination,), q.gated) for q in s.queues if q.gated]),
+        looked_up(lambda s: [((q.destination,), q.gated) for q in s.queues if q.gated]),
     ),
     MetricInfo(
         "dcmrouter_destination_up",
         "gauge",
         ("destination",),
         "1 when the destination accepted its last association, 0 while it is probed.",
-        _snapshot(lambda s: [((d.name,), 1 if d.up else 0) for d in s.destinations]),
+        looked_up(lambda s: [((d.name,), 1 if d.up else 0) for d in s.destinations]),
+    ),
+    MetricInfo(
+        "dcmrouter_destination_paused",
+        "gauge",
+        ("destination",),
+        "1 while an operator has paused the destination.",
+        looked_up(lambda s: [((d.name,), 1 if d.paused else 0) for d in s.destinations]),
     ),
     MetricInfo(
         "dcmrouter_destination_changes_total",
@@ -280,7 +218,7 @@ METRICS: tuple[MetricInfo, ...] = (
         ("destination", "to"),
         "How often a destination went `down` or came back `up`; a high rate tells of a flapping "
         "one.",
-        _counts(lambda c: c.destination_changes),
+        counts(lambda c: c.destination_changes),
     ),
     MetricInfo(
         "dcmrouter_diverted_total",
@@ -288,14 +226,45 @@ METRICS: tuple[MetricInfo, ...] = (
         ("destination", "to"),
         "Deliveries that waited for a destination and were moved to another that may have them, "
         "since it was down; or back, since a better one is up again.",
-        _counts(lambda c: c.diverted),
+        counts(lambda c: c.diverted),
+    ),
+    MetricInfo(
+        "dcmrouter_proof_requests_total",
+        "counter",
+        ("destination", "outcome"),
+        "Times that a destination was asked whether it keeps what it took: `asked`, `refused` (it "
+        "would not be) or `failed` (it could not be).",
+        counts(lambda c: c.commitments_asked),
+    ),
+    MetricInfo(
+        "dcmrouter_proofs_total",
+        "counter",
+        ("destination", "outcome"),
+        "What became of deliveries that a destination had to commit: `committed`, `resent` (it has "
+        "not got them), `dead` or `accepted` (it is not asked any more).",
+        counts(lambda c: c.commitments),
+    ),
+    MetricInfo(
+        "dcmrouter_commitment_requests_total",
+        "counter",
+        ("remote", "outcome"),
+        "Requests for storage commitment that remotes made of us: `asked`, `refused`, `reported` "
+        "when they were told, `retried` for each report in vain, `given_up` when they never were.",
+        counts(lambda c: c.promises),
+    ),
+    MetricInfo(
+        "dcmrouter_commitment_instances_total",
+        "counter",
+        ("remote", "outcome"),
+        "Instances of those requests: `committed`, or `failed`.",
+        counts(lambda c: c.promised),
     ),
     MetricInfo(
         "dcmrouter_held_instances",
         "gauge",
         (),
         "Instances that no rule matched or that were quarantined; they wait for an operator.",
-        _snapshot(lambda s: [((), s.held_instances)]),
+        looked_up(lambda s: [((), s.held_instances)]),
     ),
     MetricInfo(
         "dcmrouter_dead_instances",
@@ -303,35 +272,65 @@ METRICS: tuple[MetricInfo, ...] = (
         (),
         "Deliveries that failed for good and wait for a person: an instance counts once for each "
         "destination that it failed at.",
-        _snapshot(lambda s: [((), s.dead_instances)]),
+        looked_up(lambda s: [((), s.dead_instances)]),
     ),
     MetricInfo(
         "dcmrouter_spool_bytes",
         "gauge",
         (),
         "Disk space that the spool takes, spare segments included.",
-        _snapshot(lambda s: [((), s.disk.spool_bytes)] if s.disk else ()),
+        looked_up(lambda s: [((), s.disk.spool_bytes)] if s.disk else ()),
     ),
     MetricInfo(
         "dcmrouter_spool_spare_bytes",
         "gauge",
         (),
         "Of that, room in spare segments: what the spool needed at its fullest is kept for reuse.",
-        _snapshot(lambda s: [((), s.disk.spare_bytes)] if s.disk else ()),
+        looked_up(lambda s: [((), s.disk.spare_bytes)] if s.disk else ()),
     ),
     MetricInfo(
         "dcmrouter_spool_free_bytes",
         "gauge",
         (),
         "Free space on the disk of the spool.",
-        _snapshot(lambda s: [((), s.disk.free_bytes)] if s.disk else ()),
+        looked_up(lambda s: [((), s.disk.free_bytes)] if s.disk else ()),
     ),
     MetricInfo(
         "dcmrouter_spool_low",
         "gauge",
         (),
         "1 while the spool lacks room and C-STORE is answered A700.",
-        _snapshot(lambda s: [((), 1 if s.disk.low else 0)] if s.disk else ()),
+        looked_up(lambda s: [((), 1 if s.disk.low else 0)] if s.disk else ()),
+    ),
+    MetricInfo(
+        "dcmrouter_spool_used_ratio",
+        "gauge",
+        (),
+        "Share of the disk, or of max_size, in use, without spare segments; only with a high mark.",
+        looked_up(lambda s: disk(s, lambda d: d.share)),
+    ),
+    MetricInfo(
+        "dcmrouter_purged_instances_total",
+        "counter",
+        ("why",),
+        "Settled instances that left the spool: `age` (their time was over), `mark` (the high "
+        "mark), `room` (nothing more could come in), `archived` (moved to the archive).",
+        counts(lambda c: c.purged),
+    ),
+    MetricInfo(
+        "dcmrouter_purged_bytes_total",
+        "counter",
+        ("why",),
+        "Bytes of the data sets of those instances.",
+        counts(lambda c: c.purged_bytes),
+    ),
+    MetricInfo(
+        "dcmrouter_archive_failed",
+        "gauge",
+        (),
+        "1 while the archive cannot be written to, and settled instances stay in the spool; only "
+        "with an archive.",
+        looked_up(lambda s: disk(s, lambda d: d.archive_failed)),
     ),
     MetricInfo(
         "dcmrouter_unindexed_instances",
@@ -339,7 +338,7 @@ METRICS: tuple[MetricInfo, ...] = (
         (),
         "Instances that are safe in the spool but not in the index yet, and so in no queue. A few "
         "while instances stream in; more, and lasting, means that the index cannot be written.",
-        _snapshot(lambda s: [((), s.unindexed_instances)]),
+        looked_up(lambda s: [((), s.unindexed_instances)]),
     ),
     MetricInfo(
         "dcmrouter_account_difference",
@@ -347,7 +346,7 @@ METRICS: tuple[MetricInfo, ...] = (
         ("scope",),
         "Instances received less those accounted for, `all` of them and by each scope that does "
         "not add up. Anything but 0 that stays is a bug: report it.",
-        _snapshot(_differences),
+        looked_up(differences),
     ),
     MetricInfo(
         "dcmrouter_config_info",
@@ -375,7 +374,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "counter",
         ("outcome",),
         "Reloads since the start that were `applied` or `refused`.",
-        _counts(lambda c: c.config.reloads),
+        counts(lambda c: c.config.reloads),
     ),
     MetricInfo(
         "dcmrouter_config_version_failures_total",
@@ -405,7 +404,7 @@ METRICS: tuple[MetricInfo, ...] = (
         (),
         "How late a timer on the event loop fired, sampled fifty times a second: what any event "
         "waits before it is looked at.",
-        _histogram(lambda c: c.event_loop_stall_seconds),
+        histogram(lambda c: c.event_loop_stall_seconds),
     ),
     MetricInfo(
         "dcmrouter_event_loop_stall_max_seconds",
@@ -435,7 +434,7 @@ METRICS: tuple[MetricInfo, ...] = (
         ("level",),
         "Lines logged, by level; `suppressed` are repetitions that were counted instead, "
         "`dropped` those that standard error did not take in time.",
-        _counts(lambda c: c.log_lines),
+        counts(lambda c: c.log_lines),
     ),
     MetricInfo(
         "dcmrouter_scrape_errors_total",

@@ -6,7 +6,8 @@ Owns the text around the table only; the table is `METRICS`.
 import sys
 from pathlib import Path
 
-from router.observe.metrics import METRICS, MetricInfo
+from router.observe.metrics import METRICS
+from router.observe.rows import MetricInfo
 
 _HEAD = """\
 # Metrics
@@ -36,6 +37,7 @@ _ALERTS = (
     ),
     ("dcmrouter_list_failed == 1", "rules look into an old state of a list"),
     ("dcmrouter_spool_low == 1", "the disk is full: senders are answered A700"),
+    ("dcmrouter_archive_failed == 1", "the archive's folder is full or away"),
     (
         "dcmrouter_account_difference != 0",
         "for more than a minute, a bug: an instance is not accounted for",

@@ -14,7 +14,11 @@ from router.spool.index_types import QueueLine
 
 @dataclass(frozen=True, slots=True)
 class DestinationState:
-    """Whether a destination answers; ``reason`` says why not, in words for an operator."""
+    """Whether a destination answers; ``reason`` says why not, in words for an operator.
+
+    ``paused`` is "" unless somebody paused it; ``opens_at`` is when its schedule opens, None
+    when it is open; ``limited`` says what holds it back though it sends.
+    """
 
     name: str
     up: bool
@@ -22,6 +26,9 @@ class DestinationState:
     next_probe_at: float | None = None
     associations: int = 0
     in_flight: int = 0
+    paused: str = ""
+    opens_at: float | None = None
+    limited: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +36,16 @@ class DiskState:
     """The spool's room.  ``low``: C-STORE is answered A700 until space returns.
 
     ``spare_bytes`` are those of ``spool_bytes`` that hold nothing: segments to be written anew.
+    ``share`` of the disk or of ``max_size`` is in use, None without a high mark.
+    ``archive_failed``: the last batch for the archive could not be written; None without one.
     """
 
     spool_bytes: int
     free_bytes: int
     low: bool = False
     spare_bytes: int = 0
+    share: float | None = None
+    archive_failed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,17 @@ async def count_instances(
     return total
 
 
+async def list_instances(
+    association: Asking, study: str, series: str, *, seconds: float = 60.0
+) -> set[str]:
+    """SOP Instance UIDs of a series that the archive knows of, `MOST_MATCHES` at most.  Raises as
+    `find`."""
+    keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": ""}
+    found = await find(association, Query("image", keys), seconds=seconds)
+    uids = (match.get("SOPInstanceUID", ()) for match in found.matches)
+    return {values[0] for values in uids if values}
+
+
 async def _series_of(association: Asking, study: str, seconds: float) -> list[str]:
     query = Query("series", {"StudyInstanceUID": study, "SeriesInstanceUID": ""})
     found = await find(association, query, seconds=seconds)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from router.spool import recovery, unread
 from router.spool.errors import SpoolError
+from router.spool.index_types import Gap
 from router.spool.record import Position
 from router.spool.recovery import Damage, Recovered
 from router.spool.segments import Segment, SegmentTable
 from router.spool.unread import Notes, Stretch, Unread
 
 # More than any file holds or any run began: what a start could not read may bear them.
-_SKIPPED_IDS = 1 << 32
-_SKIPPED_GENERATIONS = 1 << 20
+SKIPPED_IDS = 1 << 32
+SKIPPED_GENERATIONS = 1 << 20
 
 
 class Arrears:
@@ -31,6 +32,17 @@ class Arrears:
         self._directory = directory
         self._large_directory = large_directory
         self._notes = Notes()
+
+    def known(self, after: Position | None, gap: Gap | None) -> Position | None:
+        """Up to where an index at ``after`` knows all but what is noted here.
+
+        One that is of another time than the notes goes by its own: what they say was made up for
+        since, it does not have.
+        """
+        if after is None or gap is None:
+            return after
+        here = unread.gap_of(unread.load(self._directory).segments)
+        return after if here == gap else min(after, gap.known)
 
     def recover(
         self, segments: SegmentTable, after: Position | None
@@ -93,6 +105,11 @@ class Arrears:
         noted = Unread(begin) if whole else Unread(begin, due.still(unreadable).stretches)
         return noted if noted.stretches else None
 
+    @property
+    def gap(self) -> Gap | None:
+        """What an index lacks that was told of all that could be read."""
+        return unread.gap_of(self._notes.segments)
+
     def save(self) -> None:
         """Note what is out of reach now, and no more than that: what was made up for must be
         durable elsewhere."""
@@ -104,8 +121,8 @@ class Arrears:
         if not self._notes.segments:
             return last_id
         floor = self._notes.floor
-        last_id = max(last_id, floor.offset) + _SKIPPED_IDS
+        last_id = max(last_id, floor.offset) + SKIPPED_IDS
         segments.reserve_generations(floor.generation)
-        self._notes.floor = Position(segments.skip_generations(_SKIPPED_GENERATIONS), last_id)
+        self._notes.floor = Position(segments.skip_generations(SKIPPED_GENERATIONS), last_id)
         self.save()
         return last_id

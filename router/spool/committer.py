@@ -58,7 +58,8 @@ class Committer:
     """Runs from `start` to `stop`.
 
     `post` carries a call to the owner's thread, as ``loop.call_soon_threadsafe`` does.
-    `on_group(count, seconds)` is called there after every group.
+    `on_group(count, seconds)` is called there after every group.  `reserve(number, generation)`
+    is called on the committer's before anything is written of an instance: see `Numbers.reserve`.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Committer:
         segments: SegmentTable,
         post: Callable[[Callable[[], None]], object],
         on_group: Callable[[int, float], None],
+        reserve: Callable[[int, int], None] = lambda number, generation: None,
     ) -> None:
         self._segments = segments
         self._post = post
         self._on_group = on_group
+        self._reserve = reserve
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._batch = Batch()
         self.trouble = ""
@@ -174,7 +177,10 @@ class Committer:
         segment = self._segments.active
         if segment is None or segment.used + size > segment.size:
             self._batch.flush()
+            self._reserve(job.id, self._segments.next_generation)
             segment = self._segments.activate()
+        else:
+            self._reserve(job.id, segment.generation)
         data = [] if large else list(_exactly(job.buffers, job.length))
         crc = job.crc
         if not large:

@@ -1,6 +1,6 @@
 """The directory of a spool: made, locked, and of a format that we know.
 
-Owns ``lock`` and ``format``.  Must not know what else lies there.
+Owns ``lock``, ``format`` and the size of its disk.  Must not know what else lies there.
 """
 
 import contextlib
@@ -89,3 +89,11 @@ def check_format(directory: Path) -> None:
             f"the spool in {directory} has format {text!r}, this version knows up to {FORMAT}: "
             "use the version of dcmrouter that wrote it, or a newer one"
         )
+
+
+def capacity_bytes(directory: Path) -> int:
+    """What the file system of `directory` holds, without what is reserved for others than us.
+    Raises SpoolError."""
+    with system.translated(f"asking for the size of the disk of {directory}"):
+        stat = os.statvfs(directory)
+    return (stat.f_blocks - stat.f_bfree + stat.f_bavail) * stat.f_frsize

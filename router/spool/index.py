@@ -12,18 +12,23 @@ move it aside and rebuild; the next `Index.open` says so again until that was do
 SpoolError (nothing was changed).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from router.spool.index_add import Adder
-from router.spool.index_control import Control
+from router.spool.index_commitments import Commitments
 from router.spool.index_database import Database, Names, move_aside
 from router.spool.index_deliver import Queues
 from router.spool.index_divert import Diversion
+from router.spool.index_expire import Expiry
 from router.spool.index_gates import Gates
 from router.spool.index_keep import Keep
+from router.spool.index_operated import Operated
+from router.spool.index_peers import Peer, Peers
 from router.spool.index_plans import Plans
+from router.spool.index_promises import Promises
 from router.spool.index_read import Reading
+from router.spool.index_retain import Choice, Kind
 from router.spool.index_select import Selector
 from router.spool.index_types import (
     Account,
@@ -32,7 +37,9 @@ from router.spool.index_types import (
     DeliveryState,
     Disposition,
     Event,
+    Expired,
     Filter,
+    Gap,
     Gate,
     InstanceRow,
     Moved,
@@ -67,7 +74,7 @@ __all__ = [
 ]
 
 
-class Index:
+class Index(Operated):
     """Made by `open`.  Times are seconds since the epoch, sizes bytes of data sets."""
 
     def __init__(self, database: Database) -> None:
@@ -78,12 +85,17 @@ class Index:
         self._keep = Keep(database)
         plans = Plans(database)
         self._gates = Gates(database, destinations, plans)
-        self._adder = Adder(database, destinations, rules, plans, self._gates, self._keep)
-        self._queues = Queues(database, destinations, self._gates)
-        self._divert = Diversion(database, destinations, plans, self._gates)
-        self._control = Control(
-            database, destinations, rules, plans, self._gates, select, self._queues
+        self._peers = Peers(database)
+        self._adder = Adder(
+            database, destinations, rules, plans, self._gates, self._keep, self._peers
         )
+        self._queues = Queues(database, destinations, self._gates, plans)
+        self._divert = Diversion(database, destinations, plans, self._gates)
+        self._expiry = Expiry(database, destinations, self._gates)
+        self.commitments = Commitments(database, destinations, self._gates)
+        """What destinations took and have not committed yet."""
+        super().__init__(database, destinations, rules, plans, self._gates, select, self._queues)
+        self.promises = Promises(database, destinations)
         self._reading = Reading(database, destinations, rules, plans, self._gates, select)
 
     @classmethod
@@ -131,8 +143,9 @@ class Index:
         With ``suppress_duplicates``, a delivery becomes DUPLICATE when an earlier instance has
         the same study, SOP Class and Instance UID, transfer syntax, length, CRC and, says
         ``same_bytes(new, earlier)``, bytes, and that one's delivery to the same destination is
-        READY, HELD or DELIVERED.  A DEAD or DROPPED one suppresses nothing, nor does one that
-        was purged; only the first that qualifies is compared.  It is settled when that one is
+        READY, HELD, UNCOMMITTED or DELIVERED.  A DEAD or DROPPED one suppresses nothing, nor one
+        that was purged, nor a delivery to another peer of that name, see `take_peers`; only the
+        first that qualifies is compared.  It is settled when that one is
         delivered; when that one becomes DEAD or DROPPED, it is READY in its place.  For a plan
         with members, the delivery may be to any of them.
         """
@@ -142,6 +155,20 @@ class Index:
         """Those of ``ids`` that are in the index."""
         return self._keep.known(ids)
 
+    def take_peers(self, peers: Mapping[str, Peer], at: float) -> list[str]:
+        """Which peer (host, port, AE title) each destination is from now on; those that were
+        another before.  What was added until now and is DELIVERED or UNCOMMITTED there makes
+        nothing a duplicate any more.  What an error leaves unwritten holds until the end."""
+        return self._peers.take(peers, at, self._adder.last_id)
+
+    def figures(self, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Length and CRC of those of ``ids`` that are in the index."""
+        return self._keep.figures(ids)
+
+    def at(self, places: Sequence[Position]) -> set[Position]:
+        """Those where the record of an instance of the index lies."""
+        return self._keep.at(places)
+
     def move(self, refs: Sequence[Ref]) -> None:
         """Note the new places of instances; those that are not in the index are passed over."""
         self._keep.move(refs)
@@ -149,6 +176,18 @@ class Index:
     def copied_position(self) -> Position | None:
         """The place of the last copy that `move` was told of; None when there was none."""
         return self._keep.copied
+
+    def gap(self) -> Gap | None:
+        """What `note_gap` noted last.
+
+        It goes with the index when that is put back from a copy: the notes beside the spool are by
+        then those of another time.
+        """
+        return self._keep.gap
+
+    def note_gap(self, gap: Gap | None) -> None:
+        """Note what may be missing before the position, because it could not be read."""
+        self._keep.note_gap(gap)
 
     def refs_in(self, generation: int, limit: int) -> list[Ref]:
         """Instances whose record lies in a generation, by rising id."""
@@ -159,20 +198,56 @@ class Index:
         sets lie there.  Large instances count, their bytes do not: those lie elsewhere."""
         return self._keep.generations_in_use()
 
-    def purge(self, settled_before: float, limit: int, *, oldest_first: bool = True) -> Purged:
+    def purge(
+        self,
+        settled_before: float,
+        limit: int,
+        *,
+        oldest_first: bool = True,
+        now: float | None = None,
+        most: int | None = None,
+        discarded_only: bool = False,
+    ) -> Purged:
         """Delete up to ``limit`` instances that were settled at that time or before.
 
         Settled: discarded, or every delivery is DELIVERED, DROPPED or the DUPLICATE of one that
         waits no more.  A DEAD one waits for a person and is kept, as is whatever is held.
-        ``oldest_first`` goes by the time of settling; otherwise by place, so that whole segments
-        become free soonest.
+        With ``now``, those that a rule keeps for a time of its own go by that time instead.
+        ``most``: no more than it takes to make up so many bytes.  ``oldest_first`` goes by the
+        time of settling; otherwise by place, so that whole segments become free soonest.
         Their bytes may be overwritten after `barrier`.  In transactions of a thousand: an error
         is raised when nothing was deleted, else the result is what was, and may be short.
         """
+        kind: Kind = "discarded" if discarded_only else "all"
+        choice = Choice(settled_before, now, kind, oldest_first)
         try:
-            return self._keep.purge(settled_before, limit, oldest_first)
+            return self._keep.purge(choice, limit, most)
         finally:
             self._adder.forget_contexts()
+
+    def aged(
+        self,
+        settled_before: float,
+        limit: int,
+        *,
+        now: float | None = None,
+        most: int | None = None,
+        exclude: Collection[int] = (),
+    ) -> list[int]:
+        """Those that `purge` would delete, oldest first, but for discarded ones and ``exclude``."""
+        choice = Choice(settled_before, now, "routed", exclude=exclude)
+        return self._keep.aged(choice, limit, most)
+
+    def purge_these(self, ids: Collection[int]) -> Purged:
+        """Delete those of ``ids`` that are settled, in one transaction; see `purge`."""
+        try:
+            return self._keep.purge_these(ids)
+        finally:
+            self._adder.forget_contexts()
+
+    def oldest_settled(self) -> float | None:
+        """When the one was settled that was settled first and is still here; None without one."""
+        return self._keep.oldest_settled()
 
     def barrier(self) -> None:
         """Return when everything committed so far would survive a power cut.
@@ -187,7 +262,12 @@ class Index:
     # -- what forwarding needs
 
     def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
         """What is due for a destination, without the ids in ``exclude``; marks nothing.
 
@@ -196,13 +276,18 @@ class Index:
         due after a deferral takes its old place, up to 2,000 at a call.  What would wait for
         more than five minutes for a deferral that was noted in the future is due now: the clock was
         set back since.  That is looked for at the first call for a destination and whenever
-        ``now`` is earlier than before.
+        ``now`` is earlier than before.  With ``least_priority`` only what has that or more.
         """
-        return self._queues.lease(destination, limit, now, exclude)
+        return self._queues.lease(destination, limit, now, exclude, least_priority)
 
-    def next_due(self, destination: str, exclude: Collection[int] = ()) -> float | None:
+    def next_due(
+        self,
+        destination: str,
+        exclude: Collection[int] = (),
+        least_priority: int | None = None,
+    ) -> float | None:
         """When something may be sent: 0.0 when now, None when nothing waits."""
-        return self._queues.next_due(destination, exclude)
+        return self._queues.next_due(destination, exclude, least_priority)
 
     def settle(self, outcomes: Sequence[Outcome]) -> Settled:
         """Note how deliveries ended, in one transaction.
@@ -259,6 +344,9 @@ class Index:
         exclude: Collection[int],
         at: float,
         limit: int = 2000,
+        give_way: float | None = None,
+        *,
+        gone: bool = False,
     ) -> Moved:
         """Move READY deliveries at ``destination`` (due, deferred or gated) to a better member.
 
@@ -269,74 +357,30 @@ class Index:
         are kept.  What repeats it goes along where its own plan allows that, else the first
         of those that may not goes by itself.  Where more than a thousand have nobody, one that
         becomes READY again later may stay for a minute before it is looked at.
+
+        With ``keep`` in its plan it stays where some of its study was delivered, unless
+        ``destination`` is ``gone``: not configured any more, and so never up again.  While
+        ``destination`` is up, what it refused (`Outcome.refused`, the plan's ``on_refusal``) and
+        what waits ``give_way`` seconds or more for its next attempt go to the best other member
+        that has not had its try, due at once, their attempts forgotten.
         """
-        return self._divert.divert(destination, up, exclude, at, limit)
+        return self._divert.divert(destination, up, exclude, at, limit, give_way, gone=gone)
 
-    # -- what operators do
+    def expire(
+        self,
+        destination: str,
+        before: float,
+        reason: str,
+        exclude: Collection[int],
+        at: float,
+        limit: int = 2000,
+    ) -> Expired:
+        """READY deliveries at ``destination`` that came before a time become DEAD, the oldest
+        first, but for those behind a gate and the instances in ``exclude``.
 
-    def hasten(
-        self, which: Filter, *, at: float, who: str = "", limit: int | None = None
-    ) -> Changed:
-        """Those behind gates are due now, and never behind one again."""
-        return self._control.hasten(which, at, who, limit)
-
-    def retry(
-        self, which: Filter, *, at: float, who: str = "", limit: int | None = None
-    ) -> Changed:
-        """DEAD ones, and READY ones that wait for a time to come, become due now, their attempts
-        forgotten.  Those behind a gate stay there, and one whose gate is shut, or that is to keep
-        to a schedule, goes behind it."""
-        return self._control.retry(which, at, who, limit)
-
-    def drop(
-        self, which: Filter, reason: str, *, at: float, who: str = "", limit: int | None = None
-    ) -> Changed:
-        """READY, HELD and DEAD ones become DROPPED.
-
-        So do those that repeat one of them and meet the conditions other than a state; of the
-        ones that do not, the first becomes READY in its place.
+        One that an operator had tried again counts from then on until its next attempt.
         """
-        return self._control.drop(which, reason, at, who, limit)
-
-    def hold(
-        self,
-        which: Filter,
-        reason: str = "",
-        *,
-        at: float,
-        who: str = "",
-        limit: int | None = None,
-    ) -> Changed:
-        """READY ones become HELD."""
-        return self._control.hold(which, reason, at, who, limit)
-
-    def release(
-        self, which: Filter, *, at: float, who: str = "", limit: int | None = None
-    ) -> Changed:
-        """HELD ones become READY, due now, or behind their gate as with `retry`."""
-        return self._control.release(which, at, who, limit)
-
-    def route_held(
-        self,
-        which: Filter,
-        destinations: Sequence[str],
-        rule: str,
-        *,
-        at: float,
-        who: str = "",
-        priority: int = 0,
-        limit: int | None = None,
-    ) -> Changed:
-        """Instances that are held as a whole (no rule matched, or quarantined) go to
-        ``destinations`` after all; ``rule`` is what their deliveries name as the cause.  Counts
-        instances.  Raises ValueError without a destination."""
-        return self._control.route_held(which, destinations, rule, priority, at, who, limit)
-
-    def discard_held(
-        self, which: Filter, reason: str, *, at: float, who: str = "", limit: int | None = None
-    ) -> Changed:
-        """Instances that are held as a whole are discarded.  Counts instances."""
-        return self._control.discard_held(which, reason, at, who, limit)
+        return self._expiry.expire(destination, before, reason, exclude, at, limit)
 
     # -- what is read
 

@@ -1,10 +1,11 @@
 """Puts new instances into the index.
 
-Owns the rows that an instance begins with, and which of its deliveries repeat an earlier one.
-Must not know how bytes are compared: it is told.
+Owns the rows that an instance begins with.  Must not know which of its deliveries repeat an
+earlier one: that is `index_duplicates`.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from router.spool.index_database import (
@@ -16,24 +17,20 @@ from router.spool.index_database import (
     count,
     microseconds,
     new_counts,
-    ref_of,
     stored_tags,
 )
+from router.spool.index_duplicates import Context, Duplicates, Earlier, Entry, SameBytes
 from router.spool.index_gates import Arrivals, GateKey, Gates, gate_study
+from router.spool.index_hour import hour_of
 from router.spool.index_keep import Keep
+from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
+from router.spool.index_routes import disposition_of, routes_of
 from router.spool.index_schema import sop_key
+from router.spool.index_together import Together
 from router.spool.index_types import AddResult, DeliveryState, Disposition, Tally
-from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
+from router.spool.record import InstanceMeta, Position, RouteMeta
 
-Entry = tuple[Ref, InstanceMeta]
-SameBytes = Callable[[Ref, Ref], bool]
-_Context = tuple[int, int]
-"""Id of a context and the order of its study."""
-_Earlier = tuple[int, bool, str]
-"""Id of the instance that is repeated, whether it still waits to be delivered, and where to."""
-
-_SUPPRESSING = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DELIVERED)
 _CONTEXTS_KEPT = 4096
 
 _Planned = tuple[list[object], int, GateKey | None]
@@ -50,7 +47,9 @@ class _Batch:
     arrivals: dict[GateKey, Arrivals] = field(default_factory=dict)
     touched: dict[GateKey, int] = field(default_factory=dict)
     contexts: list[list[object]] = field(default_factory=list)
-    used_contexts: dict[tuple[object, ...], _Context] = field(default_factory=dict)
+    kept: list[tuple[int, int]] = field(default_factory=list)
+    """Instances that a rule keeps for a time of its own, with the seconds."""
+    used_contexts: dict[tuple[object, ...], Context] = field(default_factory=dict)
     counts: Counts = field(default_factory=new_counts)
     ready: dict[str, int] = field(default_factory=dict)
     gated: dict[str, int] = field(default_factory=dict)
@@ -71,6 +70,7 @@ class Adder:
         plans: Plans,
         gates: Gates,
         keep: Keep,
+        peers: Peers,
     ) -> None:
         self._db = db
         self._destinations = destinations
@@ -78,7 +78,9 @@ class Adder:
         self._plans = plans
         self._gates = gates
         self._keep = keep
-        self._contexts: dict[tuple[object, ...], _Context] = {}
+        self._duplicates = Duplicates(db, destinations, plans, gates, peers)
+        self._together = Together(db, destinations)
+        self._contexts: dict[tuple[object, ...], Context] = {}
         self.last_id = 0
         self.position: Position | None = None
         self._next_context = 0
@@ -106,7 +108,7 @@ class Adder:
             self._look_up()
         # Ids rise, so above the last one there is nothing to ask for.
         known = self._keep.known([ref.id for ref, _ in unique if ref.id <= self.last_id])
-        fresh = [entry for entry in unique if entry[0].id not in known]
+        fresh = self._together.placed([entry for entry in unique if entry[0].id not in known])
         moved = [ref for ref, _ in unique if ref.id in known]
         routes = [route for _, meta in fresh for route in routes_of(meta)]
         self._destinations.ensure(dict.fromkeys(route.destination for route in routes))
@@ -117,7 +119,7 @@ class Adder:
         sop_keys = [sop_key(clean(meta.sop_instance_uid)) for _, meta in fresh]
         duplicate_of = {}
         if suppress:
-            duplicate_of = self._duplicates(fresh, contexts, sop_keys, same_bytes)
+            duplicate_of = self._duplicates.find(fresh, contexts, sop_keys, same_bytes)
         self._fill(rows, fresh, contexts, sop_keys, duplicate_of)
         last_id = max([self.last_id, *(ref.id for ref, _ in unique)])
         next_context = self._next_context + len(rows.contexts)
@@ -130,6 +132,8 @@ class Adder:
             self._db.run_rows(_ADD_DELIVERIES, rows.deliveries)
             if rows.planned:
                 self._add_planned(rows)
+            if rows.kept:
+                self._db.run_rows(_KEEP, rows.kept)
             if moved:
                 self._keep.move_rows(moved, rows.counts)
             self._db.tally(rows.counts)
@@ -170,93 +174,13 @@ class Adder:
         """Rows of contexts were deleted: make new ones from now on."""
         self._contexts.clear()
 
-    def _duplicates(
-        self,
-        entries: Sequence[Entry],
-        contexts: Sequence[_Context],
-        sop_keys: Sequence[int],
-        same_bytes: SameBytes,
-    ) -> dict[tuple[int, str], _Earlier]:
-        """(instance id, destination) of what need not be sent, with the earlier one.
-
-        Asks the index for the first instance of the same study with the same UIDs, transfer
-        syntax, length and CRC that went or waits to go to that destination, then looks among
-        the earlier ones of this batch.  One behind a gate is good enough only for what would be
-        behind a gate itself: what is to go now must not wait for the night with it.
-        """
-        wanted: list[tuple[Ref, tuple[str, str, str], str, str, bool, bool]] = []
-        keys: list[tuple[object, ...]] = []
-        find = self._destinations.id
-        for (ref, meta), (_, order), key in zip(entries, contexts, sop_keys, strict=True):
-            kind = _kind(meta)
-            for route in routes_of(meta):
-                first = route.destination
-                places = self._places(route, meta) if route.plan else ()
-                keeps = self._is_kept(route, meta)
-                wanted.append((ref, kind, first, first, not places, keeps))
-                wanted += [
-                    (ref, kind, first, place, place == places[-1], keeps) for place in places
-                ]
-                same = (order, key, ref.crc, ref.length, *kind)
-                for place in (first, *places):
-                    keys.append((len(keys), *same, find(place), int(keeps)))
-        indexed = {
-            n: (ref_of(place), state != DeliveryState.DELIVERED)
-            for n, state, *place in self._db.json_rows(_CANDIDATES, keys)
-        }
-        found: dict[tuple[int, str], _Earlier] = {}
-        taken: set[tuple[int, str]] = set()
-        in_batch: dict[tuple[object, ...], tuple[Ref, bool]] = {}
-        at_once: dict[tuple[object, ...], tuple[Ref, bool]] = {}
-        compared: dict[tuple[int, int], bool] = {}
-        for n, (ref, kind, destination, place, last, keeps) in enumerate(wanted):
-            if place != destination and (ref.id, destination) in found:
-                continue
-            content = (*kind, ref.length, ref.crc)
-            before = (in_batch if keeps else at_once).get((place, *content))
-            for candidate in (indexed.get(n), before):
-                if candidate is None or (ref.id, place) in taken:
-                    continue
-                earlier, waits = candidate
-                pair = (ref.id, earlier.id)
-                if pair not in compared:
-                    compared[pair] = same_bytes(ref, earlier)
-                if compared[pair]:
-                    found[ref.id, destination] = (earlier.id, waits, place)
-                    taken.add((ref.id, place))
-                    break
-            else:
-                if last:
-                    in_batch.setdefault((destination, *content), (ref, True))
-                    if not keeps:
-                        at_once.setdefault((destination, *content), (ref, True))
-        return found
-
-    def _is_kept(self, route: RouteMeta, meta: InstanceMeta) -> bool:
-        """Whether it would be behind a gate."""
-        plan = self._plans.id(route.plan)
-        if plan is None:
-            return False
-        return self._gates.key_for(meta, self._destinations.id(route.destination), plan) is not None
-
-    def _places(self, route: RouteMeta, meta: InstanceMeta) -> tuple[str, ...]:
-        """Where else one with members may have gone already: to those that no other route
-        names."""
-        others = {other.destination for other in routes_of(meta)}
-        members = dict.fromkeys(self._plans.plan(self._plans.id(route.plan)).members)
-        return tuple(
-            name
-            for name in members
-            if name not in others and self._destinations.find(name) is not None
-        )
-
     def _fill(
         self,
         rows: _Batch,
         entries: Sequence[Entry],
-        contexts: Sequence[_Context],
+        contexts: Sequence[Context],
         sop_keys: Sequence[int],
-        duplicate_of: dict[tuple[int, str], _Earlier],
+        duplicate_of: dict[tuple[int, str], Earlier],
     ) -> None:
         for (ref, meta), (context, study_order), key in zip(
             entries, contexts, sop_keys, strict=True
@@ -280,8 +204,11 @@ class Adder:
                     *(unsettled, settled),
                 )
             )
+            if meta.keep and disposition != Disposition.DISCARDED:
+                rows.kept.append((ref.id, math.ceil(meta.keep)))
             count(rows.counts, Tally.DISPOSITION + disposition, 0, 1, ref.length)
             count(rows.counts, Tally.RECEIVED, 0, 1, ref.length)
+            count(rows.counts, Tally.HOUR_RECEIVED, hour_of(received), 1, ref.length)
             in_segment = 0 if ref.large else ref.length
             count(rows.counts, Tally.GENERATION, ref.generation, 1, in_segment)
 
@@ -292,7 +219,7 @@ class Adder:
         route: RouteMeta,
         study_order: int,
         at: int,
-        repeated: _Earlier | None,
+        repeated: Earlier | None,
     ) -> None:
         ref, meta = entry
         earlier, _, name = repeated or (None, True, route.destination)
@@ -339,7 +266,7 @@ class Adder:
                 rows.arrivals[gate] = new
         return gate
 
-    def _find_contexts(self, entries: Sequence[Entry], rows: _Batch) -> list[_Context]:
+    def _find_contexts(self, entries: Sequence[Entry], rows: _Batch) -> list[Context]:
         """The context of each entry; those that are new become rows of the batch."""
         wanted = [_context_values(meta) for _, meta in entries]
         missing: dict[tuple[object, ...], Entry] = {}
@@ -358,33 +285,6 @@ class Adder:
             stored = [clean(value) if isinstance(value, str) else value for value in values]
             rows.contexts.append([number, order, *stored])
         return [rows.used_contexts[values] for values in wanted]
-
-
-def disposition_of(meta: InstanceMeta) -> Disposition:
-    """An unknown word, or a route to nowhere, is held: it must not make an instance vanish."""
-    if meta.quarantined:
-        return Disposition.QUARANTINED
-    if meta.disposition == "route" and meta.routes:
-        return Disposition.ROUTED
-    return Disposition.DISCARDED if meta.disposition == "discard" else Disposition.HELD
-
-
-def routes_of(meta: InstanceMeta) -> tuple[RouteMeta, ...]:
-    """Where it is to go: nowhere unless it is routed, and nowhere twice."""
-    if disposition_of(meta) is not Disposition.ROUTED:
-        return ()
-    if len(meta.routes) == 1:
-        return meta.routes
-    return tuple({route.destination: route for route in reversed(meta.routes)}.values())[::-1]
-
-
-def _kind(meta: InstanceMeta) -> tuple[str, str, str]:
-    """What must be equal beside the bytes, which mean something else in another syntax."""
-    return (
-        clean(meta.sop_instance_uid),
-        clean(meta.sop_class_uid),
-        clean(meta.transfer_syntax_uid),
-    )
 
 
 def _context_values(meta: InstanceMeta) -> tuple[object, ...]:
@@ -419,6 +319,10 @@ INSERT INTO instance(
     large, sop_key, sop_instance_uid, disposition, unsettled, settled_at
 ) VALUES {values}
 """
+_KEEP = """
+WITH o(id, keep) AS (VALUES {values})
+UPDATE instance SET keep = o.keep FROM o WHERE instance.id = o.id
+"""
 _ADD_DELIVERIES = """
 INSERT INTO delivery(
     instance_id, destination_id, state, priority, study_order, updated_at, rule_id,
@@ -447,29 +351,4 @@ SELECT json_group_array(json_array(study, first)) FROM (
     ) AS first
     FROM wanted
 ) WHERE first IS NOT NULL
-"""
-_CANDIDATES = f"""
-WITH wanted(n, study_order, sop_key, crc, length, uid, class, syntax, destination, keeps)
-    AS (VALUES {{values}})
-SELECT json_group_array(json_array(
-    n, f.state, i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large
-))
-FROM (
-    SELECT n, destination, (
-        SELECT e.id
-        FROM instance AS e INDEXED BY instance_sop
-        CROSS JOIN context AS c ON c.id = e.context_id
-        CROSS JOIN delivery AS d
-        WHERE e.study_order = wanted.study_order AND e.sop_key = wanted.sop_key
-            AND e.crc = wanted.crc AND e.length = wanted.length AND e.sop_instance_uid = wanted.uid
-            AND c.sop_class_uid = wanted.class AND c.transfer_syntax_uid = wanted.syntax
-            AND d.instance_id = e.id AND d.destination_id = wanted.destination
-            AND d.state IN ({", ".join(str(int(state)) for state in _SUPPRESSING)})
-            AND (wanted.keeps OR d.gate_id IS NULL)
-        ORDER BY e.id LIMIT 1
-    ) AS earlier
-    FROM wanted
-)
-CROSS JOIN instance AS i ON i.id = earlier
-CROSS JOIN delivery AS f ON f.instance_id = earlier AND f.destination_id = destination
 """

@@ -1,9 +1,9 @@
 """Transitions of deliveries, written as one, and what they mean for those that repeat them.
 
 Owns the counts that follow from a transition, and that no bytes are lost to a duplicate: a
-delivery that repeats another (DUPLICATE) counts as unsettled while that one is READY or HELD, is
-settled when that one is delivered, and goes in its place when it ends otherwise.  Must not know
-who asks for a transition.
+delivery that repeats another (DUPLICATE) counts as unsettled while that one is READY, HELD or
+UNCOMMITTED, is settled when that one is delivered, and goes in its place when it ends otherwise.
+Must not know who asks for a transition.
 """
 
 from collections import defaultdict
@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from router.spool.index_database import Database, count, new_counts
-from router.spool.index_types import OPEN_STATES, STATES, DeliveryState, Tally
+from router.spool.index_types import KEEPING_STATES, STATES, DeliveryState, Tally
 
-_WAITING = (DeliveryState.READY, DeliveryState.HELD)
+_WAITING = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.UNCOMMITTED)
 
 Matching = Callable[[Sequence[int]], Collection[tuple[int, int]]]
 """Of these instances, the DUPLICATE deliveries that an operator drops with what they repeat, as
@@ -61,7 +61,8 @@ class Changes:
         return self._before[row.instance_id, row.destination_id]
 
     def ended(self) -> dict[tuple[int, int], DeliveryRow]:
-        """Those that were READY or HELD and are no more, by (instance id, destination id)."""
+        """Those that were READY, HELD or UNCOMMITTED and are no more, by (instance id, destination
+        id)."""
         return {
             key: row
             for key, row in self._rows.items()
@@ -91,13 +92,17 @@ class Changes:
             row.gate_id = row.due_at = None
         count(self.counts, Tally.STATE + row.state, row.destination_id, -1, -row.length)
         count(self.counts, Tally.STATE + state, row.destination_id, 1, row.length)
-        open_before = row.state in OPEN_STATES or row.state is DeliveryState.DUPLICATE
-        self._count_unsettled(row.instance_id, (state in OPEN_STATES) - open_before, at)
+        kept_before = row.state in KEEPING_STATES or row.state is DeliveryState.DUPLICATE
+        self._count_unsettled(row.instance_id, (state in KEEPING_STATES) - kept_before, at)
         row.state = state
 
     def let_go(self, instance_id: int, *, at: int) -> None:
         """One DUPLICATE of the instance is settled: what it repeats was delivered."""
         self._count_unsettled(instance_id, -1, at)
+
+    def keep(self, instance_id: int, *, at: int) -> None:
+        """One DUPLICATE of the instance waits once more, as what it repeats does."""
+        self._count_unsettled(instance_id, 1, at)
 
     def repeat(self, row: DeliveryRow, earlier: int | None) -> None:
         """``row`` repeats ``earlier`` from now on, or nothing."""
@@ -120,9 +125,16 @@ class Changes:
         db.run_rows(_UPDATE_DELIVERIES, rows)
         db.run_rows(_UPDATE_GATES, self._regated())
         db.run_rows(_UPDATE_REPEATS, self._repeats)
+        answered = [key for key, row in self._rows.items() if self._was_asked_for(key, row)]
+        db.run_rows(_UPDATE_ASKED, answered)
         unsettled = [[i, change, at] for i, (change, at) in self._unsettled.items() if change]
         db.run_rows(_UPDATE_UNSETTLED, unsettled)
         db.tally(self.counts)
+
+    def _was_asked_for(self, key: tuple[int, int], row: DeliveryRow) -> bool:
+        """Taken, and now whatever else: if it is taken once more it is asked for anew."""
+        uncommitted = DeliveryState.UNCOMMITTED
+        return self._before[key] is uncommitted and row.state is not uncommitted
 
     def _regated(self) -> list[tuple[object, ...]]:
         """Those whose plan or gate is another than in the index, now counted there."""
@@ -218,6 +230,12 @@ WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.desti
 _UPDATE_REPEATS = """
 WITH o(instance_id, destination_id, duplicate_of) AS (VALUES {values})
 UPDATE delivery SET duplicate_of = o.duplicate_of
+FROM o
+WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
+"""
+_UPDATE_ASKED = """
+WITH o(instance_id, destination_id) AS (VALUES {values})
+UPDATE delivery SET commitment_id = NULL
 FROM o
 WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
 """

@@ -5,9 +5,8 @@ in transactions of a few thousand deliveries: what was done before an error stay
 counted; nothing is ever half done.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from router.spool.index_changes import Changes, DeliveryRow, Matching, follow
 from router.spool.index_database import (
@@ -16,55 +15,31 @@ from router.spool.index_database import (
     clean,
     count,
     id_list,
-    microseconds,
     new_counts,
 )
 from router.spool.index_deliver import Queues
+from router.spool.index_events import Action
 from router.spool.index_gates import Gates
 from router.spool.index_plans import Plans
 from router.spool.index_select import Key, Selector
-from router.spool.index_types import Changed, DeliveryState, Disposition, Filter, Tally
+from router.spool.index_types import (
+    Changed,
+    DeliveryState,
+    Disposition,
+    Filter,
+    Rerouted,
+    Tally,
+)
 
 _AT_ONCE = 5000
 _ALL = 2**31
-_EVENTS_KEPT = 10_000
 _HELD = (Disposition.HELD, Disposition.QUARANTINED)
 
 Apply = Callable[[DeliveryRow], DeliveryState]
 
 
-class _Action:
-    """One call of an operator: a row in the list of events, made when something changes."""
-
-    def __init__(
-        self, db: Database, name: str, which: Filter, at: float, who: str, detail: dict[str, object]
-    ) -> None:
-        self._db = db
-        self._name = name
-        self._detail = json.dumps(_describe(which) | detail, ensure_ascii=False)
-        self._who = who
-        self._id = 0
-        self.at = microseconds(at)
-        self.count = 0
-        self.bytes = 0
-        self.gated = 0
-
-    def changed(self, *, more: bool = False) -> Changed:
-        """What it did so far."""
-        return Changed(self.count, self.bytes, more, self.gated)
-
-    def record(self, instances: Sequence[int], n: int) -> None:
-        """Into the open transaction: ``n`` more things were done to these instances."""
-        if not self._id:
-            row = (self.at, clean(self._who), self._name, clean(self._detail))
-            self._id = self._db.value(_ADD_EVENT, *row)
-            self._db.run("DELETE FROM event WHERE id <= ?", self._id - _EVENTS_KEPT)
-        self._db.run("UPDATE event SET count = count + ? WHERE id = ?", n, self._id)
-        self._db.run(_ADD_EVENT_INSTANCES, self._id, id_list(instances))
-
-
 class Control:
-    """Behind `Index.retry`, `hasten`, `drop`, `hold`, `release`, `route_held` and
+    """Behind `Index.retry`, `ask_again`, `hasten`, `drop`, `hold`, `release`, `route_held` and
     `discard_held`."""
 
     def __init__(
@@ -93,7 +68,7 @@ class Control:
             row.attempts = 0
             return DeliveryState.READY
 
-        action = _Action(self._db, "retry", which, at, who, {})
+        action = Action(self._db, "retry", which, at, who, {})
 
         def dead(n: int, after: Key | None) -> list[Key]:
             return self._select.deliveries(which, [DeliveryState.DEAD], n, after)
@@ -104,9 +79,25 @@ class Control:
         more = self._each(action, dead, apply, limit) or self._each(action, deferred, apply, limit)
         return action.changed(more=more)
 
+    def ask_again(self, which: Filter, at: float, who: str, after: Key | None) -> Rerouted:
+        """See `Index.ask_again`."""
+        uncommitted = DeliveryState.UNCOMMITTED
+        keys = self._select.deliveries(which, [uncommitted], _AT_ONCE, after)
+        if not keys:
+            return Rerouted()
+        action = Action(self._db, "ask again", which, at, who, {})
+        rows = self._queues.rows(keys).values()
+        with self._db.transaction():
+            for number in {destination for _, destination in keys}:
+                ids = id_list(instance for instance, found in keys if found == number)
+                self._db.run(_ASK_AGAIN, action.at, number, ids)
+            action.record([instance for instance, _ in keys], len(keys))
+        size = sum(row.length for row in rows)
+        return Rerouted(len(keys), size, more=len(keys) == _AT_ONCE, cursor=keys[-1])
+
     def hasten(self, which: Filter, at: float, who: str, limit: int | None) -> Changed:
         """See `Index.hasten`."""
-        action = _Action(self._db, "hasten", which, at, who, {})
+        action = Action(self._db, "hasten", which, at, who, {})
 
         def page(n: int, _: Key | None) -> list[Key]:
             keys = self._select.gated(which, n)
@@ -125,7 +116,10 @@ class Control:
 
     def drop(self, which: Filter, reason: str, at: float, who: str, limit: int | None) -> Changed:
         """See `Index.drop`."""
+        states: Sequence[DeliveryState]
         states = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD)
+        if which.state is DeliveryState.UNCOMMITTED:
+            states = (which.state,)
 
         def apply(row: DeliveryRow) -> DeliveryState:
             row.due_at = None
@@ -137,7 +131,7 @@ class Control:
             narrowed = replace(which, state=None, ids=tuple(asked))
             return set(self._select.deliveries(narrowed, [DeliveryState.DUPLICATE], _ALL))
 
-        action = _Action(self._db, "drop", which, at, who, {"because": reason})
+        action = Action(self._db, "drop", which, at, who, {"because": reason})
         return self._change(action, which, states, apply, limit, matching)
 
     def hold(self, which: Filter, reason: str, at: float, who: str, limit: int | None) -> Changed:
@@ -148,7 +142,7 @@ class Control:
             row.reason = clean(reason)
             return DeliveryState.HELD
 
-        action = _Action(self._db, "hold", which, at, who, {"because": reason} if reason else {})
+        action = Action(self._db, "hold", which, at, who, {"because": reason} if reason else {})
         return self._change(action, which, (DeliveryState.READY,), apply, limit)
 
     def release(self, which: Filter, at: float, who: str, limit: int | None) -> Changed:
@@ -158,12 +152,12 @@ class Control:
             row.reason = None
             return DeliveryState.READY
 
-        action = _Action(self._db, "release", which, at, who, {})
+        action = Action(self._db, "release", which, at, who, {})
         return self._change(action, which, (DeliveryState.HELD,), apply, limit)
 
     def _change(
         self,
-        action: _Action,
+        action: Action,
         which: Filter,
         states: Sequence[DeliveryState],
         apply: Apply,
@@ -178,7 +172,7 @@ class Control:
 
     def _each(
         self,
-        action: _Action,
+        action: Action,
         page: Callable[[int, Key | None], list[Key]],
         apply: Apply,
         limit: int | None,
@@ -228,7 +222,7 @@ class Control:
         self._rules.ensure([rule])
         numbers = [self._destinations.id(name) for name in names]
         rule_id = self._rules.id(rule)
-        action = _Action(self._db, "route", which, at, who, {"to": ", ".join(names)})
+        action = Action(self._db, "route", which, at, who, {"to": ", ".join(names)})
 
         def write(held: list[list[int]]) -> None:
             counts = new_counts()
@@ -256,7 +250,7 @@ class Control:
         self, which: Filter, reason: str, at: float, who: str, limit: int | None
     ) -> Changed:
         """See `Index.discard_held`."""
-        action = _Action(self._db, "discard", which, at, who, {"because": reason})
+        action = Action(self._db, "discard", which, at, who, {"because": reason})
 
         def write(held: list[list[int]]) -> None:
             counts = new_counts()
@@ -273,7 +267,7 @@ class Control:
     def _each_held(
         self,
         which: Filter,
-        action: _Action,
+        action: Action,
         write: Callable[[list[list[int]]], None],
         limit: int | None,
     ) -> Changed:
@@ -301,26 +295,13 @@ class Control:
         return action.changed()
 
 
-def _describe(which: Filter) -> dict[str, object]:
-    """The conditions that a filter has, as they go into the list of events."""
-    given: dict[str, object] = {}
-    for name in (f.name for f in fields(which)):
-        value = getattr(which, name)
-        if value is None:
-            continue
-        if isinstance(value, DeliveryState | Disposition):
-            value = value.name.lower()
-        elif isinstance(value, tuple) and len(value) > 20:
-            value = f"{len(value)} given"
-        given[name] = value
-    return given
-
-
-_ADD_EVENT = """
-INSERT INTO event(at, who, action, detail, count) VALUES (?, ?, ?, ?, 0) RETURNING id
-"""
-_ADD_EVENT_INSTANCES = """
-INSERT OR IGNORE INTO event_instance(event_id, instance_id) SELECT ?, value FROM json_each(?)
+# One of which nothing is left to answer (no time) stays so.
+_ASK_AGAIN = """
+UPDATE commitment SET due_at = ?1 WHERE due_at > ?1 AND id IN (
+    SELECT d.commitment_id FROM json_each(?3) AS j CROSS JOIN delivery AS d
+        ON d.instance_id = j.value AND d.destination_id = ?2
+    WHERE d.state = 6
+)
 """
 # Without a study, one of its own in the order of arrival, as in `index_add`.
 _HELD_ROWS = """

@@ -5,9 +5,11 @@ those that people make are in `index_control`.  Must not know associations or re
 """
 
 import contextlib
+import sys
 from collections.abc import Collection, Sequence
 
 from router.spool.errors import SpoolFull
+from router.spool.index_attempts import Attempts
 from router.spool.index_changes import Changes, DeliveryRow, follow
 from router.spool.index_database import (
     GATED,
@@ -20,6 +22,8 @@ from router.spool.index_database import (
     seconds,
 )
 from router.spool.index_gates import Gates
+from router.spool.index_plans import Plans
+from router.spool.index_spent import Refusals
 from router.spool.index_types import STATES, DeliveryState, Outcome, Settled, Waiting
 
 _PROMOTED_AT_ONCE = 2000
@@ -35,16 +39,22 @@ class Queues:
     the last time that it was asked at.
     """
 
-    def __init__(self, db: Database, destinations: Names, gates: Gates) -> None:
+    def __init__(self, db: Database, destinations: Names, gates: Gates, plans: Plans) -> None:
         self._db = db
         self._destinations = destinations
+        self._plans = plans
         self._gates = gates
         self._due: dict[int, int] = {}
         self._seen: dict[int, int] = {}
         self._clock_set: set[int] = set()
 
     def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
         """See `Index.lease`."""
         number = self._destinations.find(destination)
@@ -59,6 +69,9 @@ class Queues:
             except SpoolFull:
                 # A full disk must not stop what would empty it: sort what is due instead.
                 statement = _LEASE_ALL
+        if least_priority is not None:
+            # Only the head of the queue, which is sorted by it: what is left out costs nothing.
+            statement = statement.replace(_ALIKE, f"{_ALIKE} AND priority >= {least_priority:d}")
         rows = self._db.json(statement, number, id_list(exclude), limit, moment)
         return [
             Waiting(
@@ -95,22 +108,26 @@ class Queues:
                 if freed < _PROMOTED_AT_ONCE:
                     self._clock_set.discard(destination)
 
-    def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+    def next_due(
+        self, destination: str, exclude: Collection[int], least_priority: int | None = None
+    ) -> float | None:
         """See `Index.next_due`."""
         number = self._destinations.find(destination)
         if number is None:
             return None
         excluded = id_list(exclude)
-        if self._db.value(_ANY_READY, number, excluded):
+        least = -sys.maxsize if least_priority is None else least_priority
+        if self._db.value(_ANY_READY, number, least, excluded):
             return 0.0
-        earliest = self._db.value(_EARLIEST_BUT, number, excluded)
+        earliest = self._db.value(_EARLIEST_BUT, number, least, excluded)
         return seconds(earliest)
 
     def settle(self, outcomes: Sequence[Outcome]) -> Settled:
         """See `Index.settle`."""
         repeated: list[tuple[int, str]] = []
         unknown: list[tuple[int, str]] = []
-        changes = Changes()
+        changes, attempts = Changes(), Attempts()
+        refusals = Refusals(self._db, self._destinations, self._plans)
         numbers = {o.destination: self._destinations.find(o.destination) for o in outcomes}
         keys = {(o.instance_id, numbers[o.destination]) for o in outcomes}
         rows = self.rows([(i, number) for i, number in keys if number is not None])
@@ -126,9 +143,12 @@ class Queues:
                 repeated.append(key)
                 continue
             applied += 1
+            attempts.note(row, outcome)
             if row.gate_id is None:  # else it was put behind one while it was being sent
                 due = outcome.due_at if state is DeliveryState.READY else None
                 row.due_at = None if due is None else microseconds(due)
+            if state is DeliveryState.DEAD and row.plan_id is not None:
+                state = refusals.turn(row, outcome)
             row.attempts += outcome.attempted
             row.status = outcome.status
             if state is not DeliveryState.HELD:
@@ -140,8 +160,12 @@ class Queues:
             gated = self._gates.place(changes)
             with self._db.transaction():
                 changes.write(self._db)
+                attempts.write(self._db)
+                refusals.write()
             self.note_due(changes)
-        return Settled(applied, tuple(repeated), tuple(unknown), revived, gated)
+        return Settled(
+            applied, tuple(repeated), tuple(unknown), revived, gated, tuple(refusals.names)
+        )
 
     def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int | None], DeliveryRow]:
         """Deliveries as they are, by (instance id, destination id)."""
@@ -170,7 +194,8 @@ def _next_state(state: DeliveryState, outcome: DeliveryState) -> DeliveryState |
     """Where an outcome takes a delivery; None when its fate was settled before.
 
     What was delivered was delivered, even if an operator dropped it meanwhile; what was held
-    meanwhile stays held when it is to be tried again.
+    meanwhile stays held when it is to be tried again.  To be UNCOMMITTED is to be delivered, but
+    for what the destination has still to say: no attempt says it.
     """
     if outcome not in _OUTCOMES:
         raise ValueError(f"{outcome!r} is not an outcome of a delivery")
@@ -179,16 +204,18 @@ def _next_state(state: DeliveryState, outcome: DeliveryState) -> DeliveryState |
     if state is DeliveryState.HELD:
         return DeliveryState.HELD if outcome is DeliveryState.READY else outcome
     late = state in (DeliveryState.DEAD, DeliveryState.DROPPED)
-    return outcome if late and outcome is DeliveryState.DELIVERED else None
+    return outcome if late and outcome in _ARRIVED else None
 
 
+_ARRIVED = (DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
 _OUTCOMES = (
     DeliveryState.READY,
-    DeliveryState.DELIVERED,
+    *_ARRIVED,
     DeliveryState.DEAD,
     DeliveryState.DROPPED,
 )
 
+_ALIKE = "destination_id = ?1 AND state = 0"
 _LEASE = """
 SELECT json_group_array(json_array(
     i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large,
@@ -234,13 +261,13 @@ WHERE destination_id = ? AND state = 0 AND due_at IS NOT NULL
 """
 _EARLIEST_BUT = """
 SELECT due_at FROM delivery INDEXED BY delivery_due
-WHERE destination_id = ? AND state = 0 AND due_at IS NOT NULL
+WHERE destination_id = ? AND state = 0 AND due_at IS NOT NULL AND priority >= ?
     AND instance_id NOT IN (SELECT value FROM json_each(?))
 ORDER BY due_at LIMIT 1
 """
 _ANY_READY = """
 SELECT 1 FROM delivery INDEXED BY delivery_ready
-WHERE destination_id = ? AND state = 0 AND due_at IS NULL
+WHERE destination_id = ? AND state = 0 AND due_at IS NULL AND priority >= ?
     AND instance_id NOT IN (SELECT value FROM json_each(?))
 LIMIT 1
 """

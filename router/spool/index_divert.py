@@ -2,11 +2,16 @@
 
 Owns how a delivery and what repeats it change their destination, gate and counts with them.  Must
 not know who is up, nor why: it is told.
+
+It goes as well while its destination is up, when that has refused it for good and the plan says so,
+or its back-off has passed a limit; where it went so it does not go back to while another is up.
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from router.spool.index_changes import REPEATS, Changes, DeliveryRow
 from router.spool.index_database import (
@@ -21,19 +26,63 @@ from router.spool.index_database import (
 )
 from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, Gates
 from router.spool.index_plans import Plans
+from router.spool.index_spent import bit_of
+from router.spool.index_together import Together
 from router.spool.index_types import STATES, DeliveryState, Moved, Tally
 from router.spool.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """Deliveries of one plan that move: (instance id, length, gate id, id of the target)."""
+    """Deliveries of one plan that move: (instance id, length, gate id, id of the target).
+
+    With ``giving`` they leave one that is up, which has had its try: their attempts are forgotten.
+    """
 
     number: int
     plan_id: int
     plan: Plan
     at: int
     rows: list[tuple[int, int, int | None, int]]
+    giving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """For what deliveries of one plan at one destination another is looked for.
+
+    ``targets`` are destination ids, the best first, and ``bits`` theirs in `index_spent`; where
+    ``down`` those that have had their try may be asked once more.  ``whole``: a study that was
+    begun stays.
+    """
+
+    number: int
+    plan_id: int
+    plan: Plan
+    excluded: str
+    targets: tuple[int, ...]
+    bits: tuple[int, ...]
+    down: bool
+    whole: bool
+
+    @property
+    def wanted(self) -> str:
+        """The targets with their bits, as statements take them."""
+        bits = (0,) * len(self.bits) if self.down else self.bits
+        return json.dumps(list(zip(self.targets, bits, strict=True)))
+
+    def chosen(self, rows: Iterable[list[Any]]) -> list[tuple[int, int, int | None, int]]:
+        """Rows of instance id, length, gate id, ids of the destinations that have it, spent; each
+        with its target."""
+        found = []
+        for instance, length, gate, there, spent, *_ in rows:
+            open_to = [
+                (bool((spent or 0) & bit), place, target)
+                for place, (target, bit) in enumerate(zip(self.targets, self.bits, strict=True))
+                if target not in there
+            ]
+            found.append((instance, length, gate, min(open_to)[2]))
+        return found
 
 
 @dataclass
@@ -69,6 +118,7 @@ class Diversion:
         self._plans = plans
         self._gates = gates
         self._stuck: dict[tuple[int, int], _Stuck] = {}
+        self._together = Together(db, destinations)
 
     def divert(
         self,
@@ -77,6 +127,9 @@ class Diversion:
         exclude: Collection[int],
         at: float,
         limit: int,
+        give_way: float | None = None,
+        *,
+        gone: bool = False,
     ) -> Moved:
         """See `Index.divert`."""
         number = self._destinations.find(destination)
@@ -88,40 +141,79 @@ class Diversion:
         left = max(limit, 1)
         for plan_id in self._gates.plans_at(number):
             plan = self._plans.plan(plan_id)
-            better = _better(plan, destination, up)
-            if not better:
-                continue
-            self._destinations.ensure(better)
-            targets = tuple(self._destinations.id(name) for name in better)
-            above = self._above((number, plan_id), targets, microseconds(at))
-            found = self._movable(number, plan_id, targets, excluded, left + 1, above)
-            if not found and not above:
-                self._note_stuck((number, plan_id), targets, microseconds(at), len(exclude))
-            more, found = len(found) > left, found[:left]
-            if found:
-                self._move(_Page(number, plan_id, plan, microseconds(at), found), ready, gated)
-                left -= len(found)
-            if more:
-                return Moved(ready, gated, more=True)
+            for giving in (True, False):
+                better = (
+                    _others(plan, destination, up) if giving else _better(plan, destination, up)
+                )
+                if not better:
+                    continue
+                self._destinations.ensure(better)
+                look = _Look(
+                    *(number, plan_id, plan, excluded),
+                    targets=tuple(self._destinations.id(name) for name in better),
+                    bits=tuple(bit_of(plan, name) for name in better),
+                    down=destination not in up,
+                    whole=bool(plan.keep) and not gone,
+                )
+                if giving:
+                    found = self._giving(look, bit_of(plan, destination), give_way, left + 1)
+                else:
+                    found = self._found(look, left + 1, microseconds(at), len(exclude))
+                more, found = len(found) > left, found[:left]
+                if found:
+                    page = _Page(number, plan_id, plan, microseconds(at), found, giving)
+                    self._move(page, ready, gated)
+                    left -= len(found)
+                if more:
+                    return Moved(ready, gated, more=True)
         return Moved(ready, gated)
 
-    def _movable(
-        self,
-        number: int,
-        plan_id: int,
-        targets: Sequence[int],
-        excluded: str,
-        limit: int,
-        above: int,
+    def _found(
+        self, look: "_Look", limit: int, at: int, excluded: int
     ) -> list[tuple[int, int, int | None, int]]:
-        """Each with the first target that has no delivery of the instance."""
-        rows = self._db.json(_MOVABLE, number, plan_id, excluded, id_list(targets), limit, above)
-        found = []
-        for instance, length, gate, there in rows:
-            taken = set(there)
-            target = next(target for target in targets if target not in taken)
-            found.append((instance, length, gate, target))
+        """What moves since its destination is down, or a better one is up."""
+        key = (look.number, look.plan_id)
+        above = self._above(key, look.targets, at)
+        found = self._movable(look, limit, above)
+        if not found and not above:
+            self._note_stuck(key, look.targets, at, excluded)
         return found
+
+    def _giving(
+        self, look: "_Look", bit: int, give_way: float | None, limit: int
+    ) -> list[tuple[int, int, int | None, int]]:
+        """What one that is up has had its try at."""
+        longest = None if give_way is None else microseconds(give_way)
+        where = (look.number, look.plan_id, look.excluded, look.wanted, limit, bit, longest)
+        begun: set[int] = set()
+        while True:
+            rows = self._db.json(_GIVING, *where, id_list(begun))
+            if not look.whole:
+                return look.chosen(rows)
+            # What was refused for good goes all the same: it would never be whole here.
+            waits = {row[5] for row in rows if not (row[4] or 0) & bit}
+            more = self._together.begun(look.number, waits - begun, look.excluded)
+            if not more:
+                return look.chosen(rows)
+            begun |= more
+
+    def _movable(
+        self, look: "_Look", limit: int, above: int
+    ) -> list[tuple[int, int, int | None, int]]:
+        """Each with the first target that has no delivery of the instance; of a study that is to
+        be whole nothing when some of it was delivered."""
+        begun: set[int] = set()
+        while True:
+            where = (look.number, look.plan_id, look.excluded, look.wanted, limit, above)
+            rows = self._db.json(_MOVABLE, *where, id_list(begun))
+            if not look.whole:
+                return look.chosen(rows)
+            more = self._together.begun(
+                look.number, {row[5] for row in rows} - begun, look.excluded
+            )
+            if not more:
+                return look.chosen(rows)
+            begun |= more
 
     def _above(self, key: tuple[int, int], targets: tuple[int, ...], at: int) -> int:
         """The id from which on instances are to be looked at."""
@@ -154,7 +246,13 @@ class Diversion:
             _count_moved(counts, DeliveryState.DUPLICATE, page.number, target, row.length)
         with self._db.transaction():
             gates = self._move_gates(page)
-            self._db.run_rows(_DIVERT, self._rows(page, gates))
+            rows = self._rows(page, gates)
+            if page.giving:
+                by = self._destinations.name(page.number)
+                spent = [(*row, f"not taken by {by}", bit_of(page.plan, by)) for row in rows]
+                self._db.run_rows(_GIVE_WAY, spent)
+            else:
+                self._db.run_rows(_DIVERT, rows)
             self._db.run_rows(
                 _ALONG, [(row.instance_id, page.number, t, page.at) for row, t in repeats.along]
             )
@@ -267,6 +365,13 @@ def _better(plan: Plan, destination: str, up: Collection[str]) -> list[str]:
     return [name for name in members if name in up and name != destination]
 
 
+def _others(plan: Plan, destination: str, up: Collection[str]) -> list[str]:
+    """Who else may have what ``destination``, which is up, has had its try at; best first."""
+    if plan.mode == "one" or destination not in up or destination not in plan.members:
+        return []
+    return [name for name in dict.fromkeys(plan.members) if name in up and name != destination]
+
+
 def _count_moved(
     counts: Counts, state: DeliveryState, origin: int, target: int, length: int
 ) -> None:
@@ -277,30 +382,56 @@ def _count_moved(
 
 _STUCK = 1000
 _LOOKED_AGAIN = microseconds(60.0)
-_CANDIDATES = """
-SELECT * FROM (
-    SELECT p.instance_id, p.gate_id FROM delivery AS p INDEXED BY delivery_plan
-    WHERE p.destination_id = ?1 AND p.plan_id = ?2 AND p.state = 0 AND p.plan_id IS NOT NULL
-        AND {which}
-        AND p.instance_id NOT IN (SELECT value FROM json_each(?3))
+_HAS_ONE = """
         AND EXISTS (
             SELECT 1 FROM json_each(?4) AS t
-            WHERE NOT EXISTS (
+            WHERE coalesce(p.spent, 0) & json_extract(t.value, '$[1]') = 0 AND NOT EXISTS (
                 SELECT 1 FROM delivery AS o
-                WHERE o.instance_id = p.instance_id AND o.destination_id = t.value
+                WHERE o.instance_id = p.instance_id
+                    AND o.destination_id = json_extract(t.value, '$[0]')
             )
         )
+"""
+_CANDIDATES = f"""
+SELECT * FROM (
+    SELECT p.instance_id, p.gate_id, p.spent, p.study_order
+    FROM delivery AS p INDEXED BY delivery_plan
+    WHERE p.destination_id = ?1 AND p.plan_id = ?2 AND p.state = 0 AND p.plan_id IS NOT NULL
+        AND {{which}}
+        AND p.instance_id NOT IN (SELECT value FROM json_each(?3))
+        AND p.study_order NOT IN (SELECT value FROM json_each(?7))
+        {_HAS_ONE}
     LIMIT ?5
 )
 """
-_MOVABLE = f"""
+_ROW = """
 SELECT json_group_array(json_array(d.instance_id, i.length, d.gate_id, json((
     SELECT json_group_array(o.destination_id) FROM delivery AS o
     WHERE o.instance_id = d.instance_id
-)))) FROM (
+)), d.spent, d.study_order)) FROM (
+"""
+_MOVABLE = f"""
+{_ROW}
     {_CANDIDATES.format(which="p.gate_id IS NULL AND p.instance_id > ?6")}
     UNION ALL
     {_CANDIDATES.format(which="p.gate_id IS NOT NULL")}
+    LIMIT ?5
+) AS d
+CROSS JOIN instance AS i ON i.id = d.instance_id
+"""
+# What waits for a time: a refusal (the bit of the destination is set), or a long back-off.
+_GIVING = f"""
+{_ROW}
+    SELECT p.instance_id, p.gate_id, p.spent, p.study_order
+    FROM delivery AS p INDEXED BY delivery_due
+    WHERE p.destination_id = ?1 AND p.plan_id = ?2 AND p.state = 0 AND p.due_at IS NOT NULL
+        AND (
+            coalesce(p.spent, 0) & ?6 <> 0
+            OR (p.gate_id IS NULL AND p.due_at - p.updated_at >= ?7
+                AND p.study_order NOT IN (SELECT value FROM json_each(?8)))
+        )
+        AND p.instance_id NOT IN (SELECT value FROM json_each(?3))
+        {_HAS_ONE}
     LIMIT ?5
 ) AS d
 CROSS JOIN instance AS i ON i.id = d.instance_id
@@ -327,6 +458,15 @@ WITH o(instance_id, origin, target, due_at, gate_id, reason, at) AS (VALUES {val
 UPDATE delivery
 SET destination_id = o.target, due_at = o.due_at, gate_id = o.gate_id, reason = o.reason,
     status = NULL, updated_at = o.at
+FROM o
+WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.origin
+"""
+_GIVE_WAY = """
+WITH o(instance_id, origin, target, due_at, gate_id, reason, at, by, bit) AS (VALUES {values})
+UPDATE delivery
+SET destination_id = o.target, due_at = o.due_at, gate_id = o.gate_id, updated_at = o.at,
+    reason = coalesce(o.reason || '; ', '') || o.by || coalesce(': ' || delivery.reason, ''),
+    status = NULL, attempts = 0, spent = coalesce(spent, 0) | o.bit
 FROM o
 WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.origin
 """

@@ -4,19 +4,21 @@ Owns which rows of an instance are deleted with it and the count of live records
 Must not know files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from router.spool.errors import SpoolError
+from router.spool.index_attempts import forget_attempts
 from router.spool.index_database import (
     Counts,
     Database,
     count,
     id_list,
-    microseconds,
     new_counts,
     ref_of,
 )
-from router.spool.index_types import Purged, Tally
+from router.spool.index_hours import count_purged, forget_hours
+from router.spool.index_retain import Choice, Settling, oldest_settled, page, still_settled
+from router.spool.index_types import Gap, Purged, Tally
 from router.spool.record import Position, Ref
 
 _PURGED_AT_ONCE = 1000
@@ -32,10 +34,24 @@ class Keep:
         """See `Index.copied_position`."""
         if "copied_generation" in meta:
             self.copied = Position(meta["copied_generation"], meta["copied_offset"])
+        self.gap: Gap | None = None
+        """See `Index.gap`."""
+        if "gap_mark" in meta:
+            self.gap = Gap(Position(meta["gap_generation"], meta["gap_offset"]), meta["gap_mark"])
 
     def known(self, ids: Sequence[int]) -> set[int]:
         """Those that are in the index."""
         return set(self._db.json(_KNOWN, id_list(ids))) if ids else set()
+
+    def figures(self, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """See `Index.figures`."""
+        rows = self._db.json(_PLACES, id_list(ids)) if ids else ()
+        return {number: (length, crc) for number, _, length, _, crc in rows}
+
+    def at(self, places: Sequence[Position]) -> set[Position]:
+        """See `Index.at`."""
+        wanted = [[place.generation, place.offset] for place in places]
+        return {Position(*row) for row in self._db.json_rows(_AT, wanted)}
 
     def move(self, refs: Sequence[Ref]) -> None:
         """See `Index.move`."""
@@ -70,6 +86,18 @@ class Keep:
             [[r.id, r.generation, r.offset, r.data_offset, int(r.large)] for r in refs],
         )
 
+    def note_gap(self, gap: Gap | None) -> None:
+        """See `Index.note_gap`."""
+        if gap == self.gap:
+            return
+        with self._db.transaction():
+            if gap is None:
+                self._db.run(_NO_GAP)
+            else:
+                known = gap.known
+                self._db.run(_SET_GAP, known.generation, known.offset, gap.mark)
+        self.gap = gap
+
     def refs_in(self, generation: int, limit: int) -> list[Ref]:
         """See `Index.refs_in`."""
         rows = self._db.json(_REFS_IN, generation, limit)
@@ -80,15 +108,15 @@ class Keep:
         rows = self._db.json(_GENERATIONS, int(Tally.GENERATION))
         return {generation: (n, size) for generation, n, size in rows}
 
-    def purge(self, settled_before: float, limit: int, oldest_first: bool) -> Purged:
+    def purge(self, choice: Choice, limit: int, most: int | None = None) -> Purged:
         """See `Index.purge`."""
-        order = "settled_at" if oldest_first else "generation, offset"
         large: list[Ref] = []
         total = size = 0
-        while total < limit:
+        while total < limit and (most is None or size < most):
             step = min(_PURGED_AT_ONCE, limit - total)
             try:
-                refs = self._purge_step(microseconds(settled_before), step, order)
+                rows = page(self._db, choice, step, None if most is None else most - size)
+                refs = self._delete(rows)
             except SpoolError:
                 # What the steps before it deleted is gone: the caller has files to remove.
                 if not total:
@@ -101,34 +129,55 @@ class Keep:
                 break
         return Purged(large, total, size)
 
-    def _purge_step(self, settled_before: int, limit: int, order: str) -> list[Ref]:
-        rows = self._db.json(_PURGEABLE.format(order=order), settled_before, limit)
+    def purge_these(self, ids: Collection[int]) -> Purged:
+        """See `Index.purge_these`."""
+        refs = self._delete(still_settled(self._db, ids))
+        return Purged([ref for ref in refs if ref.large], len(refs), sum(r.length for r in refs))
+
+    def aged(self, choice: Choice, limit: int, most: int | None) -> list[int]:
+        """See `Index.aged`."""
+        return [row.place[0] for row in page(self._db, choice, limit, most)]
+
+    def oldest_settled(self) -> float | None:
+        """See `Index.oldest_settled`."""
+        return oldest_settled(self._db)
+
+    def _delete(self, rows: Sequence[Settling]) -> list[Ref]:
         if not rows:
             return []
-        refs = [ref_of(row) for row in rows]
+        refs = [ref_of(row.place) for row in rows]
         ids = id_list([ref.id for ref in refs])
         counts = new_counts()
-        for ref, (*_, disposition, _context) in zip(refs, rows, strict=True):
+        for ref, row in zip(refs, rows, strict=True):
             in_segment = 0 if ref.large else ref.length
             count(counts, Tally.GENERATION, ref.generation, -1, -in_segment)
-            count(counts, Tally.PURGED_DISPOSITION + disposition, 0, 1, ref.length)
+            count(counts, Tally.PURGED_DISPOSITION + row.disposition, 0, 1, ref.length)
         for destination, state, n, size in self._db.json(_FATES, ids):
             count(counts, Tally.PURGED_STATE + state, destination, n, size)
-        contexts = id_list({row[8] for row in rows})
+        count_purged(self._db, ids, counts)
+        contexts = id_list({row.context_id for row in rows})
         with self._db.transaction():
             for statement in _PURGE:
                 self._db.run(statement, ids)
+            forget_attempts(self._db, ids)
             studies = self._db.value(_STUDIES_OF, contexts)
             self._db.run(_PURGE_CONTEXTS, contexts)
             self._db.run(_PURGE_GATES, studies)
             self._db.tally(counts)
             self._db.run(_FORGET_GENERATIONS)
+            forget_hours(self._db, max(row.settled_at for row in rows))
         return refs
 
 
 _KNOWN = """
 SELECT json_group_array(i.id)
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
+"""
+_AT = """
+WITH o(generation, offset) AS (VALUES {values})
+SELECT json_group_array(json_array(o.generation, o.offset))
+FROM o CROSS JOIN instance AS i INDEXED BY instance_generation
+    ON i.generation = o.generation AND i.offset = o.offset
 """
 _PLACES = """
 SELECT json_group_array(json_array(i.id, i.generation, i.length, i.large, i.crc))
@@ -152,16 +201,12 @@ _GENERATIONS = """
 SELECT json_group_array(json_array(key, n, bytes)) FROM tally WHERE what = ? AND n > 0
 """
 _SET_COPIED = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?)"
-_FORGET_GENERATIONS = f"DELETE FROM tally WHERE what = {int(Tally.GENERATION)} AND n = 0"
-_PURGEABLE = """
-SELECT json_group_array(json_array(
-    id, generation, offset, data_offset, length, crc, large, disposition, context_id
-))
-FROM (
-    SELECT * FROM instance INDEXED BY instance_settled
-    WHERE settled_at IS NOT NULL AND settled_at <= ? ORDER BY {order} LIMIT ?
-)
+_SET_GAP = """
+INSERT OR REPLACE INTO meta(key, value)
+VALUES ('gap_generation', ?), ('gap_offset', ?), ('gap_mark', ?)
 """
+_NO_GAP = "DELETE FROM meta WHERE key IN ('gap_generation', 'gap_offset', 'gap_mark')"
+_FORGET_GENERATIONS = f"DELETE FROM tally WHERE what = {int(Tally.GENERATION)} AND n = 0"
 _FATES = """
 SELECT json_group_array(json_array(destination_id, state, n, size)) FROM (
     SELECT d.destination_id, d.state, count(*) AS n, sum(i.length) AS size
@@ -174,6 +219,7 @@ SELECT json_group_array(json_array(destination_id, state, n, size)) FROM (
 _PURGE = (
     "DELETE FROM delivery WHERE instance_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM event_instance WHERE instance_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM commitment_failure WHERE instance_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM instance WHERE id IN (SELECT value FROM json_each(?))",
 )
 _PURGE_CONTEXTS = """

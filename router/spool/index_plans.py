@@ -9,6 +9,7 @@ from router.spool.index_database import Database, Names
 from router.spool.plan import Plan
 
 _NO_PLAN = Plan()
+_SETS = 1024
 
 
 class Plans:
@@ -17,6 +18,8 @@ class Plans:
     def __init__(self, db: Database) -> None:
         self._names = Names(db, "plan")
         self._plans: dict[int, Plan] = {}
+        self._for_all: dict[frozenset[str], tuple[int, ...]] = {}
+        self._counted = 0
 
     def ensure(self, texts: Iterable[str]) -> None:
         """Make sure that each has a number, in a transaction of its own."""
@@ -32,6 +35,21 @@ class Plans:
     def hastened(self, number: int) -> str:
         """The text of the plan that is left of one when it waits for nothing any more."""
         return self.plan(number).hastened().to_text()
+
+    def for_all(self, members: frozenset[str]) -> tuple[int, ...]:
+        """The numbers of the plans by which each of these may have it."""
+        known = len(self._names.items())
+        numbers = self._for_all.get(members)
+        if numbers is None or self._counted != known:
+            if self._counted != known or len(self._for_all) >= _SETS:
+                self._for_all.clear()
+                self._counted = known
+            numbers = self._for_all[members] = tuple(
+                number
+                for _, number in self._names.items()
+                if self.plan(number).mode != "one" and members <= set(self.plan(number).members)
+            )
+        return numbers
 
     def plan(self, number: int | None) -> Plan:
         """One whose text cannot be read waits for nothing: it must not keep an instance back for

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from router.spool.index_attempts import attempts_of
+from router.spool.index_commitments import oldest_uncommitted, what_for
 from router.spool.index_database import GATED, Database, Names, clean, id_list, ref_of, seconds
 from router.spool.index_gates import GateRow, Gates, in_words
 from router.spool.index_plans import Plans
@@ -66,6 +68,11 @@ class Reading:
                     gated = tallies.get((Tally.GATED, number), (0, 0))[0]
                     waits = self._gates.waits(number) if gated else ()
                 lines.append(QueueLine(name, state, n, size, oldest, next_due, gated, waits))
+            n, size = tallies.get((Tally.STATE + DeliveryState.UNCOMMITTED, number), (0, 0))
+            if n:
+                oldest, waits = oldest_uncommitted(self._db, number), what_for(self._db, number)
+                line = DeliveryState.UNCOMMITTED
+                lines.append(QueueLine(name, line, n, size, oldest, None, waits=waits))
         return lines
 
     def came(self, study: str, series: str) -> int:
@@ -109,7 +116,8 @@ class Reading:
             for event in self._db.json(_EVENTS_OF, number)
         )
         meta = replace(row.meta, routes=tuple(map(_route, deliveries)))
-        return replace(row, meta=meta, deliveries=deliveries, events=events)
+        attempts = attempts_of(self._db, self._destinations, number)
+        return replace(row, meta=meta, deliveries=deliveries, events=events, attempts=attempts)
 
     def events(self, limit: int) -> list[Event]:
         """See `Index.events`."""
@@ -152,14 +160,9 @@ class Reading:
             return tallies.get((what, key), (0, 0))[0]
 
         destinations = {
-            name: DestinationAccount(
-                received=n(Tally.ROUTED, number),
-                delivered=n(Tally.STATE + DeliveryState.DELIVERED, number),
-                waiting=n(Tally.STATE + DeliveryState.READY, number),
-                held=n(Tally.STATE + DeliveryState.HELD, number),
-                dead=n(Tally.STATE + DeliveryState.DEAD, number),
-                dropped=n(Tally.STATE + DeliveryState.DROPPED, number),
-                duplicate=n(Tally.STATE + DeliveryState.DUPLICATE, number),
+            name: DestinationAccount.of_states(
+                n(Tally.ROUTED, number),
+                {state: n(Tally.STATE + state, number) for state in DeliveryState},
             )
             for name, number in sorted(self._destinations.items())
         }
@@ -244,6 +247,7 @@ def _instance(row: Sequence[Any]) -> InstanceRow:
         quarantined=bool(row[22]),
         rules_version=row[23],
         tags=tuple(row[24].split()),
+        keep=float(row[25]),
     )
     return InstanceRow(ref_of(row), meta, disposition, seconds(row[9]))
 
@@ -298,7 +302,7 @@ SELECT json_group_array(json_array(
     i.sop_instance_uid, i.settled_at, i.disposition, coalesce(i.reason, c.reason),
     c.association, c.calling_ae, c.called_ae, c.source, c.remote, c.sop_class_uid,
     c.transfer_syntax_uid, c.study_instance_uid, c.series_instance_uid, c.modality,
-    c.quarantined, c.rules_version, c.tags
+    c.quarantined, c.rules_version, c.tags, i.keep
 ))
 FROM json_each(?) AS j
 CROSS JOIN instance AS i ON i.id = j.value
@@ -340,10 +344,10 @@ _UNEQUAL = """
 SELECT count(*) FROM instance AS i
 WHERE unsettled <> (
     SELECT count(*) FROM delivery AS d
-    WHERE d.instance_id = i.id AND (d.state <= 2 OR d.state = 5 AND EXISTS (
+    WHERE d.instance_id = i.id AND (d.state IN (0, 1, 2, 6) OR d.state = 5 AND EXISTS (
         SELECT 1 FROM delivery AS o
         WHERE o.instance_id = d.duplicate_of AND o.destination_id = d.destination_id
-            AND o.state <= 2
+            AND o.state IN (0, 1, 2, 6)
     ))
 )
 """

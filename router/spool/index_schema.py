@@ -195,6 +195,133 @@ CREATE INDEX gate_past ON gate(study) WHERE shut = 0;
 """
 
 
+# What came of attempts at deliveries, by their number at the delivery.  took: microseconds.
+# The counts by hour (index_types.Tally) of what an older index has; of what was purged before it
+# tells nothing, so they count from the hour after.
+_VERSION_4_ATTEMPTS = """
+CREATE TABLE attempt(
+    instance_id INTEGER NOT NULL,
+    destination_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    took INTEGER,
+    association TEXT NOT NULL,
+    outcome INTEGER NOT NULL,
+    status INTEGER,
+    reason TEXT,
+    PRIMARY KEY(instance_id, destination_id, number)
+) STRICT, WITHOUT ROWID;
+INSERT INTO tally(what, key, n, bytes)
+SELECT 70, received_at / 3600000000, count(*), sum(length) FROM instance GROUP BY 2;
+INSERT INTO meta(key, value)
+SELECT 'hours_from', CAST(strftime('%s', 'now') AS INTEGER) / 3600 + 1
+WHERE EXISTS (SELECT 1 FROM meta WHERE key = 'last_id');
+"""
+# Transactions of storage commitment that we ask for (PS3.4 annex J).
+#
+# delivery.commitment_id: the one that an UNCOMMITTED delivery was asked for in; of no meaning in
+# another state.
+# commitment: due_at is when it is asked for again, NULL once nothing of it is left to answer.
+# commitment_uid: one more each time that it is asked for.  commitment_failure: how often what the
+# destination took was not committed and sent again.
+_VERSION_4_COMMITMENT = """
+ALTER TABLE delivery ADD COLUMN commitment_id INTEGER;
+CREATE INDEX delivery_uncommitted ON delivery(destination_id, commitment_id, instance_id)
+    WHERE state = 6;
+CREATE TABLE commitment(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination_id INTEGER NOT NULL,
+    made_at INTEGER NOT NULL,
+    asked_at INTEGER NOT NULL,
+    due_at INTEGER,
+    asked INTEGER NOT NULL,
+    instances INTEGER NOT NULL,
+    trouble TEXT
+) STRICT;
+CREATE INDEX commitment_due ON commitment(destination_id, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX commitment_past ON commitment(asked_at) WHERE due_at IS NULL;
+CREATE TABLE commitment_uid(
+    uid TEXT PRIMARY KEY,
+    commitment_id INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX commitment_uid_of ON commitment_uid(commitment_id);
+CREATE TABLE commitment_failure(
+    instance_id INTEGER NOT NULL,
+    destination_id INTEGER NOT NULL,
+    times INTEGER NOT NULL,
+    PRIMARY KEY(instance_id, destination_id)
+) STRICT, WITHOUT ROWID;
+"""
+# Commitments that peers asked of us; see index_promises.  verdict: 0 when it is committed, else a
+# Failure Reason; NULL when it is not decided.
+_VERSION_4_PROMISES = """
+CREATE TABLE promise(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    transaction_uid TEXT NOT NULL,
+    remote TEXT NOT NULL,
+    peer_ae TEXT NOT NULL,
+    own_ae TEXT NOT NULL,
+    association TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    asked_at INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    due_at INTEGER,
+    attempts INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    items INTEGER NOT NULL,
+    committed INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    settled_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX promise_transaction ON promise(remote, transaction_uid);
+CREATE INDEX promise_due ON promise(due_at) WHERE state <= 1;
+CREATE TABLE promise_item(
+    promise_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    sop_class_uid TEXT NOT NULL,
+    sop_instance_uid TEXT NOT NULL,
+    verdict INTEGER,
+    PRIMARY KEY(promise_id, number)
+) STRICT, WITHOUT ROWID;
+"""
+# instance.keep: seconds that the rules keep it once it is settled, 0 when they do not say.  The
+# settled ones by that, then by age: what is kept for a month is not walked over every second.
+_VERSION_4_RETENTION = """
+ALTER TABLE instance ADD COLUMN keep INTEGER NOT NULL DEFAULT 0;
+DROP INDEX instance_settled;
+CREATE INDEX instance_settled ON instance(keep, settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX instance_discarded ON instance(settled_at)
+    WHERE disposition = 3 AND settled_at IS NOT NULL;
+"""
+# Destinations to which an operator lets nothing go; their names need not be configured any more.
+_VERSION_4_PAUSES = """
+CREATE TABLE pause(
+    destination TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+
+# Which peer a destination is, since when (since: for people to see), and the last instance that
+# may have gone to another of that name.
+_VERSION_4_PEERS = """
+CREATE TABLE peer(
+    destination TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    ae_title TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    after_id INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+
+# spent: which members of its plan have had their try, see index_spent.
+_VERSION_4_DIVERSION = "ALTER TABLE delivery ADD COLUMN spent INTEGER;"
+
+
 def _create_version_1(connection: sqlite3.Connection) -> None:
     run_script(connection, _VERSION_1)
 
@@ -207,7 +334,25 @@ def _create_version_3(connection: sqlite3.Connection) -> None:
     run_script(connection, _VERSION_3)
 
 
-STEPS: tuple[Step, ...] = (_create_version_1, _create_version_2, _create_version_3)
+def _create_version_4(connection: sqlite3.Connection) -> None:
+    for script in (
+        _VERSION_4_ATTEMPTS,
+        _VERSION_4_COMMITMENT,
+        _VERSION_4_PROMISES,
+        _VERSION_4_RETENTION,
+        _VERSION_4_PAUSES,
+        _VERSION_4_DIVERSION,
+        _VERSION_4_PEERS,
+    ):
+        run_script(connection, script)
+
+
+STEPS: tuple[Step, ...] = (
+    _create_version_1,
+    _create_version_2,
+    _create_version_3,
+    _create_version_4,
+)
 """Step *n* takes a database of version *n* to *n* + 1; an empty file is version 0.  A step that
 has been released is never changed: append another."""
 

@@ -54,9 +54,12 @@ class Selector:
         candidates, named = _candidates(which)
         if not candidates and all(state in OPEN_STATES for state in wanted):
             return self._open_deliveries(numbers, wanted, rest, bound, limit)
+        otherwise = ""
+        if not candidates and wanted == [DeliveryState.UNCOMMITTED]:
+            otherwise, rest = "INDEXED BY delivery_uncommitted", f"{rest} AND d.state = 6"
         sql = f"""
             SELECT d.instance_id AS a, d.destination_id AS b
-            FROM {_deliveries_of(candidates)}
+            FROM {_deliveries_of(candidates, otherwise)}
             CROSS JOIN instance AS i ON i.id = d.instance_id
             WHERE d.state IN {_literal(wanted)} AND d.destination_id IN {_literal(numbers)} {rest}
             ORDER BY a, b LIMIT ?

@@ -4,19 +4,21 @@ Owns the states of a delivery, the filters and the results; no SQL.  Times are s
 epoch, sizes are bytes of data sets.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
 from router.spool.plan import Plan
-from router.spool.record import InstanceMeta, Ref
+from router.spool.record import InstanceMeta, Position, Ref
 
 
 class DeliveryState(IntEnum):
     """The fate of one instance at one destination.
 
     The first three are open: they keep the instance in the spool.  A dead letter is open on
-    purpose: it waits for a person, and retention must not take it away first.
+    purpose: it waits for a person, and retention must not take it away first.  UNCOMMITTED keeps
+    it too, but is sent no more.
     """
 
     READY = 0
@@ -31,12 +33,17 @@ class DeliveryState(IntEnum):
     DUPLICATE = 5
     """The same bytes went to this destination, or wait to go there, as another instance.  While
     that one waits this one is kept too, and goes in its place should it end otherwise."""
+    UNCOMMITTED = 6
+    """The destination took it and has not yet said that it keeps it."""
 
 
 STATES = tuple(DeliveryState)
 """By their number: ten times as fast as calling the class, which counts for every row."""
 
 OPEN_STATES = (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD)
+
+KEEPING_STATES = (*OPEN_STATES, DeliveryState.UNCOMMITTED)
+"""Those that keep an instance in the spool."""
 
 
 class Disposition(IntEnum):
@@ -67,6 +74,22 @@ class Tally(IntEnum):
     """PURGED_DISPOSITION + Disposition: the part of DISPOSITION without rows."""
     GENERATION = 60
     """By generation: instances in the index whose record lies there, and their bytes."""
+    HOUR_RECEIVED = 70
+    """By hour of reception (`hour_of`): the part of RECEIVED."""
+    HOUR_PURGED_DISPOSITION = 80
+    """HOUR_PURGED_DISPOSITION + Disposition, by hour: the part of PURGED_DISPOSITION."""
+    HOUR_PURGED_STATE = 90
+    """HOUR_PURGED_STATE + DeliveryState, by hour and destination (`hour_key`): the part of
+    PURGED_STATE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What lies behind ``known`` in the log the index may not have, though its position is past
+    it: starts could not read it.  ``mark`` stands for the notes of that beside the spool."""
+
+    known: Position
+    mark: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +144,16 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """``count`` are dead now; ``more``: the limit stopped it; ``oldest``: since when the next one
+    counts that is not old enough yet, None when none was met."""
+
+    count: int = 0
+    more: bool = False
+    oldest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """One delivery to make."""
 
@@ -140,9 +173,11 @@ class Waiting:
 class Outcome:
     """How an attempt at a delivery ended.
 
-    ``state`` is DELIVERED, DEAD, DROPPED, or READY for another try at ``due_at`` (None: at
-    once).  ``status`` is the DIMSE status, if there was one.  ``attempted`` is False when the
-    destination was not asked at all, which does not count as an attempt.
+    ``state`` is DELIVERED, UNCOMMITTED, DEAD, DROPPED, or READY for another try at ``due_at``
+    (None: at once).  ``status`` is the DIMSE status, if there was one.  ``attempted`` is False
+    when the destination was not asked at all, which does not count as an attempt.  ``refused``
+    tells of a DEAD one that another destination might take.  ``association`` is the
+    one on which it was tried, "" without one; ``seconds`` is how long that took.
     """
 
     instance_id: int
@@ -153,6 +188,9 @@ class Outcome:
     reason: str = ""
     due_at: float | None = None
     attempted: bool = True
+    refused: bool = False
+    association: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +198,15 @@ class Settled:
     """``repeated``: deliveries whose fate was settled before and that were left as they are;
     ``unknown``: none such in the index.  Both as (instance id, destination).  ``revived``: how
     many that repeated another became READY, since that one was not delivered; ``gated``: how many
-    went behind a gate."""
+    went behind a gate; ``refused``: where something waits for another member of its plan, having
+    been refused."""
 
     applied: int
     repeated: tuple[tuple[int, str], ...]
     unknown: tuple[tuple[int, str], ...]
     revived: int = 0
     gated: int = 0
+    refused: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +227,21 @@ class Changed:
     bytes: int
     more: bool = False
     gated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rerouted:
+    """What a step of such an action did: ``count`` deliveries (instances, where these were
+    decided anew), of which ``gated`` went behind a gate; ``left`` were not touched.  ``more``:
+    the next step goes on from ``after`` (an instance) or ``cursor`` (a delivery)."""
+
+    count: int = 0
+    bytes: int = 0
+    left: int = 0
+    more: bool = False
+    gated: int = 0
+    after: int = 0
+    cursor: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +270,8 @@ class QueueLine:
     """One destination and open state.  ``oldest`` is a time of reception, ``next_due`` the
     first time that something may be sent: 0.0 when something may now, None when nothing ever
     will by itself, or only when a gate is opened.  ``gated`` of the count are behind gates,
-    ``waits`` says for what ("study not complete")."""
+    ``waits`` says for what ("study not complete").  One of UNCOMMITTED deliveries is there only
+    when there are any, and waits "to be committed"."""
 
     destination: str
     state: DeliveryState
@@ -270,9 +326,36 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a delivery and what came of it: DELIVERED, DEAD, DROPPED, or READY when it
+    was to be tried again.  ``association`` is "" when there was none; ``seconds`` is None when it
+    is not known how long it took."""
+
+    destination: str
+    at: float
+    seconds: float | None
+    association: str
+    outcome: DeliveryState
+    status: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A destination that an operator paused: since when, who, and why."""
+
+    destination: str
+    at: float
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceRow:
     """An instance as the index has it.  ``meta`` has its routes as they are now, with those
-    that an operator added; ``deliveries`` and ``events`` are filled by `Index.instance`."""
+    that an operator added; ``deliveries``, ``events`` and ``attempts`` are filled by
+    `Index.instance`.  Of each delivery that was not made at the first try the latest attempts
+    are kept."""
 
     ref: Ref
     meta: InstanceMeta
@@ -280,6 +363,7 @@ class InstanceRow:
     settled_at: float | None
     deliveries: tuple[Delivery, ...] = ()
     events: tuple[Event, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,12 +377,33 @@ class DestinationAccount:
     dead: int
     dropped: int
     duplicate: int
+    uncommitted: int = 0
+
+    @classmethod
+    def of_states(cls, received: int, states: Mapping[DeliveryState, int]) -> "DestinationAccount":
+        """From the number of deliveries in each state."""
+        return cls(
+            received=received,
+            delivered=states[DeliveryState.DELIVERED],
+            waiting=states[DeliveryState.READY],
+            held=states[DeliveryState.HELD],
+            dead=states[DeliveryState.DEAD],
+            dropped=states[DeliveryState.DROPPED],
+            duplicate=states[DeliveryState.DUPLICATE],
+            uncommitted=states[DeliveryState.UNCOMMITTED],
+        )
 
     @property
     def difference(self) -> int:
         """What is missing: 0, or something vanished."""
         return self.received - (
-            self.delivered + self.waiting + self.held + self.dead + self.dropped + self.duplicate
+            self.delivered
+            + self.uncommitted
+            + self.waiting
+            + self.held
+            + self.dead
+            + self.dropped
+            + self.duplicate
         )
 
 

@@ -5,18 +5,21 @@ Runs on the index's thread, a bounded step at a time; must not know DICOM or des
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
-from router.spool.index_types import Purged
+from router.spool.index_types import InstanceRow, Purged
 from router.spool.layout import BLOCK, align
+from router.spool.marks import Marks, Run
 from router.spool.record import Position, Ref
 from router.spool.segments import Segment
 from router.spool.spool import Spool
 
 _PURGE_STEP = 5000
+_ARCHIVE_STEP = 256
+_ARCHIVE_BYTES = 256 << 20
 _MOVE_STEP = 256
 _MOVE_BYTES = 16 << 20
 _SPARSE = 0.25
@@ -31,8 +34,36 @@ class KeeperIndex(Protocol):
     def indexed_position(self) -> Position | None:
         """The end of the last record that was added."""
 
-    def purge(self, settled_before: float, limit: int, *, oldest_first: bool = True) -> Purged:
-        """Delete instances that are settled since before `settled_before`."""
+    def purge(
+        self,
+        settled_before: float,
+        limit: int,
+        *,
+        now: float | None = None,
+        most: int | None = None,
+        discarded_only: bool = False,
+    ) -> Purged:
+        """Delete instances that are settled since before `settled_before`, oldest first."""
+
+    def aged(
+        self,
+        settled_before: float,
+        limit: int,
+        *,
+        now: float | None = None,
+        most: int | None = None,
+        exclude: Collection[int] = (),
+    ) -> list[int]:
+        """What `purge` would delete, but for discarded ones."""
+
+    def purge_these(self, ids: Collection[int]) -> Purged:
+        """Delete those of `ids` that are settled."""
+
+    def instance(self, instance_id: int) -> InstanceRow | None:
+        """One instance with its deliveries."""
+
+    def oldest_settled(self) -> float | None:
+        """When the one was settled that was settled first of those that are left."""
 
     def generations_in_use(self) -> Mapping[int, tuple[int, int]]:
         """Count and bytes of the instances in each generation that has any."""
@@ -50,9 +81,17 @@ class KeeperIndex(Protocol):
         """Make everything committed so far durable."""
 
 
+Why = Literal["age", "mark", "room"]
+"""Why settled instances go: their time is over, the high mark, or no room at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What one step did and found.  ``again``: there is more to do at once."""
+    """What one step did and found.  ``again``: there is more to do at once.
+
+    ``bytes`` were purged, for the reason ``why``.  ``share`` of the capacity is in use, None
+    without marks; ``run`` is a purge between them that ended or came to nothing more.
+    """
 
     purged: int
     recycled: int
@@ -62,6 +101,10 @@ class Upkeep:
     refusal: str
     again: bool
     trouble: str = ""
+    bytes: int = 0
+    why: Why = "age"
+    share: float | None = None
+    run: Run | None = None
 
 
 class Keeper:
@@ -81,16 +124,19 @@ class Keeper:
         """Bytes that were copied out of generations that are not empty yet."""
         self._dense: dict[int, int] = {}
         """Generations that looked sparse and are not, and how many instances they had then."""
+        self._marks = Marks()
+        self._gives = False
+        """Spare segments are to be given back: a purge by the marks made some."""
+        self._promised = 0
+        """Bytes that recycling and copying will give back, as long as they get on."""
 
     def step(self, now: float) -> Upkeep:
         """One bounded piece of upkeep at `now`, seconds since the epoch.  Blocking.
 
         Raises SpoolError only from the index; trouble with files is reported in the result.
         """
-        settings = self._spool.settings
-        # Under pressure whatever the time: the clock may have been set back since the settling.
-        before = math.inf if self._pressure() else now - settings.keep_settled
-        purged = self._index.purge(before, _PURGE_STEP)
+        why, before, most = self._due(now)
+        purged = self._purge(why, before, most, now)
         # At once: should the index fail now, these are told of once only.
         self._doomed += [ref.id for ref in purged.large]
         in_use = self._index.generations_in_use()
@@ -126,6 +172,10 @@ class Keeper:
         troubles += [why for why, _ in self._unmovable.values()]
         trouble = "; ".join(troubles[:_TROUBLES])
         refusal = self._pressure()
+        self._promised = self._to_come(in_use, position) if recycled or moved else 0
+        busy = purged.count or recycled or moved
+        self._gives = self._gives or self._marks.running
+        run = self._run(idle=most is not None and not busy and not self._to_archive())
         return Upkeep(
             purged=purged.count,
             recycled=recycled,
@@ -133,9 +183,98 @@ class Keeper:
             free=self._spool.free_bytes(),
             used=self._used(),
             refusal=refusal,
-            again=purged.count >= _PURGE_STEP or more,
+            again=purged.count >= _PURGE_STEP or more or bool(self._marks.running and purged.count),
             trouble=trouble,
+            bytes=purged.bytes,
+            why=why,
+            share=self._marks.share,
+            run=run,
         )
+
+    def to_archive(self, now: float, exclude: Collection[int] = ()) -> list[InstanceRow]:
+        """Some whose time is over at ``now``, oldest first, for `archived` when they are in the
+        archive; ``exclude`` are left out.  On the index's thread.  Raises SpoolError."""
+        why, before, most = self._due(now)
+        ids = self._index.aged(
+            before,
+            _ARCHIVE_STEP,
+            now=now if why == "age" else None,
+            most=_ARCHIVE_BYTES if most is None else min(most, _ARCHIVE_BYTES),
+            exclude=exclude,
+        )
+        return [row for n in ids if (row := self._index.instance(n)) is not None]
+
+    def archived(self, ids: Collection[int]) -> Purged:
+        """They are durably in the archive: purges those of them that are still settled.  On the
+        index's thread.  Raises SpoolError."""
+        purged = self._index.purge_these(ids)
+        self._doomed += [ref.id for ref in purged.large]
+        self._marks.purged(purged.count, purged.bytes)
+        return purged
+
+    def _to_archive(self) -> bool:
+        """Whether anything is to go through the archive."""
+        return self._spool.settings.archive is not None and bool(self._index.aged(math.inf, 1))
+
+    def _due(self, now: float) -> tuple[Why, float, int | None]:
+        """Why instances may go now, those settled until when, and how many bytes of them."""
+        if self._pressure():
+            # Whatever the time: the clock may have been set back since the settling.
+            return "room", math.inf, None
+        if excess := self._marks.excess(*self._fill(), self._promised):
+            # By halves: data sets take more room than their bytes, and come free by segments.
+            return (
+                "mark",
+                math.inf,
+                max(excess // 2, min(excess, self._spool.settings.segment_size)),
+            )
+        settings = self._spool.settings
+        kept = settings.keep_settled
+        if settings.archive is not None and settings.archive.after is not None:
+            kept = settings.archive.after
+        return "age", now - kept, None
+
+    def _purge(self, why: Why, before: float, most: int | None, now: float) -> Purged:
+        purged = self._index.purge(
+            before,
+            _PURGE_STEP,
+            now=now if why == "age" else None,
+            most=most,
+            discarded_only=self._spool.settings.archive is not None,
+        )
+        self._marks.purged(purged.count, purged.bytes)
+        return purged
+
+    def _fill(self) -> tuple[tuple[float, float] | None, int, int]:
+        """The marks, how many bytes are in use, and of how many."""
+        settings, spool = self._spool.settings, self._spool
+        if settings.marks is None:
+            return None, 0, 0
+        spare = spool.segments.spare_bytes
+        if settings.max_size is not None:
+            return settings.marks, max(0, self._used() - spare), settings.max_size
+        capacity = spool.capacity_bytes()
+        return settings.marks, max(0, capacity - spool.free_bytes() - spare), capacity
+
+    def _to_come(self, in_use: Mapping[int, tuple[int, int]], position: Position | None) -> int:
+        """Bytes of segments in which little or nothing lives, of what `_compact` gets on with."""
+        total = 0
+        for segment in self._spool.segments.sealed():
+            count, data = in_use.get(segment.generation, (0, 0))
+            live = data + count * BLOCK
+            sparse = live <= segment.size * _SPARSE and segment.generation not in self._dense
+            if sparse and segment.indexed(position):
+                total += segment.size - live
+        return total
+
+    def _run(self, *, idle: bool) -> Run | None:
+        """What there is to tell of a purge between the marks."""
+        marks, used, capacity = self._fill()
+        told = self._marks.told(marks, used, capacity, idle=idle)
+        if told is None:
+            return None
+        count, size, ended = told
+        return Run(count, size, used / capacity, self._index.oldest_settled(), ended)
 
     def sweep(self) -> int:
         """Remove files of large instances that were never committed; returns how many.
@@ -285,7 +424,9 @@ class Keeper:
         SpoolError.
         """
         segments, settings = self._spool.segments, self._spool.settings
-        if self._spool.free_bytes() < settings.low_disk:
+        # What the marks give up is for others on the disk too.
+        gives, self._gives = self._gives and settings.max_size is None, False
+        if gives or self._spool.free_bytes() < settings.low_disk:
             segments.trim(settings.spare_segments)
             return
         try:

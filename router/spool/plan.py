@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 Mode = Literal["one", "failover", "balance", "first_available"]
+Keep = Literal["", "study"]
+OnRefusal = Literal["dead", "next"]
 After = Literal["at-once", "study-complete", "series-complete"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -20,9 +22,11 @@ class Plan:
 
     ``members`` are those that may have it, best first; () when only its destination may.  The
     ``mode`` says whether it goes back to a better one that is up again; ``first_available``
-    does not.  ``after``: a study or series is complete ``quiet`` seconds after the last of it
-    came and, with ``expect``, when the archive of that name knows of no more, for which it waits
-    ``wait`` seconds at most.  ``schedule`` names the windows in which it is sent, "" for any time.
+    does not.  With ``keep`` a study is finished where it was begun.  ``on_refusal`` ``next``: what
+    a member refuses for good goes to another one.  ``after``: a study or series is
+    complete ``quiet`` seconds after the last of it came and, with ``expect``, when the archive of
+    that name knows of no more, for which it waits ``wait`` seconds at most.
+    ``schedule`` names the windows in which it is sent, "" for any time.
     """
 
     mode: Mode = "one"
@@ -32,6 +36,8 @@ class Plan:
     expect: str = ""
     wait: float = 1800.0
     schedule: str = ""
+    keep: Keep = ""
+    on_refusal: OnRefusal = "dead"
 
     @property
     def gated(self) -> bool:
@@ -40,7 +46,13 @@ class Plan:
 
     def hastened(self) -> "Plan":
         """The same without anything to wait for."""
-        return replace(_AT_ONCE, mode=self.mode, members=self.members)
+        return replace(
+            _AT_ONCE,
+            mode=self.mode,
+            members=self.members,
+            keep=self.keep,
+            on_refusal=self.on_refusal,
+        )
 
     def to_text(self) -> str:
         """Compact JSON of what is not the default, always the same for the same plan; "" when
@@ -78,7 +90,12 @@ class Plan:
 
 _AT_ONCE = Plan()
 _NAMES = tuple(f.name for f in fields(Plan))
-_WORDS: dict[str, tuple[str, ...]] = {"mode": get_args(Mode), "after": get_args(After)}
+_WORDS: dict[str, tuple[str, ...]] = {
+    "mode": get_args(Mode),
+    "after": get_args(After),
+    "keep": get_args(Keep),
+    "on_refusal": get_args(OnRefusal),
+}
 
 
 def _read(name: str, value: object) -> str | float | tuple[str, ...]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.spool.index_types import AddResult
+from router.spool.index_types import AddResult, Gap
 from router.spool.record import InstanceMeta, Position, Ref
 from router.spool.recovery import Damage, Recovered
 from router.spool.spool import Spool
+from router.spool.writer import link_large
 
 _BATCH = 1000
 
@@ -29,8 +30,11 @@ class RebuildIndex(Protocol):
     def last_id(self) -> int:
         """The largest id that ever was."""
 
-    def known(self, ids: Sequence[int]) -> set[int]:
-        """Those of `ids` that are in the index."""
+    def figures(self, ids: Sequence[int]) -> Mapping[int, tuple[int, int]]:
+        """Length and CRC of those of `ids` that are in the index."""
+
+    def at(self, places: Sequence[Position]) -> set[Position]:
+        """Those where the record of an instance of the index lies."""
 
     def generations_in_use(self) -> Mapping[int, tuple[int, int]]:
         """Count and bytes of the instances in each generation that has any."""
@@ -45,6 +49,12 @@ class RebuildIndex(Protocol):
     ) -> AddResult:
         """More instances, new places of those that it has, and the position behind them."""
 
+    def gap(self) -> Gap | None:
+        """What it may not have of what lies before its position."""
+
+    def note_gap(self, gap: Gap | None) -> None:
+        """Note that."""
+
     def barrier(self) -> None:
         """Make everything committed so far durable."""
 
@@ -57,6 +67,10 @@ class Report:
     moved: int = 0
     last_id: int = 0
     damage: list[str] = dataclasses.field(default_factory=list)
+    namesakes: dict[tuple[int, int, int], Recovered] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
+    """By id, length and CRC: what has the number of another instance, and needs one of its own."""
 
 
 def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> Report:
@@ -67,9 +81,11 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
     place, since then it was purged; an index that is older, or new, never knew it, and the copy
     may be all there is.
     A record whose data set is damaged is added, held, with the reason: it is never served, and
-    never forgotten.  Raises SpoolError.
+    never forgotten.  So is one that has the number of another: it gets a number of its own.
+    Raises SpoolError.
     """
-    position, copied = index.indexed_position(), index.copied_position()
+    position = spool.known(index.indexed_position(), index.gap())
+    copied = index.copied_position()
     report = Report(last_id=index.last_id())
     batch: list[Recovered] = []
     end: Position | None = None
@@ -94,7 +110,12 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
         if len(batch) >= _BATCH:
             flush()
     flush()
+    _add_namesakes(spool, index, report, position, suppress_duplicates)
+    index.note_gap(spool.gap)
     if end is not None and (position is None or position < end):
+        if position is None or not position.generation:
+            # Before the index has its position: a start that is killed must not forget the loss.
+            report.last_id = spool.reserve_numbers(report.last_id, 0)
         # Only now: what is broken off must begin again where it began, see `was_purged`.
         index.add([], end, suppress_duplicates=suppress_duplicates, same_bytes=spool.same_bytes)
     if spool.made_up_for:
@@ -124,15 +145,25 @@ def _add(
     began_at: tuple[Position | None, Position | None],
     suppress_duplicates: bool,
 ) -> None:
-    known = index.known([found.ref.id for found in batch])
+    known = index.figures([found.ref.id for found in batch])
     entries: dict[int, tuple[Ref, InstanceMeta]] = {}
     moved = 0
     for found in batch:
         ref = found.ref
         meta = _held(found) if found.damage and not found.unsure else found.meta
-        again = found.moved and (ref.id in known or ref.id in entries)
+        figures = known.get(ref.id)
+        if ref.id in entries:
+            other = entries[ref.id][0]
+            figures = other.length, other.crc
+        namesake = figures not in (None, (ref.length, ref.crc))
+        again = found.moved and figures is not None and not namesake
         began = began_at if found.noted is None else (found.noted, None)
         if not again and was_purged(found, *began):
+            continue
+        if namesake:
+            key = ref.id, ref.length, ref.crc
+            if not found.damage or key not in report.namesakes:
+                report.namesakes[key] = found
             continue
         if found.damage:
             report.damage.append(f"instance {ref.id}: {found.damage}")
@@ -149,6 +180,41 @@ def _add(
     )
     report.added += result.added
     report.moved += moved
+
+
+def _add_namesakes(
+    spool: Spool,
+    index: RebuildIndex,
+    report: Report,
+    began_at: Position | None,
+    suppress_duplicates: bool,
+) -> None:
+    """What was given the number of another: both may have been acknowledged."""
+    twins = list(report.namesakes.values())
+    places = [Position(found.ref.generation, found.ref.offset) for found in twins]
+    there = index.at(places)  # by a start that was broken off, or before an older copy
+    twins = [found for found, at in zip(twins, places, strict=True) if at not in there]
+    if not twins:
+        return
+    last_id = spool.reserve_numbers(report.last_id, len(twins))
+    entries = []
+    for number, found in enumerate(twins, last_id + 1):
+        ref = dataclasses.replace(found.ref, id=number)
+        what = f"has the number of another instance, and is instance {number} from now on"
+        report.damage.append(f"instance {found.ref.id}: {found.damage or what}")
+        if ref.large:
+            link_large(spool.large_directory, found.ref.id, number)
+        damaged = found.damage and not found.unsure
+        entries.append((ref, _held(found) if damaged else found.meta))
+    for at in range(0, len(entries), _BATCH):
+        result = index.add(
+            entries[at : at + _BATCH],
+            began_at or Position(0, 0),
+            suppress_duplicates=suppress_duplicates,
+            same_bytes=spool.same_bytes,
+        )
+        report.added += result.added
+    report.last_id = last_id + len(twins)
 
 
 def was_purged(found: Recovered, indexed: Position | None, copied: Position | None) -> bool:

@@ -62,7 +62,8 @@ class InstanceMeta:
     ``disposition`` is ``route``, ``hold`` or ``discard``; ``reason`` says why for the last two
     and for a quarantined instance (``quarantined`` is then True and ``disposition`` ``hold``).
     ``received_at`` is in seconds since the epoch.  Attributes that the data set lacks are "".
-    ``tags`` are the labels that rules gave it; none holds a space.
+    ``tags`` are the labels that rules gave it; none holds a space.  ``keep`` is for how many
+    seconds a rule wants it kept once it is settled, 0.0 when none says.
     """
 
     received_at: float
@@ -83,17 +84,20 @@ class InstanceMeta:
     rules_version: str = ""
     routes: tuple[RouteMeta, ...] = field(default=())
     tags: tuple[str, ...] = field(default=())
+    keep: float = 0.0
 
     def to_bytes(self) -> bytes:
         """Compact JSON, as it lies in a record.
 
-        Tags and plans come last among the values and only when there are any: what reads records
-        without knowing them leaves them out.
+        Tags, plans and the time to keep come last among the values and only when there are any:
+        what reads records without knowing them leaves them out.
         """
         values = [getattr(self, name) for name in _PLAIN_FIELDS]
         routes = [[r.destination, r.rule, r.priority] for r in self.routes]
         plans = [r.plan for r in self.routes]
-        if any(plans):
+        if self.keep:
+            values += [self.tags, plans if any(plans) else (), self.keep]
+        elif any(plans):
             values += [self.tags, plans]
         elif self.tags:
             values.append(self.tags)
@@ -110,13 +114,15 @@ class InstanceMeta:
             if not isinstance(values, list):
                 raise ValueError("a list of values was expected")
             known = dict(zip(_PLAIN_FIELDS, values, strict=False))
-            tags, plans = [*values[len(_PLAIN_FIELDS) :], [], []][:2]
+            rest = values[len(_PLAIN_FIELDS) :]
+            tags, plans, keep = [*rest, *_NOTHING_MORE[len(rest) :]][:3]
             # Most records have no plan: none is looked for there.
             texts = [str(plan) for plan in plans] or [""] * len(routes)
             return cls(
                 **known,
                 routes=tuple(_route(r, text) for r, text in zip(routes, texts, strict=True)),
                 tags=tuple(str(tag) for tag in tags),
+                keep=_seconds(keep),
             )
         except (TypeError, ValueError) as error:
             raise ValueError(f"not an instance description: {error}") from error
@@ -127,4 +133,14 @@ def _route(values: list[Any], plan: str) -> RouteMeta:
     return RouteMeta(destination, rule, priority, plan)
 
 
-_PLAIN_FIELDS = tuple(f.name for f in fields(InstanceMeta) if f.name not in ("routes", "tags"))
+def _seconds(value: object) -> float:
+    # A bool is an int, and JSON here may hold Infinity.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
+        return float(value)
+    raise ValueError(f"the time to keep is {value!r:.60}")
+
+
+_NOTHING_MORE: tuple[object, ...] = ((), (), 0.0)
+_PLAIN_FIELDS = tuple(
+    f.name for f in fields(InstanceMeta) if f.name not in ("routes", "tags", "keep")
+)

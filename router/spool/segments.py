@@ -202,6 +202,11 @@ class SegmentTable:
         self._next_generation += count
         return self._next_generation
 
+    @property
+    def next_generation(self) -> int:
+        """That of the next life."""
+        return self._next_generation
+
     def reserve_generations(self, last: int) -> None:
         """Never use a generation up to `last` again."""
         self._next_generation = max(self._next_generation, last + 1)
@@ -439,8 +444,7 @@ class SegmentTable:
     def spare_bytes(self) -> int:
         """Room in the pool and in the active segment."""
         with self._lock:
-            active = self._active
-            rest = active.size - active.used if active is not None else 0
+            rest = self._active.size - self._active.used if self._active is not None else 0
             return rest + sum(s.size for s in self._spares)
 
     @property

@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from router.spool import recovery, system
-from router.spool.arrears import Arrears
+from router.spool.arrears import SKIPPED_GENERATIONS, SKIPPED_IDS, Arrears
 from router.spool.blocks import BlockPool
 from router.spool.committer import Committer, Job
-from router.spool.directory import check_format, lock_directory
+from router.spool.directory import capacity_bytes, check_format, lock_directory
 from router.spool.errors import SpoolDamaged, SpoolError
+from router.spool.index_types import Gap
 from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, align
+from router.spool.numbers import Numbers
 from router.spool.reader import Reader
 from router.spool.recent import Recent, RecentReader
 from router.spool.record import Position, Ref
@@ -62,7 +64,10 @@ class Spool:
         self.notes: list[str] = []
         self._lock_fd = lock_fd
         self._post = post
-        self._committer = Committer(self.segments, post, on_group)
+        self._numbers = Numbers(directory)
+        self._committer = Committer(self.segments, post, on_group, self._numbers.reserve)
+        self._started = False
+        self._without_index = False
         self._ids = itertools.count(1)
         self._writers = 0
         self._large_files = 0
@@ -101,6 +106,10 @@ class Spool:
                 lambda segment: recovery.count_sound(segment, spool.large_directory),
             )
             spool.log_damaged = spool.segments.unreadable > 0
+            spool._numbers.load()
+            spool.segments.reserve_generations(spool._numbers.generation)
+            if spool._numbers.trouble:
+                spool.notes.append(spool._numbers.trouble)
             with system.translated(f"opening the spool in {directory}"):
                 system.sync_directory(spool.large_directory)
                 system.sync_directory(directory)
@@ -115,8 +124,22 @@ class Spool:
 
         A segment that cannot be opened is reported as damage, and left alone while this runs.
         """
+        # One that is being made anew is at the beginning until it has all.
+        self._without_index = after is None or not after.generation
         yield from self._arrears.recover(self.segments, after)
         self.log_damaged |= self._arrears.damaged
+
+    def known(self, after: Position | None, gap: Gap | None) -> Position | None:
+        """Where to `recover` from with an index at ``after``, with that gap: earlier where the
+        notes of what could not be read are no longer those that the index goes with."""
+        if after is not None:
+            self.segments.reserve_generations(after.generation)
+        return self._arrears.known(after, gap)
+
+    @property
+    def gap(self) -> Gap | None:
+        """What an index does not have that has all that `recover` gave."""
+        return self._arrears.gap
 
     @property
     def made_up_for(self) -> bool:
@@ -133,14 +156,15 @@ class Spool:
         Makes the first spare segment if there is none (blocking); the keeper makes the others.
         Without space for it nothing is accepted, but what is kept can be forwarded.
         """
-        for number, path in self.large_files():
-            last_id = max(last_id, number)
+        last_id = self._last_given(last_id)
+        for _, path in self.large_files():
             try:
                 self._large_bytes += path.stat().st_size
             except OSError as error:
                 self.notes.append(f"large/{path.name}: its size cannot be read: {error.strerror}")
         last_id = self._arrears.go_past(self.segments, last_id)
         self._ids = itertools.count(last_id + 1)
+        self._started = True
         if self.segments.spare_bytes == 0:
             try:
                 self.segments.refill(1)
@@ -148,10 +172,33 @@ class Spool:
                 self._refusal = str(error)
         self._committer.start()
 
+    def _last_given(self, last_id: int) -> int:
+        """The largest number that any instance may have had."""
+        last_id = max([last_id, self._numbers.number, *(n for n, _ in self.large_files())])
+        if self._numbers.found:
+            return last_id
+        # Of a time without the file, or it is lost: what the index and the segments tell is all
+        # there is, and without an index, or with a file that was there, it may be too little.
+        had_lives = self.segments.next_generation > 1
+        if self._numbers.trouble or (self._without_index and had_lives):
+            self.segments.skip_generations(SKIPPED_GENERATIONS)
+            return last_id + SKIPPED_IDS
+        return last_id
+
+    def reserve_numbers(self, last_id: int, count: int) -> int:
+        """The number after which as many are free that no instance has had, durably theirs;
+        `last_id` is the largest that is known.  Before `start`.  Raises SpoolError."""
+        last_id = self._last_given(last_id)
+        self._numbers.reserve(last_id + count, self.segments.next_generation - 1)
+        self._numbers.found, self._numbers.trouble = True, ""
+        return last_id
+
     def close(self) -> None:
         """Commit what was submitted, then let the directory go.  Blocking."""
         self._committer.stop()
         self.executor.shutdown()
+        if self._started:
+            self._numbers.end(next(self._ids) - 1, self.segments.next_generation - 1)
         self.segments.close()
         system.close(self._lock_fd)
 
@@ -416,6 +463,10 @@ class Spool:
     def free_bytes(self) -> int:
         """Free space on the file system of the spool."""
         return free_bytes(self.directory)
+
+    def capacity_bytes(self) -> int:
+        """What the file system of the spool holds, whoever uses it."""
+        return capacity_bytes(self.directory)
 
     def large_files(self) -> Iterator[tuple[int, Path]]:
         """Instance number and path of every file under ``large/``.  Raises SpoolError."""

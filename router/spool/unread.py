@@ -10,6 +10,8 @@ from pathlib import Path
 
 from router.spool import system
 from router.spool.errors import SpoolError
+from router.spool.index_types import Gap
+from router.spool.layout import crc32
 from router.spool.record import Position
 
 NAME = "unread"
@@ -106,11 +108,23 @@ def save(directory: Path, notes: Notes) -> None:
         system.sync_directory(directory)
 
 
+def gap_of(segments: Mapping[str, Unread]) -> Gap | None:
+    """What an index does not have that is consistent with these notes; None without any."""
+    if not segments:
+        return None
+    mark = crc32("".join(sorted(map(_line, segments.items()))).encode())
+    return Gap(min(noted.known for noted in segments.values()), mark)
+
+
 def _lines(segments: Mapping[str, Unread], floor: Position) -> Iterable[str]:
     yield f"{_FLOOR} {floor.generation} {floor.offset}\n"
-    for name, noted in segments.items():
-        stretches = "".join(f" {start}-{end}" for start, end in noted.stretches)
-        yield f"{name} {noted.known.generation} {noted.known.offset}{stretches}\n"
+    yield from map(_line, segments.items())
+
+
+def _line(named: tuple[str, Unread]) -> str:
+    name, noted = named
+    stretches = "".join(f" {start}-{end}" for start, end in noted.stretches)
+    return f"{name} {noted.known.generation} {noted.known.offset}{stretches}\n"
 
 
 def _stretch(text: str) -> Stretch:

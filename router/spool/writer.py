@@ -5,6 +5,7 @@ in a file of its own from the moment it grows beyond `large_instance` or memory 
 Everything here runs on the event loop's thread; disk work goes to the executor.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -394,6 +395,14 @@ class _LargeFile:
         if self._made:  # else it is somebody else's that was in the way
             self._path.unlink(missing_ok=True)
         self._host.large_grew(-self._counted)
+
+
+def link_large(directory: Path, instance_id: int, another: int) -> None:
+    """Make the file of a large instance that of another too, if it is there.  Raises SpoolError."""
+    with system.translated(f"giving the file of instance {instance_id} to {another}"):
+        with contextlib.suppress(FileNotFoundError):
+            large_path(directory, another).hardlink_to(large_path(directory, instance_id))
+        system.sync_directory(directory)
 
 
 def large_path(directory: Path, instance_id: int) -> Path:

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from router.ingest.routes import route_meta
 from router.spool.look import Lookout, Pieces, Seen
 from router.spool.record import InstanceMeta, Ref
+from router.trial.anew import decided
 from router.trial.compare import DISCARDED, HELD, Difference, compare
-from router.trial.facts import Attributes, Identify, Scanned, facts_of_record, first, scan
+from router.trial.facts import Attributes, Identify, first, scan
 from rules.attributes import Key
-from rules.decision import Decision
 from rules.ruleset import RuleSet
 
 EXAMPLES = 5
@@ -146,26 +145,12 @@ class Replay:
             return _Tried(_example(ref, meta, {}, show_patient=False))
         scanned = scan(meta.transfer_syntax_uid, self._wanted, pieces)
         example = _example(ref, meta, scanned.attributes, show_patient=self._show_patient)
-        after = self._decided(meta, scanned)
+        after = decided(self._rules, self._identify, meta, scanned)
         return _Tried(
             example,
             tuple(route.destination for route in meta.routes),
             tuple(route.destination for route in after.routes),
             compare(meta, after),
-        )
-
-    def _decided(self, meta: InstanceMeta, scanned: Scanned) -> InstanceMeta:
-        if scanned.error:  # an attribute that only the candidate looks at lies behind a fault
-            reason = f"cannot be parsed: {scanned.error}"
-            decision = Decision("hold", (), reason, self._rules.version)
-        else:
-            decision = self._rules.decide(facts_of_record(meta, scanned, self._identify))
-        return replace(
-            meta,
-            disposition=decision.disposition,
-            reason=decision.reason,
-            routes=tuple(map(route_meta, decision.routes)),
-            tags=decision.tags,
         )
 
 

@@ -23,8 +23,10 @@ from router.config.versions import Origin
 from router.spool.errors import SpoolError
 from router.spool.index_types import Changed, Filter
 from router.web import encode
+from router.web.commitments import promise
 from router.web.guard import Guard, bounded, http_exception, read_json
 from router.web.sources import ControlError, ControlSource, InstanceFile, Reloaded
+from router.web.standing import Standing
 
 TIMEOUT = 60.0
 """Seconds for an answer; an action on a million deliveries takes its time."""
@@ -36,6 +38,8 @@ _MAX_ORIGIN = 500
 _log = structlog.get_logger("router.web")
 
 _NOTHING = Filter()
+_UNKNOWN = Standing(0.0)
+"""For rows without deliveries."""
 
 
 def create_control_app(
@@ -51,6 +55,8 @@ def create_control_app(
         "/api/v1/account": views.account,
         "/api/v1/queue": views.queues,
         "/api/v1/queue/list": views.queue,
+        "/api/v1/queue/pauses": views.pauses,
+        "/api/v1/commitments": views.promises,
         "/api/v1/instances": views.instances,
         "/api/v1/instances/{number:int}": views.instance,
         "/api/v1/instances/{number:int}/file": views.file,
@@ -64,6 +70,12 @@ def create_control_app(
         "/api/v1/queue/drop": views.drop,
         "/api/v1/queue/hold": views.hold,
         "/api/v1/queue/release": views.release,
+        "/api/v1/queue/hasten": views.hasten,
+        "/api/v1/queue/redirect": views.redirect,
+        "/api/v1/queue/pause": views.pause,
+        "/api/v1/queue/resume": views.resume,
+        "/api/v1/instances/resend": views.resend,
+        "/api/v1/instances/reroute": views.reroute,
         "/api/v1/instances/discard": views.discard,
         "/api/v1/reload": views.reload,
         "/api/v1/rules/rollback": views.rollback,
@@ -89,8 +101,32 @@ class _Views:
     async def status(self, _: Request) -> Response:
         return JSONResponse(encode.status(await self._source.status()))
 
-    async def account(self, _: Request) -> Response:
-        return JSONResponse(encode.account(await self._source.account()))
+    async def account(self, request: Request) -> Response:
+        given = dict(request.query_params)
+        since = given.pop("since", None)
+        if given:
+            raise ControlError(f"unknown parameter {min(given)!r}", "it takes `since`")
+        if since is None:
+            return JSONResponse(encode.account(await self._source.account()))
+        moment = encode.parse_since(since, self._now())
+        return JSONResponse(encode.account_since(await self._source.account_since(moment)))
+
+    async def promises(self, request: Request) -> Response:
+        given = dict(request.query_params)
+        everything = given.pop("all", "false")
+        limit = _limit(given.pop("limit", DEFAULT_LIMIT))
+        if everything not in ("true", "false"):
+            raise ControlError(
+                f"all is true or false, not {everything!r}", "leave it out for false"
+            )
+        if given:
+            raise ControlError(f"unknown parameter {min(given)!r}", "it takes `all` and `limit`")
+        found = await self._source.promises(limit, everything == "true")
+        return JSONResponse({"commitments": [promise(one) for one in found]})
+
+    async def pauses(self, _: Request) -> Response:
+        standing = await self._source.standing()
+        return JSONResponse({"pauses": [asdict(pause) for pause in standing.pauses.values()]})
 
     async def queues(self, _: Request) -> Response:
         return JSONResponse({"queues": [encode.queue_line(q) for q in await self._source.queues()]})
@@ -100,19 +136,23 @@ class _Views:
         cursor = _cursor(after) if after else None
         items = await self._source.queue(which, limit, cursor)
         following = ".".join(map(str, items[-1].cursor)) if len(items) == limit else ""
-        return JSONResponse({"entries": [encode.queue_item(i) for i in items], "next": following})
+        standing = await self._source.standing()
+        entries = [encode.queue_item(item, standing) for item in items]
+        return JSONResponse({"entries": entries, "next": following})
 
     async def instances(self, request: Request) -> Response:
         which, limit, after = self._query(request)
         rows = await self._source.instances(which, limit, _number("after", after or "0", 2**63 - 1))
         following = str(rows[-1].ref.id) if len(rows) == limit else ""
-        return JSONResponse({"entries": [encode.instance(r) for r in rows], "next": following})
+        return JSONResponse(
+            {"entries": [encode.instance(r, _UNKNOWN) for r in rows], "next": following}
+        )
 
     async def instance(self, request: Request) -> Response:
         row = await self._source.instance(_instance_number(request))
         if row is None:
             raise _gone(request)
-        return JSONResponse(encode.instance(row))
+        return JSONResponse(encode.instance(row, await self._source.standing()))
 
     async def file(self, request: Request) -> Response:
         file = await self._source.open_file(_instance_number(request))
@@ -144,11 +184,46 @@ class _Views:
         which = self._filter(body)
         if to is None:
             return JSONResponse(encode.changed(await self._source.release(which)))
-        names = [to] if isinstance(to, str) else to
-        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-            raise ControlError("to names destinations", 'as in "to": ["pacs"]')
-        done = await self._source.route_held(which, tuple(names))
+        done = await self._source.route_held(which, encode.parse_names(to))
         return JSONResponse(encode.changed(done))
+
+    async def hasten(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin = _origin(request, body)
+        done = await self._source.hasten(self._filter(body), origin)
+        return JSONResponse(encode.changed(done))
+
+    async def redirect(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin, reason = _origin(request, body), _because(body, " ").strip()
+        (target, *others) = encode.parse_names(body.pop("to", None))
+        if others:
+            raise ControlError("to names one destination", 'as in "to": "pacs"')
+        which = self._filter(body)
+        return JSONResponse(asdict(await self._source.redirect(which, target, reason, origin)))
+
+    async def resend(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin = _origin(request, body)
+        names = encode.parse_names(body.pop("to", None))
+        which = self._filter(body)
+        return JSONResponse(asdict(await self._source.resend(which, names, origin)))
+
+    async def reroute(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin = _origin(request, body)
+        return JSONResponse(asdict(await self._source.reroute(self._filter(body), origin)))
+
+    async def pause(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin, reason = _origin(request, body), _because(body, " ").strip()
+        name = _destination(body)
+        return JSONResponse({"changed": await self._source.pause(name, reason, origin)})
+
+    async def resume(self, request: Request) -> Response:
+        body = await read_json(request)
+        origin, name = _origin(request, body), _destination(body)
+        return JSONResponse({"changed": await self._source.resume(name, origin)})
 
     async def rules(self, _: Request) -> Response:
         return JSONResponse(encode.rules(await self._source.rules()))
@@ -203,9 +278,7 @@ class _Views:
     def _query(self, request: Request) -> tuple[Filter, int, str]:
         given: dict[str, object] = dict(request.query_params)
         after = str(given.pop("after", ""))
-        limit = _number("limit", str(given.pop("limit", DEFAULT_LIMIT)), MAX_LIMIT)
-        if limit == 0:
-            raise ControlError("limit is at least 1", "leave it out for the default")
+        limit = _limit(given.pop("limit", DEFAULT_LIMIT))
         return encode.parse_filter(given, self._now()), limit, after
 
 
@@ -230,8 +303,20 @@ def _reloaded(result: Reloaded) -> Response:
     return JSONResponse(encode.reloaded(result), status_code=200 if result.applied else 409)
 
 
+def _destination(body: dict[str, object]) -> str:
+    """The only field that is left."""
+    name = body.pop("destination", None)
+    if not isinstance(name, str) or not name:
+        raise ControlError("destination is a name", 'as in "destination": "pacs"')
+    _nothing_more(body)
+    return name
+
+
 def _because(body: dict[str, object], otherwise: str = "") -> str:
-    reason = body.pop("because", otherwise)
+    """The reason that is given; one that may be left out is ``otherwise`` then."""
+    reason = body.pop("because", None)
+    if reason is None and otherwise:
+        return otherwise
     if not isinstance(reason, str) or not reason.strip():
         raise ControlError("because is text", 'as in "because": "sent by hand"')
     return reason
@@ -241,6 +326,13 @@ def _number(name: str, text: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
         raise ControlError(f"{name} is a number from 0 to {most}, not {text!r}")
     return int(text)
+
+
+def _limit(given: object) -> int:
+    limit = _number("limit", str(given), MAX_LIMIT)
+    if limit == 0:
+        raise ControlError("limit is at least 1", "leave it out for the default")
+    return limit
 
 
 def _cursor(text: str) -> tuple[int, int]:

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from router.config.versions import File, Version
+from router.spool.index_hours import SinceAccount
 from router.spool.index_types import (
     Account,
+    Attempt,
     Changed,
     Delivery,
     DeliveryState,
+    DestinationAccount,
     Disposition,
     Filter,
     InstanceRow,
@@ -23,6 +26,7 @@ from router.spool.index_types import (
 )
 from router.units import parse_duration
 from router.web.sources import ControlError, Reloaded, RulesView, Status, VersionsView
+from router.web.standing import Standing, situation
 
 Json = dict[str, object]
 
@@ -76,6 +80,18 @@ def delivery(value: Delivery) -> Json:
     }
 
 
+def standing_delivery(value: Delivery, standing: Standing) -> Json:
+    """The same with its state in words: ``situation``."""
+    return delivery(value) | {"situation": asdict(situation(value, standing))}
+
+
+def attempt(value: Attempt) -> Json:
+    """One attempt and its answer."""
+    word = "deferred" if value.outcome is DeliveryState.READY else value.outcome.name.lower()
+    status = None if value.status is None else f"{value.status:04X}"
+    return asdict(value) | {"outcome": word, "status": status}
+
+
 def _plan(text: str) -> Json:
     """The options under which it goes, those alone that are not the default."""
     try:
@@ -85,9 +101,9 @@ def _plan(text: str) -> Json:
     return plan if isinstance(plan, dict) else {"unreadable": text}
 
 
-def queue_item(value: QueueItem) -> Json:
-    """A delivery with the instance that it delivers."""
-    return delivery(value.delivery) | {
+def queue_item(value: QueueItem, standing: Standing) -> Json:
+    """A delivery with the instance that it delivers, and its state in words."""
+    return standing_delivery(value.delivery, standing) | {
         "length": value.ref.length,
         "received_at": value.meta.received_at,
         "calling_ae": value.meta.calling_ae,
@@ -101,8 +117,8 @@ def queue_item(value: QueueItem) -> Json:
     }
 
 
-def instance(value: InstanceRow) -> Json:
-    """An instance with its deliveries and events, where they were asked for."""
+def instance(value: InstanceRow, standing: Standing) -> Json:
+    """An instance with its deliveries, attempts and events, where they were asked for."""
     meta = asdict(value.meta)
     meta["routes"] = [route | {"plan": _plan(route["plan"])} for route in meta["routes"]]
     del meta["disposition"], meta["quarantined"]
@@ -112,7 +128,8 @@ def instance(value: InstanceRow) -> Json:
         **meta,
         "disposition": value.disposition.name.lower(),
         "settled_at": value.settled_at,
-        "deliveries": [delivery(item) for item in value.deliveries],
+        "deliveries": [standing_delivery(item, standing) for item in value.deliveries],
+        "attempts": [attempt(item) for item in value.attempts],
         "events": [asdict(item) for item in value.events],
     }
 
@@ -164,11 +181,32 @@ def changed(value: Changed) -> Json:
 
 def account(value: Account) -> Json:
     """The balance."""
-    lines = [
+    return asdict(value) | {"balanced": value.balanced, "destinations": _lines(value.destinations)}
+
+
+def _lines(destinations: Mapping[str, DestinationAccount]) -> list[Json]:
+    return [
         {"destination": name, **asdict(line), "difference": line.difference}
-        for name, line in value.destinations.items()
+        for name, line in destinations.items()
     ]
-    return asdict(value) | {"balanced": value.balanced, "destinations": lines}
+
+
+def account_since(value: SinceAccount) -> Json:
+    """The balance of what was received since a time."""
+    return asdict(value) | {"balanced": value.balanced, "destinations": _lines(value.destinations)}
+
+
+def parse_since(text: object, now: float) -> float:
+    """The time that a duration (``24h``) is ago.  Raises ControlError."""
+    return _ago("since", text, now)
+
+
+def parse_names(given: object) -> tuple[str, ...]:
+    """One name, or a list of them, each once.  Raises ControlError."""
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise ControlError("to names destinations", 'as in "to": ["pacs"]')
+    return tuple(dict.fromkeys(names))
 
 
 def parse_filter(given: Mapping[str, object], now: float) -> Filter:

@@ -147,18 +147,25 @@ def _queue_cells(states: dict[DeliveryState, QueueLine], now: float) -> tuple[Co
 
 def _why(reason: str, states: dict[DeliveryState, QueueLine]) -> str:
     """Why it is not sending, and why some would not go if it were."""
-    ready = states.get(DeliveryState.READY)
-    if ready is None or not ready.gated:
-        return reason
-    waits = f"{ready.gated} wait: {', '.join(ready.waits)}"
-    return f"{reason}; {waits}" if reason else waits
+    ready, taken = states.get(DeliveryState.READY), states.get(DeliveryState.UNCOMMITTED)
+    found = [reason] if reason else []
+    if ready is not None and ready.gated:
+        found.append(f"{ready.gated} wait: {', '.join(ready.waits)}")
+    if taken is not None and taken.count:
+        found.append(f"{taken.count} stored, {', '.join(taken.waits)}")
+    return "; ".join(found)
 
 
 def _destination_cells(state: DestinationState | None, now: float) -> tuple[Content, Content, str]:
     if state is None:
         return (bad("not configured"), "", "waits until it is configured again or dropped")
+    if state.paused:
+        return (bad("paused"), state.associations, state.paused)
+    if state.up and state.opens_at is not None:
+        return ("shut", state.associations, f"its schedule opens in {span(state.opens_at - now)}")
     if state.up:
-        return (element("span", "up", class_="good"), state.associations, state.reason)
+        why = state.reason or state.limited
+        return (element("span", "up", class_="good"), state.associations, why)
     probe = ""
     if state.next_probe_at is not None:
         probe = f" (next try in {span(state.next_probe_at - now)})"

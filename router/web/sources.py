@@ -14,7 +14,10 @@ from typing import Protocol
 from router.config.compare import Difference
 from router.config.versions import File, Origin, Version
 from router.observe.state import Snapshot
+from router.spool.index_hours import SinceAccount
+from router.spool.index_promises import Promise
 from router.spool.index_types import Account, Changed, Filter, InstanceRow, QueueItem, QueueLine
+from router.web.standing import Standing
 
 
 class ControlError(Exception):
@@ -103,6 +106,16 @@ class Reloaded:
     version: int = 0
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Redone:
+    """What was sent elsewhere, again, or decided anew: ``count`` deliveries (instances, where
+    these were decided), and ``left`` that were not touched."""
+
+    count: int
+    bytes: int
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +227,42 @@ class ControlSource(Protocol):
         """Instances that no rule matched, or that were quarantined, are given up."""
         ...
 
+    async def hasten(self, which: Filter, origin: Origin) -> Changed:
+        """What waits for a study or a schedule is due now."""
+        ...
+
+    async def redirect(self, which: Filter, target: str, reason: str, origin: Origin) -> Redone:
+        """What waits for ``which.destination`` goes to ``target`` instead."""
+        ...
+
+    async def resend(self, which: Filter, destinations: tuple[str, ...], origin: Origin) -> Redone:
+        """Instances that are still in the spool go to ``destinations``, again or as well."""
+        ...
+
+    async def reroute(self, which: Filter, origin: Origin) -> Redone:
+        """Instances that no rule matched are decided anew, by the rules of now."""
+        ...
+
+    async def pause(self, destination: str, reason: str, origin: Origin) -> bool:
+        """Nothing more goes there until it is resumed; False when it was paused already."""
+        ...
+
+    async def resume(self, destination: str, origin: Origin) -> bool:
+        """The reverse; False when it was not paused."""
+        ...
+
+    async def standing(self) -> Standing:
+        """What deliveries wait for, beside what the index says."""
+        ...
+
     async def queue(
         self, which: Filter, limit: int, after: tuple[int, int] | None
     ) -> Sequence[QueueItem]:
         """Deliveries one by one; ``after`` is the cursor of the last one seen."""
+        ...
+
+    async def promises(self, limit: int, everything: bool) -> Sequence[Promise]:
+        """Requests for storage commitment, the latest first; open ones unless ``everything``."""
         ...
 
     async def instances(self, which: Filter, limit: int, after: int) -> Sequence[InstanceRow]:
@@ -258,4 +303,8 @@ class ControlSource(Protocol):
 
     async def account(self) -> Account:
         """The balance of everything received (promise 2)."""
+        ...
+
+    async def account_since(self, since: float) -> SinceAccount:
+        """The same for what was received since then."""
         ...

@@ -163,7 +163,8 @@ def test_queues_are_listed_and_shown(site: Site) -> None:
     assert Counter(e["destination"] for e in found["entries"]) == {"broken": COUNT, "archive": 1}
     some = ok_json("queue", "show", "-c", config, "--limit", "4")
     assert some["more"] is True
-    assert some["entries"] == found["entries"][:4]
+    keys = [[(e["instance_id"], e["destination"]) for e in f["entries"]] for f in (some, found)]
+    assert keys[0] == keys[1][:4]
     assert "… and more" in ok("queue", "show", "-c", config, "--limit", "4")
     dead = ok("queue", "show", "-c", config, "-d", "archive")
     assert "A900" in dead
@@ -465,7 +466,8 @@ def test_an_account_that_does_not_balance_fails(
     from router.cli import gateway
 
     class Desk:
-        def account(self) -> dict[str, object]:
+        def account(self, since: str) -> dict[str, object]:
+            assert since == ""
             return {
                 "received": 3,
                 "routed": 2,

@@ -97,6 +97,7 @@ def test_every_field_of_a_rule_that_counts_is_told() -> None:
         "disabled": "x",
         "valid_from": datetime(2026, 1, 1, tzinfo=UTC),
         "until": datetime(2026, 1, 1, tzinfo=UTC),
+        "keep_for": 60.0,
     }
     for field in dataclasses.fields(Rule):
         if field.compare:

@@ -96,6 +96,16 @@ _LOCAL = "local: [{ae_title: A, listen: x, accept: any}]\n"
 _RULE = _LOCAL + "rules: [{to: a, %s}]\n"
 SOUND: list[str] = [
     EXAMPLE,
+    (
+        "local: [{ae_title: A, listen: x, accept: any}]\n"
+        "schedules: {night: {open: '18:00-07:00'}}\n"
+        "network: {bandwidth_out: 1Gbit/s, max_associations_out: 100}\n"
+        "remotes:\n"
+        "  a: {ae_title: A, host: a, schedule: night, closing: stop, urgent: high, rate: 5}\n"
+        "  b: {ae_title: B, schedule: night, urgent: -5, rate: 30/min, bandwidth: 2.5 MB/s}\n"
+        "  c: {ae_title: C, bandwidth: {'mon-fri 07:00-18:00': 20Mbit/s, night: 512KiB/s,\n"
+        "      else: unlimited}}\n"
+    ),
     "local: [{ae_title: 12, listen: '[::]:104', accept: [NO, 10.0.0.0/8]}]\nspool:\n",
     (
         "local: [{ae_title: A, listen: '[::]:104', accept: any, transfer_syntaxes: [jpeg-2000]}]\n"
@@ -104,6 +114,21 @@ SOUND: list[str] = [
         "  - to: [p]\n    final: true\n    when:\n"
         "      any: [{Modality: [CT, MR]}, {'(0019,1010)': x}]\n"
         "      not: {sop_class: [CTImageStorage, 1.2.3], Rows: 512}\n"
+    ),
+    (
+        "local: [{ae_title: A, listen: '[::]:104', accept: any}]\n"
+        "remotes:\n"
+        "  p: {ae_title: P, host: h, preset: dcmtk, association_per: study, close_delay: 500ms,\n"
+        "      transfer_syntaxes: [implicit-vr-le], never_send: ['*Waveform*', 1.2.3],\n"
+        "      propose_role: scu}\n"
+    ),
+    (
+        "local: [{ae_title: A, listen: '[::]:104', accept: any}]\n"
+        "remotes:\n"
+        "  p: {ae_title: P, host: h, commitment: true}\n"
+        "  q: {ae_title: P, host: i, commitment: false}\n"
+        "  r: {ae_title: P, host: j, commitment: {confirm: find, batch: 20, after: 5s}}\n"
+        "  s: {ae_title: P, host: k, commitment: {}}\n"
     ),
     (
         "timezone: Europe/Stockholm\n"
@@ -149,6 +174,11 @@ UNSOUND: list[str] = [
     "local: [{ae_title: A, listen: x, accept: some}]\n",
     _LOCAL + "spool: {low_disk: plenty}\n",
     _LOCAL + "log: {level: loud}\n",
+    _LOCAL + "remotes: {p: {ae_title: P, association_per: series}}\n",
+    _LOCAL + "remotes: {p: {ae_title: P, transfer_syntaxes: []}}\n",
+    _LOCAL + "remotes: {p: {ae_title: P, propose_role: scp}}\n",
+    _LOCAL + "remotes: {p: {ae_title: P, host: h, commitment: 7}}\n",
+    _LOCAL + "remotes: {p: {ae_title: P, host: h, commitment: {confirm: hope}}}\n",
     _LOCAL + "rules: [{when: {Modality: CT}}]\n",
     _LOCAL + "rules: [{to: a, discard: true}]\n",
     _LOCAL + "rules: [{to: a, tag: x, hold: true}]\n",
@@ -174,6 +204,12 @@ UNSOUND: list[str] = [
     _RULE % "valid: {from: 01.11.2026}",
     _RULE % "edit: {}",
     _LOCAL + "schedules: {night: {opens: 1}}\n",
+    _LOCAL + "remotes: {a: {ae_title: A, bandwidth: 20}}\n",
+    _LOCAL + "remotes: {a: {ae_title: A, bandwidth: {'07:00-18:00': 1MB/s}}}\n",
+    _LOCAL + "remotes: {a: {ae_title: A, bandwidth: {else: fast}}}\n",
+    _LOCAL + "remotes: {a: {ae_title: A, urgent: soon}}\n",
+    _LOCAL + "remotes: {a: {ae_title: A, rate: 3/d}}\n",
+    _LOCAL + "network: {bandwidth_out: 20Mbps}\n",
     _LOCAL + "schedules: {night: {open: []}}\n",
     _LOCAL + "lists: {trial: {column: 1}}\n",
     _LOCAL + "conditions: {x: CT}\n",

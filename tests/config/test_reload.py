@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from router.config.files import Overlay
 from router.config.restore import RestoreError
 from router.config.versions import Origin
 from router.config.watch import QUIET
+from router.spool.index_types import DeliveryState, Outcome
 from rules import Problems
+from tests.spool.index_samples import add, meta, ref
 
 CONFIG = """
 data_dir: {directory}/data
@@ -396,3 +399,22 @@ async def test_a_reader_that_breaks_down_leaves_the_old_one_in_force(running: Ru
     assert [p.message for p in result.problems] == ["cannot be read: RecursionError('too deep')"]
     assert running.gateway.loaded is before
     assert "too deep" in running.gateway.reload_error
+
+
+async def test_what_the_host_of_before_has_is_sent_to_the_new_one(running: Running) -> None:
+    index, run = running.gateway.index, running.gateway.index_thread.run
+
+    def come(number: int) -> int:
+        """The same bytes as before; how many are to be sent to the destination."""
+        what = meta(number, "pacs", uid="1.2.3.4", at=time.time())
+        return add(index, (ref(number, crc=1), what)).deliveries.get("pacs", 0)
+
+    def delivered() -> None:
+        index.settle([Outcome(1, "pacs", DeliveryState.DELIVERED, time.time())])
+
+    await run(come, 1)
+    await run(delivered)
+    assert await run(come, 2) == 0
+    running.file.write_text(running.text.replace("port: 9", "port: 11"))
+    assert (await running.gateway.reloader.reload(Origin())).problems == ()
+    assert await run(come, 3) == 1

@@ -9,7 +9,7 @@ from random import Random
 import structlog
 
 from router.forward import DestinationConfig, Forwarder, IndexGateway
-from router.forward.ports import DivertIndex
+from router.forward.ports import DivertIndex, ExpireIndex
 from router.net.errors import (
     AssociationAborted,
     AssociationBroken,
@@ -17,7 +17,7 @@ from router.net.errors import (
     AssociationTimeout,
     ConnectFailed,
 )
-from router.net.pool import Proposal, Readable
+from router.net.pool import Pace, Proposal, Readable
 from router.net.settings import Retry
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.index_types import DeliveryState, Outcome, Settled, Waiting
@@ -94,17 +94,29 @@ class FakeIndex:
         ]
 
     async def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
         await self._call()
         self.leases += 1
         due = [r for r in self._ready(destination, exclude) if r.due_at is None or r.due_at <= now]
+        due = [r for r in due if least_priority is None or r.item.priority >= least_priority]
         due.sort(key=lambda row: (-row.item.priority, row.item.ref.id))
         return [row.item for row in due[:limit]]
 
-    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+    async def next_due(
+        self, destination: str, exclude: Collection[int], least_priority: int | None = None
+    ) -> float | None:
         await self._call()
-        ready = self._ready(destination, exclude)
+        ready = [
+            row
+            for row in self._ready(destination, exclude)
+            if least_priority is None or row.item.priority >= least_priority
+        ]
         return min((row.due_at or 0.0 for row in ready), default=None)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
@@ -255,6 +267,7 @@ class FakeAssociation:
     def __init__(self, peer: FakePeer, proposals: Sequence[Proposal], name: str) -> None:
         self.id = name
         self.window = peer.window
+        self.pace: Pace | None = None
         self.closed = False
         self.released = False
         self.aborted = False
@@ -296,6 +309,11 @@ class FakeAssociation:
         if self.closed:
             raise AssociationBroken("connection lost")
         self._peer.asked.append(uid)
+        while self.pace is not None and reader.remaining > self.pace.piece:
+            await self.pace.take(self.pace.piece)
+            reader.read([memoryview(bytearray(self.pace.piece))])
+        if self.pace is not None:
+            await self.pace.take(reader.remaining)
         reader.read([memoryview(bytearray(reader.remaining))])
         if self._peer.left_before_the_end:
             self.end()
@@ -392,6 +410,7 @@ class House:
         *names: str,
         index: IndexGateway | None = None,
         divert: DivertIndex | None = None,
+        expire: ExpireIndex | None = None,
         **options: object,
     ) -> None:
         self.index = FakeIndex()
@@ -407,6 +426,7 @@ class House:
             observer=self.counts,
             log=structlog.get_logger(),
             divert=divert,
+            expire=expire,
         )
 
     @property

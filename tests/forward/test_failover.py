@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,15 @@ from router.net.errors import ConnectFailed
 from router.net.settings import Retry
 from router.spool.errors import SpoolError
 from router.spool.index import Index
-from router.spool.index_types import DeliveryState, Filter, Moved, Waiting
+from router.spool.index_types import (
+    DeliveryState,
+    Expired,
+    Filter,
+    Moved,
+    Outcome,
+    Settled,
+    Waiting,
+)
 from router.spool.plan import Mode, Plan
 from router.spool.record import Position, RouteMeta
 from tests.forward.fakes import Answer, House
@@ -29,21 +37,47 @@ class Diverting(Gateway):
     on_the_way = 0.0
     """Seconds from the look at the queue until its answer is there."""
 
+    refused: Callable[[str], None]
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
+        settled = await super().settle(outcomes)
+        for name in settled.refused:
+            self.refused(name)
+        return settled
+
     async def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
-        leased = self.index.lease(destination, limit, now, exclude)
+        leased = self.index.lease(destination, limit, now, exclude, least_priority)
         await asyncio.sleep(0.001 + self.on_the_way)
         return leased
 
     async def divert(
-        self, destination: str, up: Collection[str], exclude: Collection[int], at: float
+        self,
+        destination: str,
+        up: Collection[str],
+        exclude: Collection[int],
+        at: float,
+        give_way: float | None,
+        *,
+        gone: bool,
     ) -> Moved:
         await asyncio.sleep(0.001)
         self.asked += 1
         if self.broken is not None:
             raise self.broken
-        return self.index.divert(destination, up, exclude, at, 20)
+        return self.index.divert(destination, up, exclude, at, 20, give_way, gone=gone)
+
+    async def expire(
+        self, destination: str, before: float, reason: str, exclude: Collection[int], at: float
+    ) -> Expired:
+        await asyncio.sleep(0.001)
+        return self.index.expire(destination, before, reason, exclude, at, 20)
 
     async def waiting_at(self) -> list[str]:
         await asyncio.sleep(0.001)
@@ -58,7 +92,9 @@ class Pair(House):
         self.real = Index.open(path / "index.sqlite")
         self.queues = Diverting(self.real)
         options = {"associations": 1} | options
-        super().__init__("a", "b", "c", index=self.queues, divert=self.queues, **options)
+        queues = self.queues
+        super().__init__("a", "b", "c", index=queues, divert=queues, expire=queues, **options)
+        self.queues.refused = self.forwarder.refused
         self.number = 0
 
     def receive(self, *members: str, mode: Mode = "failover", count: int = 1, **plan: str) -> None:

@@ -96,10 +96,10 @@ def test_what_came_back_unsent_after_the_window_closed_waits_for_the_next(tmp_pa
         destination = pair.forwarder._destinations["a"]
         peer.connect_error = ConnectFailed("down")
         error = AssociationBroken("connection lost")
-        for courier in list(destination._couriers):
+        for courier in list(destination._crew.couriers):
             for item in list(courier.held.values()):
                 del courier.held[item.ref.id]
-                destination.broken(courier, item, error, begun=False)
+                destination._clerk.broken(courier, item, error, begun=False)
             courier.checkout.association.end()
         await asyncio.sleep(3600)
         assert pair.ready() == {"a": (5, 5)}
@@ -119,7 +119,7 @@ def test_what_came_back_unsent_and_keeps_to_no_window_is_sent(tmp_path: Path) ->
         pair.receive("a")
         await asyncio.sleep(CLOSES_IN + 60)
         destination = pair.forwarder._destinations["a"]
-        (courier,) = destination._couriers
+        (courier,) = destination._crew.couriers
         for item in list(courier.held.values()):
             del courier.held[item.ref.id]
             destination.put_back(item)
@@ -141,7 +141,7 @@ def test_what_comes_back_to_one_that_was_removed_goes_to_another(
         pair.receive("a", "b")
         await asyncio.sleep(1)
         destination = pair.forwarder._destinations["a"]
-        (courier,) = destination._couriers
+        (courier,) = destination._crew.couriers
         ((number, item),) = courier.held.items()
         if refreshed:
             pair.forwarder.refresh("a")

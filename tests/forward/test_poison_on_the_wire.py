@@ -3,6 +3,8 @@
 import functools
 from dataclasses import replace
 
+import pytest
+
 from router.dimse.assemble import Assembler
 from router.dimse.command import Command
 from router.net.connector import connect
@@ -56,13 +58,16 @@ async def acceptor(wire: Wire) -> None:
                 await wire.send(AReleaseRP())
 
 
-def test_a_real_acceptor_that_aborts_on_one_proposal_gets_everything_else() -> None:
+@pytest.mark.parametrize("associations", [1, 2])
+def test_a_real_acceptor_that_aborts_on_one_proposal_gets_everything_else(
+    associations: int,
+) -> None:
     async def scenario() -> None:
         async with scripted(acceptor) as port:
             house = House("pacs")
             target = Target("pacs", "PACS", "127.0.0.1", port, "ROUTER")
             house.configs["pacs"] = replace(
-                house.config("pacs", retry=RETRY, linger=0.0),
+                house.config("pacs", retry=RETRY, linger=0.0, associations=associations),
                 connect=functools.partial(connect, target),
             )
             house.arrive("pacs", waiting(1, sop_class=ODD, study="1.1"))

@@ -19,18 +19,25 @@ class Gateway:
         self.index = index
 
     async def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
         await asyncio.sleep(0.001)
-        return self.index.lease(destination, limit, now, exclude)
+        return self.index.lease(destination, limit, now, exclude, least_priority)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
         await asyncio.sleep(0.001)
         return self.index.settle(outcomes)
 
-    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
+    async def next_due(
+        self, destination: str, exclude: Collection[int], least_priority: int | None = None
+    ) -> float | None:
         await asyncio.sleep(0.001)
-        return self.index.next_due(destination, exclude)
+        return self.index.next_due(destination, exclude, least_priority)
 
 
 def entry(number: int, at: float, *destinations: str) -> tuple[Ref, InstanceMeta]:

@@ -142,7 +142,7 @@ def test_what_is_remembered_of_an_association_is_bounded(run: Runner) -> None:
             requestor = await call(port)
             for number in range(1, 101):
                 await store(requestor, b"abc", uid=f"1.2.3.{number}")
-            assert len(requestor._recent) == 64
+            assert len(requestor._names.recent) == 64
             await requestor.release()
 
     run(scenario)

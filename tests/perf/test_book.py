@@ -89,3 +89,36 @@ def test_faults_without_end_are_counted() -> None:
     for number in range(30):
         book.fault(str(number))
     assert (len(book.faults), book.more_faults) == (20, 10)
+
+
+def test_what_is_to_be_committed_is_owed_until_it_is() -> None:
+    book = Book(("a", "b"), committing="a")
+    seen = send(book, 1)
+    uid = seen.sop_instance_uid
+    for name in ("a", "b"):
+        book.receiver(name)(seen)
+    assert not book.settled
+    assert [name for name in ("a", "b") if book.is_owed(name, uid)] == ["a"]
+    book.commit(uid)
+    assert not any(book.is_owed(name, uid) for name in ("a", "b"))
+    assert book.lines()[-2:] == [("committed by a", 1), ("  acknowledged and not committed", 0)]
+
+
+def test_what_was_committed_before_its_answer_came_is_not_owed() -> None:
+    book = Book(("a", "b"), committing="a")
+    seen = send(book, 1, None)
+    book.commit(seen.sop_instance_uid)
+    book.answer(seen.sop_instance_uid, 0)
+    assert not book.uncommitted
+
+
+def test_what_the_one_that_commits_does_not_get_it_need_not_commit() -> None:
+    book = Book(("a", "b", "c"), committing="c")
+    send(book, 1)
+    assert not book.uncommitted
+
+
+def test_a_commitment_of_what_nobody_sent_is_a_fault() -> None:
+    book = Book(("a", "b"), committing="a")
+    book.commit("2.25.1")
+    assert "never sent" in book.faults[0]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perf import chaos, failpoints
-from perf.chaos import ASLEEP, MOODY, RUNNING, STARTING, STEADY, STOPPING, plan
+from perf import chaos, chaos_senders, failpoints
+from perf.chaos import RUNNING, STARTING, STOPPING, plan
+from perf.chaos_settings import ASLEEP, MOODY, STEADY, settings
 from router.config import load
 
 
@@ -33,12 +34,21 @@ def test_the_same_seed_plans_the_same_kills() -> None:
 def test_the_gateway_takes_both_configurations(tmp_path: Path, other: bool) -> None:
     ports = {STEADY: 11112, MOODY: 11113, ASLEEP: 11114}
     local = {"ae_title": "ROUTER", "listen": "127.0.0.1:11111", "accept": "any"}
-    values = chaos.settings(ports, segment_size="4MiB", other=other)
+    values = settings(ports, segment_size="4MiB", other=other)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"local": [local], **values}))
     loaded = load(path)
     assert not loaded.warnings
-    assert loaded.config.remotes.keys() == ports.keys()
+    remotes = loaded.config.remotes
+    assert remotes.keys() == ports.keys()
+    assert [name for name, remote in remotes.items() if remote.commitment] == [STEADY]
+
+
+def test_a_reload_changes_how_it_asks_for_commitment_and_what_is_purged() -> None:
+    one, two = (settings({STEADY: 11112}, segment_size="4MiB", other=o) for o in (False, True))
+    assert one["remotes"][STEADY]["commitment"] != two["remotes"][STEADY]["commitment"]
+    assert "high_water" in one["spool"]
+    assert "high_water" not in two["spool"]
 
 
 def test_what_a_kill_cuts_short_is_no_error_and_all_else_is() -> None:
@@ -63,8 +73,8 @@ def test_a_reload_that_meets_the_stop_is_no_error_and_any_other_is() -> None:
 def test_what_is_sent_as_a_whole_is_of_a_study_of_its_own() -> None:
     bodies = set()
     for sender, number in ((0, 0), (0, 1), (1, 0)):
-        _, body = chaos._WHOLE.make(0, 1)
-        changed = chaos._in_study(body, sender, number)
+        _, body = chaos_senders._WHOLE.make(0, 1)
+        changed = chaos_senders._in_study(body, sender, number)
         assert len(changed) == len(body)
         bodies.add(changed)
     assert len(bodies) == 3

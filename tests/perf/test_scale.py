@@ -90,7 +90,8 @@ def test_a_backlog_that_lost_one_fails_the_case(
 
 
 def test_the_rows_compare_the_cases_that_are_measured() -> None:
-    names = {case.name for case in cases(1_000_000, 1_000, 100, 2_000)}
+    # Half of them shut is a case of `make scale` alone: the bench has fifteen minutes.
+    names = {case.name for case in cases(1_000_000, 1_000, 100, 2_000)} - {"shut-large"}
     assert {name for row in ROWS for name in row.contenders} == names
 
 

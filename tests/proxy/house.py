@@ -46,12 +46,19 @@ class Books:
         self.changed = asyncio.Event()
 
     async def lease(
-        self, destination: str, limit: int, now: float, exclude: Collection[int]
+        self,
+        destination: str,
+        limit: int,
+        now: float,
+        exclude: Collection[int],
+        least_priority: int | None = None,
     ) -> list[Waiting]:
-        return self._index.lease(destination, limit, now, exclude)
+        return self._index.lease(destination, limit, now, exclude, least_priority)
 
-    async def next_due(self, destination: str, exclude: Collection[int]) -> float | None:
-        return self._index.next_due(destination, exclude)
+    async def next_due(
+        self, destination: str, exclude: Collection[int], least_priority: int | None = None
+    ) -> float | None:
+        return self._index.next_due(destination, exclude, least_priority)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
         for outcome in outcomes:

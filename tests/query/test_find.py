@@ -15,6 +15,7 @@ from router.query.find import (
     QueryRefused,
     count_instances,
     find,
+    list_instances,
 )
 from router.query.identifier import IMPLICIT, Query, decode, encode
 from tests.forward.virtual import run
@@ -237,3 +238,10 @@ def test_a_study_that_it_does_not_have_is_none() -> None:
 def test_what_it_tells_of_another_study_counts_for_nothing() -> None:
     archive = Archive([says(StudyInstanceUID="1.9", NumberOfStudyRelatedInstances="5")])
     assert count(archive) is None
+
+
+def test_the_instances_of_a_series_are_listed() -> None:
+    archive = Catalogue({"1.2.1": 3, "1.2.2": 4}, None)
+    listed = in_time(lambda: list_instances(archive, "1.2", "1.2.1"))
+    assert listed == {"1.2.1.0", "1.2.1.1", "1.2.1.2"}
+    assert in_time(lambda: list_instances(archive, "1.3", "1.2.1")) == set()

@@ -244,6 +244,7 @@ def _rules(draw: st.DrawFn) -> tuple[Rule, ...]:
                 "why" if draw(st.integers(0, 9)) == 0 else None,
                 draw(MOMENTS),
                 draw(MOMENTS),
+                keep_for=draw(st.sampled_from([0.0, 0.0, 60.0, 86400.0])),
             )
         )
     return tuple(found)

@@ -1,15 +1,15 @@
 """What a dictionary knows of an instance in the index, for the tests that compare the two."""
 
 from router.spool.index import DeliveryState, Disposition
-from router.spool.index_types import OPEN_STATES
+from router.spool.index_types import KEEPING_STATES
 from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, Ref
-from tests.spool.index_samples import DELIVERED, DUPLICATE, HELD, READY
+from tests.spool.index_samples import DELIVERED, DUPLICATE, HELD, READY, UNCOMMITTED
 
 DESTINATIONS = ("pacs", "vna", "tele")
 ROUTES = (("pacs",), ("vna",), ("tele",), ("pacs",), ("pacs", "vna"), ("vna", "tele"), ())
 STUDIES = ("1.1", "1.2", "")
-SUPPRESSING = (READY, HELD, DELIVERED)
+SUPPRESSING = (READY, HELD, DELIVERED, UNCOMMITTED)
 PLANS = (
     Plan(),
     Plan(),
@@ -46,6 +46,8 @@ class Modelled:
         self.repeats: dict[str, int] = {}
         self.plans: dict[str, Plan] = {}
         self.gates: dict[str, GateKey] = {}
+        self.asked: dict[str, str] = {}
+        """UID of the transaction that it is in, by destination."""
 
     def complete_gate(self, name: str) -> GateKey | None:
         """That of its study or series."""
@@ -83,12 +85,12 @@ def settled(model: dict[int, Modelled], one: Modelled) -> bool:
     """Nothing of it waits, nor anything that it would stand in for."""
     if one.disposition in (Disposition.HELD, Disposition.QUARANTINED):
         return False
-    if any(fate in OPEN_STATES for fate in one.fates.values()):
+    if any(fate in KEEPING_STATES for fate in one.fates.values()):
         return False
     return not any(
         fate is DUPLICATE
         and one.repeats[name] in model
-        and model[one.repeats[name]].fates[name] in OPEN_STATES
+        and model[one.repeats[name]].fates[name] in KEEPING_STATES
         for name, fate in one.fates.items()
     )
 

@@ -10,7 +10,7 @@ from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
 
 T0 = 1_700_000_000.0
-READY, HELD, DEAD, DELIVERED, DROPPED, DUPLICATE = DeliveryState
+READY, HELD, DEAD, DELIVERED, DROPPED, DUPLICATE, UNCOMMITTED = DeliveryState
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from router import app
+from router import opening
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import DeliveryState, Disposition, Filter
 from router.spool.index_types import Outcome as Fate
@@ -57,7 +57,7 @@ class Life:
         self._ends: list[tuple[Ref, InstanceMeta, Position]] = []
         self.spool = Spool.open(home / "spool", _SETTINGS, loop.post, lambda *_: None)
         try:
-            self.index = app._open_index(home / "index.sqlite")
+            self.index = opening.open_index(home / "index.sqlite")
             try:
                 self._start()
             except BaseException:

@@ -229,6 +229,30 @@ def test_priority_then_whole_studies_then_age(index: Index) -> None:
     assert leased(index, "pacs") == [7, 1, 3, 2, 5, 4, 6], "a lease marks nothing"
 
 
+def test_a_least_priority_leaves_the_rest_where_it_is(index: Index) -> None:
+    fill(index, [1, 2], "pacs", study="1.1")
+    fill(index, [3], "pacs", study="1.2", priority=20)
+    fill(index, [4, 5], "pacs", study="1.3", priority=10)
+    fill(index, [6], "pacs", study="1.4", priority=-10)
+
+    def least(priority: int, limit: int = 10, now: float = T0) -> list[int]:
+        return [item.ref.id for item in index.lease("pacs", limit, now, [], priority)]
+
+    assert (least(10), least(11), least(21), least(-100)) == (
+        [3, 4, 5],
+        [3],
+        [],
+        leased(index, "pacs"),
+    )
+    assert least(10, limit=2) == [3, 4]
+    assert index.next_due("pacs", [3], 11) is None
+    assert index.next_due("pacs", [3], 10) == 0.0
+    index.settle([outcome(n, "pacs", READY, due_at=T0 + n) for n in (1, 3, 5)])
+    assert index.next_due("pacs", [4], 10) == T0 + 3
+    assert index.next_due("pacs", [4, 3], 10) == T0 + 5
+    assert least(10, now=T0 + 100) == [3, 4, 5]
+
+
 def test_a_study_keeps_its_place_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     with audited(path) as index:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.spool import index_control
+from router.spool import index_control, index_events
 from router.spool.index import DeliveryState, Disposition, Filter, Index
 from router.spool.record import RouteMeta
 from tests.spool.index_samples import (
@@ -178,7 +178,7 @@ def test_events_say_who_did_what_to_which(index: Index) -> None:
 
 
 def test_old_events_go(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_control, "_EVENTS_KEPT", 2)
+    monkeypatch.setattr(index_events, "_EVENTS_KEPT", 2)
     fill(index, [1], "pacs")
     for _ in range(3):
         index.hold(Filter(), at=T0)
@@ -336,7 +336,10 @@ def test_the_audit_counts_the_rows(index: Index) -> None:
     with index._db.transaction():
         index._db.run("UPDATE instance SET id = 2 WHERE id = 77")
         index._db.run(
-            "INSERT INTO delivery SELECT 1, destination_id, state, priority, study_order, due_at, "
+            "INSERT INTO delivery("
+            "instance_id, destination_id, state, priority, study_order, due_at, attempts, "
+            "updated_at, status, reason, rule_id, duplicate_of, plan_id, gate_id) "
+            "SELECT 1, destination_id, state, priority, study_order, due_at, "
             "attempts, updated_at, status, reason, rule_id, duplicate_of, plan_id, gate_id "
             "FROM delivery"
         )

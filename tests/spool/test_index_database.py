@@ -373,5 +373,6 @@ def test_states_keep_their_numbers() -> None:
         ("DELIVERED", 3),
         ("DROPPED", 4),
         ("DUPLICATE", 5),
+        ("UNCOMMITTED", 6),
     ]
     assert [int(d) for d in Disposition] == [0, 1, 2, 3]

@@ -331,6 +331,31 @@ def test_twins_of_one_batch_meet_where_the_first_goes(index: Index) -> None:
     ]
 
 
+@pytest.mark.parametrize("one_batch", [False, True])
+def test_what_others_may_have_does_not_wait_behind_what_they_may_not(
+    index: Index, one_batch: bool
+) -> None:
+    """`a` has been down since the first came; the rule was changed, and all is sent again."""
+    entries = [
+        (ref(1, crc=1), meta(1, "a", uid="1")),
+        (ref(2, crc=1), meta(2, "a", uid="1", plan=Plan(mode="failover", members=("a", "b")))),
+        (ref(3, crc=1), meta(3, "a", uid="1", plan=FAILOVER)),
+        (ref(4, crc=1), meta(4, "a", uid="1", plan=Plan(mode="balance", members=("b", "a")))),
+    ]
+    for batch in [entries] if one_batch else [[entry] for entry in entries]:
+        add(index, *batch)
+    assert [places(index, n) for n in (1, 2, 3, 4)] == [
+        {"a": READY},
+        {"a": READY},
+        {"a": READY},
+        {"a": DUPLICATE},
+    ]
+    assert _divert(index, "a", "b").ready == {"b": 2}
+    index.settle([outcome(1, "a", DELIVERED)])
+    add(index, (ref(5, crc=1), meta(5, "a", uid="1", plan=FAILOVER)))
+    assert places(index, 5) == {"a": DUPLICATE}
+
+
 def test_two_routes_that_went_to_one_place_are_two_deliveries_still(index: Index) -> None:
     _same(index, 1, "a")
     _divert(index, "a", "c")

@@ -1,6 +1,6 @@
 """Failures that lost instances or stopped queues, each by the name of what happened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from router.spool import index_keep
 from router.spool.errors import SpoolFull
 from router.spool.index import DeliveryState, Filter, Index, QueueItem
+from router.spool.index_retain import Settling
 from router.spool.record import InstanceMeta, Ref
 from tests.spool import index_version_1
 from tests.spool.index_samples import (
@@ -44,17 +45,17 @@ def index(tmp_path: Path) -> Iterator[Index]:
 def _fail_at(index: Index, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The purge's ``step``-th transaction finds the disk full."""
     monkeypatch.setattr(index_keep, "_PURGED_AT_ONCE", 2)
-    real = index._keep._purge_step
+    real = index._keep._delete
     calls = 0
 
-    def purge_step(settled_before: int, limit: int, order: str) -> list[Ref]:
+    def delete(rows: Sequence[Settling]) -> list[Ref]:
         nonlocal calls
         calls += 1
         if calls == step:
             raise SpoolFull("no space")
-        return real(settled_before, limit, order)
+        return real(rows)
 
-    monkeypatch.setattr(index._keep, "_purge_step", purge_step)
+    monkeypatch.setattr(index._keep, "_delete", delete)
 
 
 def test_after_a_purge_failed_half_way_instances_were_never_leased(

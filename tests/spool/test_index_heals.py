@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from router import app
+from router import app, opening
 from router.config import Loaded, loads
 from router.spool import rebuild
 from router.spool.errors import IndexDamaged
@@ -71,7 +71,7 @@ def test_an_index_met_damaged_by_the_rebuild_ended_every_start(
             raise IndexDamaged("malformed")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(app, "rebuild", failing)
+    monkeypatch.setattr(opening, "rebuild", failing)
     with audited(tmp_path / "index.sqlite") as index:
         fill(index, [1], "pacs")
     _start_and_stop(tmp_path)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from router.spool.index import DeliveryState, Disposition, Filter, Index
+from router.spool.index_commitments import Refusal
 from router.spool.index_types import OPEN_STATES
 from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, Ref
@@ -33,6 +34,7 @@ from tests.spool.index_samples import (
     HELD,
     READY,
     T0,
+    UNCOMMITTED,
     add,
     meta,
     outcome,
@@ -57,6 +59,8 @@ class IndexMachine(RuleBasedStateMachine):
         self.shut: set[GateKey] = set()
         self.night_shut = False
         self.model: dict[int, Modelled] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.asks = 0
         self.gone: Counter[tuple[str, DeliveryState]] = Counter()
         self.gone_instances: Counter[Disposition] = Counter()
 
@@ -68,9 +72,10 @@ class IndexMachine(RuleBasedStateMachine):
     def _end(self, number: int, name: str, fate: DeliveryState, *, with_repeats: bool) -> int:
         """A delivery has a fate, and so have those that repeat it; how many were dropped."""
         one = self.model[number]
-        waited = one.fates[name] in (READY, HELD)
+        waited = one.fates[name] in (READY, HELD, UNCOMMITTED)
         was, one.fates[name] = one.fates[name], fate
         one.due.pop(name, None)
+        one.asked.pop(name, None)
         if fate is READY:
             self._place(number, name, new=was is not READY)
         else:
@@ -181,6 +186,10 @@ class IndexMachine(RuleBasedStateMachine):
                     if other.uid == one.uid
                     and other.fates.get(place) in SUPPRESSING
                     and (kept or place not in other.gates)
+                    and (
+                        other.fates[place] is not READY
+                        or _goes_along(plan, other.plans.get(place, Plan()))
+                    )
                     and place not in one.fates
                 ]
                 if found:
@@ -208,6 +217,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.model.clear()
         self.gone.clear()
         self.gone_instances.clear()
+        self.asked.clear()
         self.shut.clear()
         self.received, self.night_shut = 0, False
         ready, gated = self._add_to_model(entries)
@@ -341,7 +351,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(
         destination=_destination,
         limit=st.integers(1, 5),
-        fate=st.sampled_from([DELIVERED, DEAD, DROPPED, READY]),
+        fate=st.sampled_from([DELIVERED, DEAD, DROPPED, READY, UNCOMMITTED]),
         delay=st.sampled_from([None, 10.0, 1000.0]),
     )
     def send(self, destination: str, limit: int, fate: DeliveryState, delay: float | None) -> None:
@@ -363,8 +373,59 @@ class IndexMachine(RuleBasedStateMachine):
         fate = one.fates.get(destination) if one else None
         settled = self.index.settle([outcome(number, destination, DELIVERED, at=self.now)])
         assert bool(settled.unknown) == (fate is None)
-        assert bool(settled.repeated) == (fate in (DELIVERED, DUPLICATE))
+        assert bool(settled.repeated) == (fate in (DELIVERED, DUPLICATE, UNCOMMITTED))
         if one and settled.applied:
+            self._end(number, destination, DELIVERED, with_repeats=False)
+
+    @rule(destination=_destination, limit=st.integers(1, 5))
+    def ask(self, destination: str, limit: int) -> None:
+        """Of what was taken and not asked for yet, the first."""
+        self.asks += 1
+        uid = f"2.25.{self.asks}"
+        unasked = [
+            number
+            for number, one in self.model.items()
+            if one.fates.get(destination) is UNCOMMITTED and destination not in one.asked
+        ]
+        found = self.index.commitments.ask(destination, uid, limit, self.now, self.now + 60)
+        assert (found is None) == (not unasked)
+        for number in sorted(unasked)[:limit]:
+            self.model[number].asked[destination] = uid
+        if found is not None:
+            self.asked.append((uid, destination))
+            uids = {self.model[number].uid for number in sorted(unasked)[:limit]}
+            assert {reference.sop_instance_uid for reference in found.references} == uids
+
+    @precondition(lambda self: self.asked)
+    @rule(which=st.integers(0, 20), fate=st.sampled_from([DELIVERED, READY, DEAD]))
+    def answer(self, which: int, fate: DeliveryState) -> None:
+        """About all but the last of a transaction, which is left out."""
+        uid, destination = self.asked[which % len(self.asked)]
+        members = [n for n, one in self.model.items() if one.asked.get(destination) == uid]
+        named = {self.model[number].uid for number in sorted(members)[:-1]}
+        if len(members) == 1:
+            named = {self.model[members[0]].uid}
+        refusal = Refusal("no", again=fate is READY)
+        done = self.index.commitments.answer(
+            uid,
+            named if fate is DELIVERED else (),
+            {} if fate is DELIVERED else dict.fromkeys(named, refusal),
+            at=self.now,
+            most={destination: 1000},
+            words="committed",
+        )
+        ended = [number for number in sorted(members) if self.model[number].uid in named]
+        counted = {DELIVERED: done.committed, READY: done.resent, DEAD: done.dead}
+        assert counted[fate] == len(ended) == sum(counted.values())
+        assert done.left == len(members) - len(ended)
+        for number in ended:
+            self._end(number, destination, fate, with_repeats=False)
+
+    @rule(destination=_destination)
+    def accept(self, destination: str) -> None:
+        taken = [n for n, o in self.model.items() if o.fates.get(destination) is UNCOMMITTED]
+        assert self.index.commitments.accept(destination, "so be it", self.now, 1000) == len(taken)
+        for number in taken:
             self._end(number, destination, DELIVERED, with_repeats=False)
 
     @rule(number=st.integers(1, 30), destination=_destination)
@@ -469,6 +530,7 @@ class IndexMachine(RuleBasedStateMachine):
                 line.delivered,
                 line.dropped,
                 line.duplicate,
+                line.uncommitted,
             ) == tuple(fates[name, fate] for fate in DeliveryState)
 
     @invariant()
@@ -495,6 +557,13 @@ class IndexMachine(RuleBasedStateMachine):
         for name in DESTINATIONS:
             leased = self.index.lease(name, 1000, self.now, [])
             assert {w.ref.id for w in leased} == self._waiting(name)
+
+
+def _goes_along(plan: Plan, earlier: Plan) -> bool:
+    """Whether one that waits may be wherever a delivery with this plan may be."""
+    if plan.mode == "one":
+        return True
+    return earlier.mode != "one" and set(plan.members) <= set(earlier.members)
 
 
 TestIndex = IndexMachine.TestCase

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from tests.spool.index_model import DESTINATIONS, PLANS, ROUTES, STUDIES
-from tests.spool.index_samples import DEAD, DELIVERED, DROPPED, READY
+from tests.spool.index_samples import DEAD, DELIVERED, DROPPED, READY, UNCOMMITTED
 from tests.spool.test_index_model import IndexMachine
 
 _STEPS = 60
@@ -19,6 +19,9 @@ _WEIGHTS = {
     "open_gate": 4,
     "shut_gate": 2,
     "send": 5,
+    "ask": 2,
+    "answer": 2,
+    "accept": 1,
     "act": 3,
     "hasten": 1,
     "settle_anything": 1,
@@ -71,9 +74,19 @@ def _step(machine: IndexMachine, what: str, chance: random.Random) -> None:
             machine.send(
                 destination=destination,
                 limit=chance.randint(1, 5),
-                fate=chance.choice((DELIVERED, DEAD, DROPPED, READY)),
+                fate=chance.choice((DELIVERED, DEAD, DROPPED, READY, UNCOMMITTED, UNCOMMITTED)),
                 delay=chance.choice((None, 10.0, 1000.0)),
             )
+        case "ask":
+            machine.ask(destination=destination, limit=chance.randint(1, 5))
+        case "answer":
+            if machine.asked:
+                machine.answer(
+                    which=chance.randrange(20), fate=chance.choice((DELIVERED, READY, DEAD))
+                )
+        case "accept":
+            if chance.random() < 0.3:
+                machine.accept(destination=destination)
         case "act":
             action = chance.choice(("retry", "hold", "release", "drop"))
             machine.act(action=action, destination=perhaps, study=study)

@@ -1,6 +1,7 @@
 """What is stored with an instance: read again, by earlier versions and from them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -55,10 +56,28 @@ def test_a_record_of_before_tags_and_plans_is_read() -> None:
 
 
 def test_what_a_later_version_adds_is_left_out() -> None:
-    values, routes = json.loads(meta(1, "pacs", plan=_PLAN, tags=("a",)).to_bytes())
+    kept = replace(meta(1, "pacs", plan=_PLAN, tags=("a",)), keep=90.0)
+    values, routes = json.loads(kept.to_bytes())
     routes[0].append("new")
     later = json.dumps([[*values, {"new": 1}], routes]).encode()
-    assert InstanceMeta.from_bytes(later) == meta(1, "pacs", plan=_PLAN, tags=("a",))
+    assert InstanceMeta.from_bytes(later) == kept
+
+
+@pytest.mark.parametrize("tags", [(), ("a", "b")])
+@pytest.mark.parametrize("plan", ["", _PLAN])
+@pytest.mark.parametrize("keep", [0.0, 1.0, 2592000.0])
+def test_the_time_to_keep_is_written_with_and_without_the_others(
+    tags: tuple[str, ...], plan: str, keep: float
+) -> None:
+    what = replace(meta(1, "pacs", plan=plan, tags=tags), keep=keep)
+    assert InstanceMeta.from_bytes(what.to_bytes()) == what
+
+
+@pytest.mark.parametrize("keep", ["1", True, -1, 1e300, None, [], "Infinity"])
+def test_a_time_to_keep_that_is_none_is_no_description(keep: object) -> None:
+    text = json.dumps([[*_VALUES, [], [], keep], []])
+    with pytest.raises(ValueError, match="not an instance description"):
+        InstanceMeta.from_bytes(text.replace('"Infinity"', "Infinity").encode())
 
 
 _VALUES = ["x"] * 16

@@ -7,8 +7,10 @@ from router.config.versions import File, Version
 from router.observe.counters import Counters
 from router.observe.exposition import Exporter
 from router.observe.state import DestinationState, DiskState, Snapshot
+from router.spool.index_hours import SinceAccount
 from router.spool.index_types import (
     Account,
+    Attempt,
     Changed,
     Delivery,
     DeliveryState,
@@ -16,6 +18,7 @@ from router.spool.index_types import (
     Disposition,
     Event,
     InstanceRow,
+    Pause,
     QueueItem,
     QueueLine,
 )
@@ -26,12 +29,14 @@ from router.web.sources import (
     ListenerState,
     ListState,
     Readiness,
+    Redone,
     Reloaded,
     RuleLine,
     RulesView,
     Status,
     VersionsView,
 )
+from router.web.standing import Standing
 
 EVIL = "<script>alert(1)</script>\"'&"
 STUDY = "1.2.840.99.1"
@@ -66,6 +71,12 @@ STATUS = Status(
     associations=(
         AssociationState("a1", "in", "ROUTER", "unknown", EVIL, "10.0.0.9", since=910.0),
     ),
+)
+
+STANDING = Standing(
+    now=1000.0,
+    destinations={state.name: state for state in STATUS.snapshot.destinations},
+    pauses={"vna": Pause("vna", 990.0, "eva", "upgrade")},
 )
 
 META = InstanceMeta(
@@ -180,6 +191,37 @@ class FakeGateway:
     async def route_held(self, which, destinations):
         return self._act("route_held", which, destinations)
 
+    async def hasten(self, which, origin):
+        return self._act("hasten", which, origin.author)
+
+    async def redirect(self, which, target, reason, origin):
+        self.calls.append(("redirect", which, target, reason, origin.author))
+        return self._answer(Redone(3, 3000, 1))
+
+    async def resend(self, which, destinations, origin):
+        self.calls.append(("resend", which, destinations, origin.author))
+        return self._answer(Redone(3, 3000, 1))
+
+    async def reroute(self, which, origin):
+        self.calls.append(("reroute", which, origin.author))
+        return self._answer(Redone(3, 3000, 1))
+
+    async def pause(self, destination, reason, origin):
+        self.calls.append(("pause", destination, reason, origin.author))
+        return self._answer(True)
+
+    async def resume(self, destination, origin):
+        self.calls.append(("resume", destination, origin.author))
+        return self._answer(False)
+
+    async def account_since(self, since):
+        self.calls.append(("account_since", since))
+        line = DestinationAccount.of_states(5, dict.fromkeys(DeliveryState, 0))
+        return SinceAccount(3600.0, 7200.0, 6, 5, 1, 0, 0, 2, {"pacs": line}, {"instances": 1})
+
+    async def standing(self):
+        return STANDING
+
     async def queue(self, which, limit, after):
         self.calls.append(("queue", which, limit, after))
         start = after[1] if after else 0
@@ -199,8 +241,10 @@ class FakeGateway:
         if number > 5:
             return None
         event = Event(1, 960.0, "root", "retry", "", 1)
+        tried = Attempt("pacs", 950.0, 0.5, "out-1", DeliveryState.READY, 0xA700, "full")
         return InstanceRow(
-            ref(number), META, Disposition.ROUTED, None, (delivery(number),), (event,)
+            *(ref(number), META, Disposition.ROUTED, None, (delivery(number),), (event,)),
+            attempts=(tried,),
         )
 
     async def open_file(self, number):

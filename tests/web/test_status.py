@@ -94,6 +94,8 @@ async def test_status_and_queue(client):
         "free_bytes": 5_000_000_000,
         "low": True,
         "spare_bytes": 16_000_000,
+        "share": None,
+        "archive_failed": None,
     }
     assert status["destinations"][0]["name"] == "pacs"
     queues = (await client.get("/api/v1/queue")).json()["queues"]

@@ -1,0 +1,151 @@
+"""All destinations of which commitment is asked.
+
+Owns the set of them as configured, and what becomes of deliveries at others: what waits for a
+commitment that nobody asks for any more is delivered.  Must not know how one is asked.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from random import Random
+
+from structlog.typing import FilteringBoundLogger
+
+from router.commitment.ports import (
+    CommitmentIndex,
+    CommitterConfig,
+    CommitterStatus,
+    Observer,
+)
+from router.commitment.reports import Reports
+from router.commitment.scu import Asker
+from router.spool.errors import SpoolError
+from router.spool.index_commitments import Committed
+
+ACCEPTED = "commitment is not asked for any more"
+_PAUSE = 30.0
+"""Seconds until the index is asked again that could not answer."""
+
+
+class Committers:
+    """``resent(destination, count)`` is called when something is to be sent again.
+
+    ``clock`` gives seconds since the epoch, ``new_uid`` a UID that nobody has.  To be made on the
+    event loop; silent until `start`.
+    """
+
+    def __init__(
+        self,
+        index: CommitmentIndex,
+        *,
+        clock: Callable[[], float],
+        new_uid: Callable[[], str],
+        random: Random,
+        observer: Observer,
+        resent: Callable[[str, int], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._index = index
+        self._clock = clock
+        self._new_uid = new_uid
+        self._random = random
+        self._observer = observer
+        self._resent = resent
+        self._logger = log
+        self._configs: dict[str, CommitterConfig] = {}
+        self._askers: dict[str, Asker] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self.reports = Reports(
+            index, clock=clock, log=log, observer=observer, answered=self._answered
+        )
+
+    def start(self, configs: Iterable[CommitterConfig]) -> None:
+        """Begins to ask."""
+        self._main = asyncio.get_running_loop().create_task(self._run(), name="commitments")
+        self.configure(configs)
+
+    def configure(self, configs: Iterable[CommitterConfig]) -> None:
+        """Takes on a new set of destinations, without waiting; those that are the same go on."""
+        wanted = {config.name: config for config in configs}
+        for name, asker in list(self._askers.items()):
+            if wanted.get(name) != self._configs[name]:
+                del self._askers[name]
+                task = asyncio.get_running_loop().create_task(asker.stop())
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
+        self._configs = wanted
+        self.reports.resend = {name: one.settings.resend for name, one in wanted.items()}
+        for name, config in wanted.items():
+            if name not in self._askers:
+                self._askers[name] = asker = self._asker(config)
+                asker.start()
+        self._wake.set()
+
+    def notify(self, destination: str) -> None:
+        """It took something that is to be committed."""
+        asker = self._askers.get(destination)
+        if asker is not None:
+            asker.notify()
+        else:
+            self._wake.set()
+
+    def hasten(self, destination: str | None) -> None:
+        """An operator wants to hear of it now, or of all; see `Asker.hasten`."""
+        for name, asker in self._askers.items():
+            if destination in (None, name):
+                asker.hasten()
+
+    def snapshot(self) -> dict[str, CommitterStatus]:
+        """All that are configured, by name."""
+        return {name: asker.status() for name, asker in self._askers.items()}
+
+    async def stop(self) -> None:
+        """What is under way is cut off; it is asked again after a start."""
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.wait([self._main])
+        await asyncio.gather(*(asker.stop() for asker in self._askers.values()), *self._ending)
+
+    def _asker(self, config: CommitterConfig) -> Asker:
+        return Asker(
+            config,
+            index=self._index,
+            reports=self.reports,
+            clock=self._clock,
+            new_uid=self._new_uid,
+            random=Random(self._random.random()),
+            observer=self._observer,
+            log=self._logger,
+        )
+
+    def _answered(self, result: Committed) -> None:
+        if result.resent:
+            self._resent(result.destination, result.resent)
+        if (asker := self._askers.get(result.destination)) is not None:
+            asker.notify()
+
+    async def _run(self) -> None:
+        """Settles what no asker is there for."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                for name in await self._index.waiting_at():
+                    await self._accept(name)
+            except Exception as error:
+                unexpected = not isinstance(error, SpoolError)
+                why = str(error) or repr(error)
+                self._logger.error("commitments cannot be settled", why=why, exc_info=unexpected)
+                asyncio.get_running_loop().call_later(_PAUSE, self._wake.set)
+
+    async def _accept(self, name: str) -> None:
+        total = 0
+        while name not in self._askers:
+            count = await self._index.accept(name, ACCEPTED, self._clock())
+            total += count
+            if not count:
+                break
+        if total:
+            self._logger.warning(ACCEPTED, destination=name, delivered=total)
+            self._observer.on_commitment(name, "accepted", total)

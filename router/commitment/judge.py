@@ -1,0 +1,63 @@
+"""Whether an instance can be committed to whoever asks.
+
+Owns what counts as safe, and the Failure Reason where it does not.  Must not know the index, nor
+associations.  PS3.4 §J.3, PS3.3 §C.14.1.1.
+"""
+
+from collections.abc import Sequence
+
+from router.commitment.dataset import (
+    CLASS_INSTANCE_CONFLICT,
+    NO_SUCH_OBJECT_INSTANCE,
+    PROCESSING_FAILURE,
+)
+from router.commitment.settings import CommitmentSettings
+from router.spool.index_promises import Kept
+from router.spool.index_types import DeliveryState, Disposition
+
+COMMITTED = 0
+_LOST = (DeliveryState.DEAD, DeliveryState.DROPPED, DeliveryState.DUPLICATE)
+
+
+def judge(
+    settings: CommitmentSettings, sop_class_uid: str, kept: Sequence[Kept], age: float
+) -> int | None:
+    """`COMMITTED`, a Failure Reason, or None when that cannot be told yet.
+
+    ``kept`` are the instances with the UID that was asked for, ``age`` is for how many seconds
+    it has been waited for.
+    """
+    if not kept:
+        return NO_SUCH_OBJECT_INSTANCE if age >= settings.grace else None
+    meant = [one for one in kept if one.sop_class_uid == sop_class_uid]
+    if not meant:
+        return CLASS_INSTANCE_CONFLICT
+    verdicts = [_judge(settings, one) for one in meant]
+    if COMMITTED in verdicts:
+        return COMMITTED
+    if None in verdicts and age < settings.wait:
+        return None
+    return next((one for one in verdicts if one is not None), PROCESSING_FAILURE)
+
+
+def _judge(settings: CommitmentSettings, kept: Kept) -> int | None:
+    if kept.disposition is Disposition.DISCARDED:
+        return NO_SUCH_OBJECT_INSTANCE
+    states = tuple(kept.deliveries.values())
+    if settings.when == "safe":
+        # What an operator took off every queue is purged next.
+        gone = states and all(state is DeliveryState.DROPPED for state in states)
+        return PROCESSING_FAILURE if gone else COMMITTED
+    if settings.destinations:
+        named = settings.destinations
+        states = tuple(s for name, s in kept.deliveries.items() if name in named)
+    if not states:
+        # Held as a whole it may be routed yet; routed elsewhere it will never be there.
+        held = kept.disposition in (Disposition.HELD, Disposition.QUARANTINED)
+        return None if held else PROCESSING_FAILURE
+    if any(state in _LOST for state in states):
+        return PROCESSING_FAILURE
+    enough = [DeliveryState.DELIVERED]
+    if settings.when == "delivered":
+        enough.append(DeliveryState.UNCOMMITTED)
+    return COMMITTED if all(state in enough for state in states) else None

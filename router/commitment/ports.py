@@ -1,0 +1,129 @@
+"""What asking for commitment needs of others, and what it tells them.
+
+Owns the narrow interfaces to the index, an association and the counters.  The index works in a
+thread of its own; here it is asynchronous.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from router.dimse.command import Command
+from router.net.commitment import Commitment
+from router.net.pool import Proposal
+from router.spool.index_commitments import Committed, Reference, Refusal, Transaction, Uncommitted
+
+
+class NotAsked(Exception):
+    """An archive could not be asked what it has; the text is fit for an operator."""
+
+
+class CommitmentIndex(Protocol):
+    """`router.spool.index_commitments.Commitments`, each call run where the index lives.
+
+    Any of them may raise SpoolError; then nothing was changed.
+    """
+
+    async def uncommitted(self, destination: str, most: int) -> Uncommitted:
+        """What a destination has still to be asked."""
+        ...
+
+    async def waiting_at(self) -> Sequence[str]:
+        """Destinations that have UNCOMMITTED deliveries."""
+        ...
+
+    async def ask(
+        self, destination: str, uid: str, limit: int, at: float, due_at: float
+    ) -> Transaction | None:
+        """Makes a transaction of what is in none."""
+        ...
+
+    async def ask_again(
+        self, destination: str, uid: str, at: float, due_at: float
+    ) -> Transaction | None:
+        """The first transaction that is due."""
+        ...
+
+    async def note(self, number: int, due_at: float, trouble: str) -> None:
+        """When it is to be asked again, and what stood in the way."""
+        ...
+
+    async def answer(
+        self,
+        uid: str,
+        committed: Iterable[str],
+        refused: Mapping[str, Refusal],
+        *,
+        at: float,
+        most: Mapping[str, int],
+        words: str,
+    ) -> Committed:
+        """What the destination says of a transaction."""
+        ...
+
+    async def give_up(self, destination: str, made_before: float, reason: str, at: float) -> int:
+        """Those of the oldest transaction that was made before a time are DEAD."""
+        ...
+
+    async def accept(self, destination: str, reason: str, at: float) -> int:
+        """Some become DELIVERED without proof; how many."""
+        ...
+
+
+class Asked(Protocol):
+    """What is needed of an association; `router.net.requestor.Requestor` has it."""
+
+    @property
+    def accepted(self) -> Mapping[Proposal, int]: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    async def perform(
+        self, context_id: int, command: Command, data: bytes | None, *, longest: int
+    ) -> tuple[Command, bytes]: ...
+
+    async def ended(self) -> object: ...
+
+    async def release(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Counts; called on the event loop, must neither wait nor raise."""
+
+    def on_commitment_asked(self, destination: str, outcome: str) -> None:
+        """``outcome`` is ``asked``, ``refused`` or ``failed``."""
+        ...
+
+    def on_commitment(self, destination: str, outcome: str, count: int) -> None:
+        """``count`` deliveries were ``committed``, ``resent``, ``dead``, or ``accepted`` without
+        being asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CommitterConfig:
+    """A destination of which commitment is asked.
+
+    ``connect`` opens an association for it, whose reports go where all go.  ``look`` gives those
+    of the references that the destination lists, by SOP Instance UID, and raises NotAsked.
+    ``identity`` is equal for two when the same peer is called in the same way.
+    """
+
+    name: str
+    settings: Commitment
+    connect: Callable[[], Awaitable[Asked]] = field(compare=False)
+    look: Callable[[Sequence[Reference]], Awaitable[Collection[str]]] = field(compare=False)
+    identity: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitterStatus:
+    """``trouble`` says why a destination could not be asked when it was last tried, "" when it
+    could; ``next_at`` when it is asked next, in seconds since the epoch, None when nothing is to
+    be asked."""
+
+    trouble: str
+    next_at: float | None

@@ -1,0 +1,82 @@
+"""When what waits for a destination that is down is given up.
+
+Owns the two reasons: it waits for longer than `retry.max_age`, or the destination rejects every
+association and `retry.failures` calls that permanent.  Must not know how a destination came to be
+down, nor which deliveries are how old: the index does.
+
+What is up keeps what is old: it is tried, and is dead when that fails (`router.forward.fates`).
+"""
+
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from router.forward.destination import Destination
+from router.forward.fates import in_words
+from router.forward.ports import ExpireIndex, Observer
+
+_SOONEST = 1.0
+_LONGEST = 3600.0
+"""Ages are by the wall clock, which may be set: nothing is looked at later than this."""
+
+
+class Expiry:
+    """``clock`` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        index: ExpireIndex,
+        *,
+        clock: Callable[[], float],
+        observer: Observer,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._index = index
+        self._clock = clock
+        self._observer = observer
+        self._logger = log
+
+    async def look(self, destination: Destination) -> float | None:
+        """Gives up what is too old now; in how many seconds to look again while it is down."""
+        due = self._due(destination)
+        if due is None:
+            return None
+        before, reason = due
+        count, more, oldest = 0, True, None
+        while more:
+            async with destination.at_rest(clear=False) as in_hand:
+                if destination.up:
+                    break
+                expired = await self._index.expire(
+                    destination.name, before, reason, tuple(in_hand), self._clock()
+                )
+            count, more, oldest = count + expired.count, expired.more, expired.oldest
+        for _ in range(count):
+            self._observer.on_failed(destination.name, "dead")
+        if count:
+            self._logger.warning(
+                "given up", destination=destination.name, instances=count, reason=reason
+            )
+        return self._again(destination, oldest)
+
+    def _due(self, destination: Destination) -> tuple[float, str] | None:
+        """Before which time what came is given up, and why; None when nothing ever is."""
+        retry, fallen = destination.retry, destination.fallen
+        if retry is None or fallen is None:
+            return None
+        final = retry.failures.rejected == "permanent"
+        if final and fallen.rejected >= retry.permanent_after:
+            # What came since has not been tried; when it is, that tells.
+            return fallen.at, f"the destination is down: {fallen.reason}"
+        if retry.max_age is None:
+            return None
+        age = in_words(retry.max_age)
+        return self._clock() - retry.max_age, f"older than {age}; {fallen.reason}"
+
+    def _again(self, destination: Destination, oldest: float | None) -> float | None:
+        retry = destination.retry
+        if destination.up or retry is None or retry.max_age is None:
+            return None
+        if oldest is None:
+            return min(retry.max_age, _LONGEST)
+        return min(max(oldest + retry.max_age - self._clock(), _SOONEST), _LONGEST)

@@ -1,0 +1,336 @@
+"""What operators order of the running gateway.
+
+Owns doing it in steps, so that the index's thread stays free for the queues in between, and
+telling those who wait.  What is changed in the index is in `router.spool.index_operated`.
+"""
+
+import asyncio
+import pwd
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from router.config.versions import Origin
+from router.net.admission import Admission
+from router.spool.errors import SpoolError
+from router.spool.index_types import (
+    OPEN_STATES,
+    Changed,
+    Disposition,
+    Filter,
+    InstanceRow,
+    Rerouted,
+)
+from router.spool.reader import Reader
+from router.spool.record import InstanceMeta
+from router.trial.anew import decide_anew
+from router.web.sources import ControlError, Redone
+from router.web.standing import PAUSED
+from rules.nearest import did_you_mean
+from rules.ruleset import RuleSet
+
+if TYPE_CHECKING:
+    from router.app import Gateway
+
+_log = structlog.get_logger("operate")
+
+_OPERATOR = "control socket"
+RULE = "by an operator"
+"""What a delivery names as its cause that no rule made."""
+_STEP = 10_000
+_PAGE = 200
+_PIECE = 64 << 10
+
+
+@dataclass
+class _Sum:
+    """What the steps of an order did."""
+
+    count: int = 0
+    bytes: int = 0
+    left: int = 0
+
+    def add(self, step: Rerouted) -> None:
+        self.count += step.count
+        self.bytes += step.bytes
+        self.left += step.left
+
+
+class Orders:
+    """The acting part of `ControlSource`."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    async def retry(self, which: Filter) -> Changed:
+        """See `ControlSource`."""
+        changed = await self._act("retry", which)
+        gateway, asked = self._gateway, _Sum()
+        cursor: tuple[int, int] | None = None
+        more = True
+        try:
+            while more:
+                step = await gateway.index_thread.run(
+                    gateway.index.ask_again, which, at=time.time(), who=_OPERATOR, after=cursor
+                )
+                asked.add(step)
+                cursor, more = step.cursor, step.more
+        finally:
+            if asked.count:
+                self._done("ask again", which, asked.count, ended=not more)
+                gateway.proof.hasten(which.destination)
+        return Changed(changed.count + asked.count, changed.bytes + asked.bytes)
+
+    async def hasten(self, which: Filter, origin: Origin) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("hasten", which, who=await asked_by(origin))
+
+    async def drop(self, which: Filter, reason: str) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("drop", which, reason)
+
+    async def hold(self, which: Filter) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("hold", which)
+
+    async def release(self, which: Filter) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("release", which)
+
+    async def route_held(self, which: Filter, destinations: tuple[str, ...]) -> Changed:
+        """See `ControlSource`."""
+        self._check(destinations)
+        return await self._act("route_held", which, destinations, RULE)
+
+    async def discard_held(self, which: Filter, reason: str) -> Changed:
+        """See `ControlSource`."""
+        return await self._act("discard_held", which, reason)
+
+    async def _act(
+        self, action: str, which: Filter, *more: object, who: str = _OPERATOR
+    ) -> Changed:
+        gateway = self._gateway
+        method = getattr(gateway.index, action)
+        count = size = 0
+        again = True
+        try:
+            while again:
+                changed: Changed = await gateway.index_thread.run(
+                    method, which, *more, at=time.time(), who=who, limit=_STEP
+                )
+                count += changed.count
+                size += changed.bytes
+                again = changed.more
+        finally:
+            # Also when it was broken off: the steps before stand.
+            self._done(action, which, count, ended=not again)
+        return Changed(count, size)
+
+    def _done(self, action: str, which: object, count: int, *, ended: bool) -> None:
+        _log.info("operator", action=action, which=str(which), count=count, ended=ended)
+        self._gateway.forwarder.refresh()
+        self._gateway.gatekeeper.notify()
+
+    # -- pausing
+
+    async def pause(self, destination: str, reason: str, origin: Origin) -> bool:
+        """See `ControlSource`."""
+        self._check((destination,))
+        gateway, who = self._gateway, await asked_by(origin)
+        new = await gateway.index_thread.run(
+            gateway.index.pause, destination, reason, at=time.time(), who=who
+        )
+        if new:
+            gateway.forwarder.pause(destination, PAUSED)
+            _log.warning("destination paused", destination=destination, who=who)
+        return new
+
+    async def resume(self, destination: str, origin: Origin) -> bool:
+        """See `ControlSource`."""
+        gateway, who = self._gateway, await asked_by(origin)
+        paused = await gateway.index_thread.run(
+            gateway.index.resume, destination, at=time.time(), who=who
+        )
+        if not paused:
+            # One that is gone from the configuration may still be paused: look before refusing.
+            self._check((destination,))
+            return False
+        gateway.forwarder.resume(destination)
+        _log.warning("destination resumed", destination=destination, who=who)
+        return True
+
+    # -- elsewhere
+
+    async def redirect(self, which: Filter, target: str, reason: str, origin: Origin) -> Redone:
+        """See `ControlSource`."""
+        origin_name = check_redirect(which, target)
+        self._check((target,))
+        gateway, who, done = self._gateway, await asked_by(origin), _Sum()
+        cursor: tuple[int, int] | None = None
+        more = True
+        try:
+            while more:
+                # Never two hands on one delivery: it takes nothing from its queue meanwhile.
+                async with gateway.forwarder.at_rest(origin_name) as in_hand:
+                    step = await gateway.index_thread.run(
+                        gateway.index.redirect,
+                        *(which, target, reason, tuple(in_hand)),
+                        at=time.time(),
+                        who=who,
+                        after=cursor,
+                    )
+                done.add(step)
+                cursor, more = step.cursor, step.more
+        finally:
+            self._done(f"redirect to {target}", which, done.count, ended=not more)
+        return Redone(done.count, done.bytes, done.left)
+
+    async def resend(self, which: Filter, destinations: tuple[str, ...], origin: Origin) -> Redone:
+        """See `ControlSource`."""
+        self._check(destinations)
+        gateway, who, done = self._gateway, await asked_by(origin), _Sum()
+        run, index = gateway.index_thread.run, gateway.index
+        until, after, more = await run(index.last_id), 0, True
+        try:
+            while more:
+                step = await run(
+                    index.resend,
+                    *(which, destinations, RULE),
+                    at=time.time(),
+                    who=who,
+                    after=after,
+                    until=until,
+                )
+                done.add(step)
+                after, more = step.after, step.more
+        finally:
+            self._done(f"resend to {', '.join(destinations)}", which, done.count, ended=not more)
+        return Redone(done.count, done.bytes, done.left)
+
+    async def reroute(self, which: Filter, origin: Origin) -> Redone:
+        """See `ControlSource`."""
+        check_reroute(which)
+        gateway, who, done = self._gateway, await asked_by(origin), _Sum()
+        run, index = gateway.index_thread.run, gateway.index
+        rules = gateway.loaded.rules
+        config = gateway.loaded.config
+        again = anew(rules, Admission(config.local, config.remotes, config.network))
+        until, after, ended, damaged = await run(index.last_id), 0, False, 0
+        try:
+            while not ended:
+                rows = await run(index.instances, held(which), _PAGE, after)
+                rows, ended = [r for r in rows if r.ref.id <= until], len(rows) < _PAGE
+                decided = []
+                for row in rows:
+                    meta = await self._decide(row, again)
+                    damaged += meta is None
+                    decided += [] if meta is None else [(row.ref.id, meta)]
+                done.add(await run(index.route_anew, decided, at=time.time(), who=who))
+                after = rows[-1].ref.id if rows else until
+                ended = ended or after >= until
+        finally:
+            self._done("reroute", which, done.count, ended=ended)
+        return Redone(done.count, done.bytes, done.left + damaged)
+
+    async def _decide(
+        self, row: InstanceRow, again: Callable[[InstanceMeta, Iterable[bytes]], InstanceMeta]
+    ) -> InstanceMeta | None:
+        """None for one that cannot be read."""
+        try:
+            reader = self._gateway.spool.open_reader(row.ref)
+            try:
+                return await asyncio.to_thread(again, row.meta, pieces(reader))
+            finally:
+                reader.close()
+        except SpoolError as error:
+            _log.error("held instance cannot be read", instance=row.ref.id, why=str(error))
+            return None
+
+    def _check(self, names: Iterable[str]) -> None:
+        remotes = self._gateway.loaded.config.remotes
+        check_destinations(names, [n for n, r in remotes.items() if r.host is not None])
+
+
+def check_destinations(names: Iterable[str], known: list[str]) -> None:
+    """Raises ControlError for one that is none of those configured."""
+    for name in names:
+        if name not in known:
+            fix = did_you_mean(name, known) or f"there are: {', '.join(known) or 'none'}"
+            raise ControlError(f"{name} is not a destination", fix)
+
+
+def check_redirect(which: Filter, target: str) -> str:
+    """From where; raises ControlError for what cannot be redirected."""
+    if which.destination is None:
+        raise ControlError("it is not said from where", 'as in "destination": "pacs"')
+    if which.destination == target:
+        raise ControlError(f"from {target} to itself", "name another destination as `to`")
+    if which.state not in (None, *OPEN_STATES):
+        raise ControlError(
+            f"what is {which.state.name.lower()} waits for nothing that could be redirected",
+            "state is ready, held or dead; `instances resend` sends what was taken elsewhere too",
+        )
+    return which.destination
+
+
+def check_reroute(which: Filter) -> None:
+    """Raises ControlError for what no held instance can meet."""
+    if which.disposition not in (None, Disposition.HELD):
+        raise ControlError(
+            "only instances that are held as no rule sent them are decided anew",
+            "leave disposition out; `queue release --to NAME` is for quarantined ones",
+        )
+    if which.destination is not None or which.state is not None:
+        raise ControlError(
+            "an instance that is held has no deliveries yet",
+            "leave destination and state out",
+        )
+
+
+def held(which: Filter) -> Filter:
+    """The same, of those alone that no rule sent anywhere."""
+    return replace(which, disposition=Disposition.HELD)
+
+
+def anew(
+    rules: RuleSet, admission: Admission
+) -> Callable[[InstanceMeta, Iterable[bytes]], InstanceMeta]:
+    """What decides an instance by these rules, whose callers are named as these remotes say."""
+
+    def identify(calling_ae: str, source: str) -> str:
+        return next(iter(admission.identify(calling_ae, source)), "")
+
+    return lambda meta, data: decide_anew(rules, identify, meta, data)
+
+
+def pieces(reader: Reader) -> Iterator[bytes]:
+    """Its data set as it is read; blocking.  Raises SpoolError."""
+    while reader.remaining:
+        piece = bytearray(min(_PIECE, reader.remaining))
+        reader.read([memoryview(piece)])
+        yield bytes(piece)
+
+
+async def asked_by(origin: Origin) -> str:
+    """Who gave the order: as they say, else the user at the other end of the socket."""
+    return (await named(origin)).author or _OPERATOR
+
+
+async def named(origin: Origin) -> Origin:
+    """With the user's name for the number that the kernel told, and as the author if none is."""
+    kind, _, uid = origin.via.rpartition(" uid ")
+    if not kind or not uid.isdigit():
+        return origin
+    # Not on the loop: where users are kept may be a server on the network.
+    user = await asyncio.to_thread(_user, int(uid))
+    return Origin(origin.author or user, f"{kind}, user {user}", origin.note)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,223 @@
+"""Proof of delivery in the running gateway.
+
+Owns what of a configuration concerns commitment by destinations, and the way of its calls to the
+index's thread and to archives.  Must not know how a destination is asked, nor what an answer means.
+"""
+
+import asyncio
+import contextlib
+import functools
+import random
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import structlog
+
+from router.commitment.committers import Committers
+from router.commitment.ports import CommitterConfig, CommitterStatus, NotAsked
+from router.commitment.scu import PROPOSALS
+from router.config import Config
+from router.net.connector import connect
+from router.net.errors import AssociationError
+from router.net.normalized import Received
+from router.net.target import Target
+from router.observe.counters import Counters
+from router.query import find
+from router.queues import Thread
+from router.spool.index_commitments import (
+    Commitments,
+    Committed,
+    Reference,
+    Refusal,
+    Transaction,
+    Uncommitted,
+)
+from router.spool.index_types import DeliveryState, Outcome
+
+_QUESTION = 120.0
+"""Seconds for all questions of one batch to an archive, their association included."""
+_ACCEPTED_AT_ONCE = 2000
+
+
+class CommitmentGateway:
+    """The index's side of commitments; see `router.commitment.ports.CommitmentIndex`."""
+
+    def __init__(self, index: Callable[[], Commitments], thread: Thread) -> None:
+        self._index = index
+        self._thread = thread
+
+    async def uncommitted(self, destination: str, most: int) -> Uncommitted:
+        """See `Commitments`."""
+        return await self._thread.run(self._index().uncommitted, destination, most)
+
+    async def waiting_at(self) -> Sequence[str]:
+        """See `Commitments`."""
+        return await self._thread.run(self._index().waiting_at)
+
+    async def ask(
+        self, destination: str, uid: str, limit: int, at: float, due_at: float
+    ) -> Transaction | None:
+        """See `Commitments`."""
+        return await self._thread.run(self._index().ask, destination, uid, limit, at, due_at)
+
+    async def ask_again(
+        self, destination: str, uid: str, at: float, due_at: float
+    ) -> Transaction | None:
+        """See `Commitments`."""
+        return await self._thread.run(self._index().ask_again, destination, uid, at, due_at)
+
+    async def note(self, number: int, due_at: float, trouble: str) -> None:
+        """See `Commitments`."""
+        await self._thread.run(self._index().note, number, due_at, trouble)
+
+    async def answer(
+        self,
+        uid: str,
+        committed: Iterable[str],
+        refused: Mapping[str, Refusal],
+        *,
+        at: float,
+        most: Mapping[str, int],
+        words: str,
+    ) -> Committed:
+        """See `Commitments`."""
+        return await self._thread.run(
+            self._index().answer, uid, committed, refused, at=at, most=most, words=words
+        )
+
+    async def give_up(self, destination: str, made_before: float, reason: str, at: float) -> int:
+        """See `Commitments`."""
+        return await self._thread.run(self._index().give_up, destination, made_before, reason, at)
+
+    async def accept(self, destination: str, reason: str, at: float) -> int:
+        """See `Commitments`."""
+        return await self._thread.run(
+            self._index().accept, destination, reason, at, _ACCEPTED_AT_ONCE
+        )
+
+
+class Proof:
+    """What the destinations of a configuration have still to commit.
+
+    ``resent(destination, count)`` is called when something is to be sent again.
+    """
+
+    def __init__(
+        self,
+        index: Callable[[], Commitments],
+        thread: Thread,
+        counters: Counters,
+        resent: Callable[[str, int], None],
+    ) -> None:
+        self._counters = counters
+        self._names: frozenset[str] = frozenset()
+        self._committers = Committers(
+            CommitmentGateway(index, thread),
+            clock=time.time,
+            new_uid=lambda: f"2.25.{uuid.uuid4().int}",
+            random=random.Random(),
+            observer=counters,
+            resent=resent,
+            log=structlog.get_logger("commitment"),
+        )
+
+    def start(self, config: Config) -> None:
+        """Begins to ask."""
+        configs = self._configs(config)
+        self._names = frozenset(one.name for one in configs)
+        self._committers.start(configs)
+
+    def configure(self, config: Config) -> None:
+        """Takes on another configuration."""
+        configs = self._configs(config)
+        self._names = frozenset(one.name for one in configs)
+        self._committers.configure(configs)
+
+    async def stop(self) -> None:
+        """What is under way is cut off; it is asked again after a start."""
+        await self._committers.stop()
+
+    async def take(self, request: Received) -> int:
+        """A report of storage commitment; see `router.net.normalized.Handler`."""
+        return await self._committers.reports.take(request)
+
+    def awaited(self) -> bool:
+        """Whether any destination may have something to report."""
+        return bool(self._names)
+
+    def hasten(self, destination: str | None) -> None:
+        """An operator wants it asked now, or all that are asked."""
+        self._committers.hasten(destination)
+
+    def snapshot(self) -> dict[str, CommitterStatus]:
+        """Destinations that are asked, by name."""
+        return self._committers.snapshot()
+
+    # -- for the queues
+
+    def pending(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """The same, with what was delivered to a destination that has to commit it UNCOMMITTED."""
+        if not any(outcome.destination in self._names for outcome in outcomes):
+            return outcomes
+        return [
+            replace(outcome, state=DeliveryState.UNCOMMITTED)
+            if outcome.destination in self._names and outcome.state is DeliveryState.DELIVERED
+            else outcome
+            for outcome in outcomes
+        ]
+
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """The index has these."""
+        taken = {o.destination for o in outcomes if o.state is DeliveryState.UNCOMMITTED}
+        for name in taken:
+            self._committers.notify(name)
+
+    # -- destinations
+
+    def _configs(self, config: Config) -> list[CommitterConfig]:
+        calling_ae = config.local[0].ae_title
+        found = []
+        for name, remote in config.remotes.items():
+            if remote.host is None or remote.commitment is None:
+                continue
+            # One message at a time: some peers trip over the window, and there is no need of it.
+            target = replace(Target.of(name, remote, calling_ae), asynchronous_operations=1)
+            found.append(
+                CommitterConfig(
+                    name=name,
+                    settings=remote.commitment,
+                    connect=functools.partial(
+                        connect, target, PROPOSALS, self._counters, on_request=self.take
+                    ),
+                    look=functools.partial(self._look, target),
+                    identity=target,
+                )
+            )
+        return found
+
+    async def _look(self, target: Target, references: Sequence[Reference]) -> Collection[str]:
+        """Those that an archive lists, a question for each series."""
+        try:
+            async with asyncio.timeout(_QUESTION):
+                association = await connect(target, find.PROPOSALS, self._counters)
+                try:
+                    listed: set[str] = set()
+                    for study, series in _series(references):
+                        listed |= await find.list_instances(association, study, series)
+                    with contextlib.suppress(AssociationError):  # the answers stand
+                        await association.release()
+                finally:
+                    if not association.closed:
+                        association.abort()
+        except TimeoutError:
+            raise NotAsked(f"{target} did not answer within {_QUESTION:g} s") from None
+        except (AssociationError, find.QueryRefused) as error:
+            raise NotAsked(str(error)) from error
+        return listed
+
+
+def _series(references: Iterable[Reference]) -> Iterator[tuple[str, str]]:
+    seen = {(one.study_instance_uid, one.series_instance_uid) for one in references}
+    yield from sorted(pair for pair in seen if all(pair))

@@ -1,0 +1,148 @@
+"""Moves what is settled and old enough to the archive, beside everything else.
+
+Owns when a batch is taken, the thread that writes it, and the wait after a failure.  A folder that
+is full, missing or does not answer holds up nothing but this; what could not be written stays in
+the spool.  Must not know what is in a file, nor how anything is purged.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from router.spool.archive_files import ArchiveFolder, Stored
+from router.spool.index_types import InstanceRow, Purged
+from router.spool.reader import Reader
+from router.spool.record import Ref
+from router.spool.settings import ArchiveSettings
+
+INTERVAL = 1.0
+LONGEST_WAIT = 60.0
+_LAST_BATCH = 5.0
+"""Seconds for a file that is being written when the gateway stops."""
+_MAX_UNREADABLE = 10_000
+
+RunOnIndex = Callable[..., Awaitable[Any]]
+
+
+class ArchiveKeeper(Protocol):
+    """What is needed of the keeper, on the index's thread."""
+
+    def to_archive(self, now: float, exclude: Collection[int] = ()) -> Sequence[InstanceRow]:
+        """Some whose time in the spool is over."""
+
+    def archived(self, ids: Collection[int]) -> Purged:
+        """Purges them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one batch came to, or why there was none.  ``unreadable`` are
+    why some cannot be read from the spool: they stay there, and each is told once."""
+
+    count: int = 0
+    bytes: int = 0
+    trouble: str = ""
+    unreadable: tuple[str, ...] = ()
+
+
+class Archivist:
+    """``settings`` gives those in force, None without an archive; ``clock`` the time, in seconds
+    since the epoch; ``tell`` hears of every batch."""
+
+    def __init__(
+        self,
+        keeper: ArchiveKeeper,
+        run: RunOnIndex,
+        *,
+        settings: Callable[[], ArchiveSettings | None],
+        open_reader: Callable[[Ref], Reader],
+        head: Callable[[InstanceRow], bytes],
+        clock: Callable[[], float],
+        tell: Callable[[Moved], None],
+    ) -> None:
+        self._keeper = keeper
+        self._run = run
+        self._settings = settings
+        self._open_reader = open_reader
+        self._head = head
+        self._clock = clock
+        self._tell = tell
+        self._unreadable: dict[int, None] = {}
+        self._folder = ""
+        self._stop = threading.Event()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        wait = INTERVAL
+        while True:
+            moved = await self.once()
+            if moved is not None:
+                self._tell(moved)
+            if moved is not None and moved.trouble:
+                await asyncio.sleep(wait)
+                wait = min(LONGEST_WAIT, wait * 2)
+                continue
+            wait = INTERVAL
+            if moved is None or not moved.count:
+                await asyncio.sleep(INTERVAL)
+
+    async def once(self) -> Moved | None:
+        """One batch; None when there is no archive, or nothing for it."""
+        settings = self._settings()
+        if settings is None:
+            return None
+        if settings.folder != self._folder:
+            self._folder = settings.folder
+            self._unreadable.clear()
+        try:
+            batch = await self._run(self._keeper.to_archive, self._clock(), tuple(self._unreadable))
+            if not batch:
+                return None
+            folder = ArchiveFolder(Path(settings.folder), self._open_reader, self._head)
+            stored = await self._in_thread(folder, batch)
+            if stored.ids:
+                await self._run(self._keeper.archived, stored.ids)
+        except Exception as error:  # noqa: BLE001 - it ends with the gateway, not before
+            return Moved(trouble=str(error) or repr(error))
+        for number in stored.unreadable:
+            self._unreadable[number] = None
+        while len(self._unreadable) > _MAX_UNREADABLE:
+            del self._unreadable[next(iter(self._unreadable))]
+        return Moved(
+            len(stored.ids), stored.bytes, stored.trouble, tuple(stored.unreadable.values())
+        )
+
+    async def _in_thread(self, folder: ArchiveFolder, batch: Sequence[InstanceRow]) -> Stored:
+        """In a thread that nobody waits for at the end: a file system over the network may hang."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Stored] = loop.create_future()
+
+        def settle(result: Stored | None, error: Exception | None) -> None:
+            if future.done():
+                return
+            if result is not None:
+                future.set_result(result)
+            elif error is not None:
+                future.set_exception(error)
+
+        def body() -> None:
+            result: Stored | None = None
+            failure: Exception | None = None
+            try:
+                result = folder.write(batch, self._stop)
+            except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by then
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        threading.Thread(target=body, name="spool-archive", daemon=True).start()
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._stop.set()
+            await asyncio.wait({future}, timeout=_LAST_BATCH)
+            raise

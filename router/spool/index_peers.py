@@ -1,0 +1,55 @@
+"""Which peer each destination is, and from when.
+
+Owns the table ``peer``.  A name may stand for another host one day: what the host of before was
+given, the one of now does not have, so it makes nothing a duplicate.
+"""
+
+from collections.abc import Mapping
+
+from router.spool.index_database import Database, clean, microseconds
+
+Peer = tuple[str, int, str]
+"""Host, port and AE title."""
+
+
+class Peers:
+    """Behind `Index.take_peers`.  Keeps all of it in memory."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        rows = db.json(_ALL)
+        self._noted: dict[str, Peer] = {name: (host, port, ae) for name, host, port, ae, _ in rows}
+        self._after: dict[str, int] = {row[0]: row[4] for row in rows if row[4]}
+
+    def after(self, destination: str) -> int:
+        """The last instance that may have gone to another peer of that name; 0 without one."""
+        return self._after.get(clean(destination), 0) if self._after else 0
+
+    def take(self, peers: Mapping[str, Peer], at: float, last_id: int) -> list[str]:
+        """See `Index.take_peers`."""
+        wanted = {
+            clean(name): (clean(host), port, clean(ae)) for name, (host, port, ae) in peers.items()
+        }
+        other = {name: peer for name, peer in wanted.items() if self._noted.get(name) != peer}
+        if not other:
+            return []
+        # By number, not by time: the clock may be set back, and what was under way at the change
+        # is told of after it.  Of one that was never noted nothing says that it is another.
+        changed = [name for name in other if name in self._noted]
+        self._after |= dict.fromkeys(changed, last_id)  # holds even if it cannot be written
+        since = microseconds(at)
+        with self._db.transaction():
+            self._db.run_rows(
+                _NOTE,
+                [[name, *peer, since, self._after.get(name, 0)] for name, peer in other.items()],
+            )
+        self._noted |= other
+        return changed
+
+
+_ALL = """
+SELECT json_group_array(json_array(destination, host, port, ae_title, after_id)) FROM peer
+"""
+_NOTE = """
+INSERT OR REPLACE INTO peer(destination, host, port, ae_title, since, after_id) VALUES {values}
+"""

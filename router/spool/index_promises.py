@@ -1,0 +1,375 @@
+"""Commitments that peers asked of us: what for, what came of each instance, who was told.
+
+Owns their tables, and the search for instances by UID alone.  Must not know what makes an instance
+safe, nor associations.  A promise that is kept here is lost with the index, as the fates of
+deliveries are: the peer has to ask again.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from typing import Any
+
+from router.spool.index_database import Database, Names, clean, id_list, microseconds, seconds
+from router.spool.index_schema import sop_key
+from router.spool.index_types import STATES, DeliveryState, Disposition
+
+_STEP = 20_000
+"""Rows of the index of instances that are looked through at a time: some ten milliseconds."""
+_KEPT = 10_000
+"""Promises that are over and still told of."""
+_FIRST = (2**62, 2**62, 2**62, 2**62)
+
+
+class PromiseState(IntEnum):
+    """How far it is."""
+
+    WEIGHING = 0
+    """Of some instance it is not decided yet."""
+    REPORTING = 1
+    """Decided; the peer is to be told."""
+    REPORTED = 2
+    GIVEN_UP = 3
+    """The peer could not be told."""
+
+
+_STATES = tuple(PromiseState)
+_OPEN = "state <= 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One transaction of a peer.
+
+    ``peer_ae`` is its AE title and ``own_ae`` the one of ours that it asked; ``remote`` is its
+    name in the configuration, ``association`` the one on which it asked.  ``attempts`` to report
+    were in vain, ``reason`` is why the last one was.  ``committed`` and ``failed`` count what is
+    decided; ``settled_at`` is when it was over.
+    """
+
+    id: int
+    transaction_uid: str
+    remote: str
+    peer_ae: str
+    own_ae: str
+    association: str
+    asked_at: float
+    state: PromiseState
+    due_at: float | None
+    attempts: int
+    reason: str
+    items: int
+    committed: int
+    failed: int
+    settled_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request: ``items`` are pairs of SOP Class and SOP Instance UID."""
+
+    transaction_uid: str
+    remote: str
+    peer_ae: str
+    own_ae: str
+    association: str
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseItem:
+    """One reference; ``verdict`` is 0 when it is committed, a Failure Reason when it is not, None
+    when that is not decided."""
+
+    number: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    verdict: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An instance that the index knows; ``deliveries`` by destination.  Of one that repeats
+    another the state is that one's, DELIVERED when it is gone."""
+
+    instance_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    disposition: Disposition
+    deliveries: Mapping[str, DeliveryState]
+
+
+Place = tuple[int, int, int, int]
+"""How far a search is."""
+
+
+class Promises:
+    """Behind `Index.promises`; may raise as its other methods do."""
+
+    def __init__(self, db: Database, destinations: Names) -> None:
+        self._db = db
+        self._destinations = destinations
+
+    def ask(self, asked: Asked, at: float, due_at: float) -> tuple[str, int]:
+        """Note a request: ``new``, ``known`` when the same is under way, or ``conflict`` when its
+        transaction UID stands for other instances that are; and its id.
+
+        One that is over makes room for a new one with its UID.
+        """
+        digest = _digest(asked.items)
+        with self._db.transaction():
+            row = self._db.value(
+                "SELECT json_array(id, state, digest) FROM promise"
+                " WHERE remote = ? AND transaction_uid = ?",
+                clean(asked.remote),
+                clean(asked.transaction_uid),
+            )
+            if row is not None:
+                number, state, known = json.loads(row)
+                if state <= PromiseState.REPORTING:
+                    return "known" if known == digest else "conflict", number
+                self._forget([number])
+            self._db.run(
+                "INSERT INTO promise(transaction_uid, remote, peer_ae, own_ae, association, digest,"
+                " asked_at, state, due_at, attempts, reason, items, committed, failed)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 0, '', ?, 0, 0)",
+                clean(asked.transaction_uid),
+                clean(asked.remote),
+                clean(asked.peer_ae),
+                clean(asked.own_ae),
+                clean(asked.association),
+                digest,
+                microseconds(at),
+                microseconds(due_at),
+                len(asked.items),
+            )
+            number = self._db.value("SELECT last_insert_rowid()")
+            self._db.run_rows(
+                "INSERT INTO promise_item(promise_id, number, sop_class_uid, sop_instance_uid)"
+                " VALUES {values}",
+                [
+                    [number, n, clean(class_uid), clean(instance_uid)]
+                    for n, (class_uid, instance_uid) in enumerate(asked.items)
+                ],
+            )
+        return "new", number
+
+    def due(self, now: float, busy: Collection[str], limit: int) -> list[Promise]:
+        """Open ones that are due, all of one remote that is not among ``busy``: the one of whom
+        one has been due longest."""
+        remote = self._db.value(
+            f"SELECT remote FROM promise WHERE {_OPEN} AND due_at <= ?"
+            " AND remote NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at, id LIMIT 1",
+            microseconds(now),
+            json.dumps(list(busy)),
+        )
+        if remote is None:
+            return []
+        rest = f"{_OPEN} AND due_at <= ? AND remote = ? ORDER BY due_at, id LIMIT ?"
+        return self._rows(rest, microseconds(now), remote, limit)
+
+    def next_due(self, busy: Collection[str]) -> float | None:
+        """When an open one is due whose remote is not among ``busy``; None when there is none."""
+        sql = f"SELECT min(due_at) FROM promise WHERE {_OPEN}"
+        names = json.dumps(list(busy))
+        return seconds(
+            self._db.value(f"{sql} AND remote NOT IN (SELECT value FROM json_each(?))", names)
+        )
+
+    def mend_times(self, now: float, longest: float) -> None:
+        """Open ones that are due later than that from now, as the clock was ahead, are due now."""
+        last = self._db.value(f"SELECT max(due_at) FROM promise WHERE {_OPEN}")
+        if last is not None and last > microseconds(now + longest):
+            self._db.run(
+                "UPDATE promise SET due_at = ?1, asked_at = min(asked_at, ?1)"
+                f" WHERE {_OPEN} AND due_at > ?2",
+                microseconds(now),
+                microseconds(now + longest),
+            )
+
+    def open(self) -> int:
+        """How many are not over."""
+        return int(self._db.value(f"SELECT count(*) FROM promise WHERE {_OPEN}"))
+
+    def open_items(self) -> int:
+        """How many references those have."""
+        return int(self._db.value(f"SELECT coalesce(sum(items), 0) FROM promise WHERE {_OPEN}"))
+
+    def listing(self, limit: int, *, everything: bool = False) -> list[Promise]:
+        """Those that are not over, or ``everything`` that is still known; the latest first."""
+        where = "1" if everything else _OPEN
+        return self._rows(f"{where} ORDER BY id DESC LIMIT ?", limit)
+
+    def items(self, promise_id: int) -> list[PromiseItem]:
+        """Its references in their order; none once it is over."""
+        rows = self._db.json(
+            "SELECT json_group_array(json_array(number, sop_class_uid, sop_instance_uid, verdict))"
+            " FROM (SELECT * FROM promise_item WHERE promise_id = ? ORDER BY number)",
+            promise_id,
+        )
+        return [PromiseItem(*row) for row in rows]
+
+    def weighed(
+        self, promise_id: int, verdicts: Mapping[int, int], state: PromiseState, due_at: float
+    ) -> None:
+        """Note what was decided of its references, by number, and when to look at it again."""
+        with self._db.transaction():
+            if verdicts:
+                self._db.run(
+                    "UPDATE promise_item SET verdict = v.value FROM json_each(?) AS v"
+                    " WHERE promise_id = ? AND number = CAST(v.key AS INTEGER)",
+                    _json_object(verdicts),
+                    promise_id,
+                )
+            self._db.run(
+                "UPDATE promise SET state = ?, due_at = ?, (committed, failed) ="
+                " (SELECT count(*) FILTER (WHERE verdict = 0), count(*) FILTER (WHERE verdict > 0)"
+                "  FROM promise_item WHERE promise_id = promise.id) WHERE id = ?",
+                int(state),
+                microseconds(due_at),
+                promise_id,
+            )
+
+    def hasten(self, promise_id: int, due_at: float) -> None:
+        """It is due then."""
+        self._db.run(
+            f"UPDATE promise SET due_at = ? WHERE id = ? AND {_OPEN}",
+            microseconds(due_at),
+            promise_id,
+        )
+
+    def put_off(self, promise_id: int, reason: str, due_at: float) -> None:
+        """An attempt to report was in vain."""
+        self._db.run(
+            "UPDATE promise SET attempts = attempts + 1, reason = ?, due_at = ?"
+            f" WHERE id = ? AND {_OPEN}",
+            clean(reason),
+            microseconds(due_at),
+            promise_id,
+        )
+
+    def settle(self, promise_id: int, state: PromiseState, reason: str, at: float) -> None:
+        """It is over; its references are forgotten, and the oldest that are over with them."""
+        with self._db.transaction():
+            self._db.run(
+                "UPDATE promise SET state = ?, reason = ?, due_at = NULL, settled_at = ?"
+                " WHERE id = ?",
+                int(state),
+                clean(reason),
+                microseconds(at),
+                promise_id,
+            )
+            self._db.run("DELETE FROM promise_item WHERE promise_id = ?", promise_id)
+            self._db.run(f"DELETE FROM promise WHERE NOT ({_OPEN}) AND id <= ?", promise_id - _KEPT)
+
+    def _forget(self, ids: Sequence[int]) -> None:
+        for table, column in (("promise_item", "promise_id"), ("promise", "id")):
+            self._db.run(
+                f"DELETE FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))",
+                id_list(ids),
+            )
+
+    def _rows(self, rest: str, *parameters: object) -> list[Promise]:
+        rows = self._db.json(
+            "SELECT json_group_array(json_array(id, transaction_uid, remote, peer_ae, own_ae,"
+            " association, asked_at, state, due_at, attempts, reason, items, committed, failed,"
+            f" settled_at)) FROM (SELECT * FROM promise WHERE {rest})",
+            *parameters,
+        )
+        return [_promise(row) for row in rows]
+
+    # -- finding instances ---------------------------------------------------------------------
+
+    def look(self, uids: Collection[str], place: Place | None) -> tuple[list[Kept], Place | None]:
+        """Some of the instances with these UIDs, and where to go on; None at the end.
+
+        From the study that came last back to the first, a bounded part at each call: without
+        its study an instance can only be found so (see `index_schema`).
+        """
+        keys = {sop_key(uid) for uid in uids}
+        rows = self._db.json(
+            "SELECT json_group_array(json_array(study_order, sop_key, crc, id)) FROM ("
+            " SELECT study_order, sop_key, crc, id FROM instance INDEXED BY instance_sop"
+            " WHERE (study_order, sop_key, crc, id) < (?, ?, ?, ?)"
+            " ORDER BY study_order DESC, sop_key DESC, crc DESC, id DESC LIMIT ?)",
+            *(place or _FIRST),
+            _STEP,
+        )
+        found = self._kept([row[3] for row in rows if row[1] in keys])
+        wanted = set(uids)
+        last = rows[-1] if len(rows) == _STEP else None
+        following = None if last is None else (last[0], last[1], last[2], last[3])
+        return [kept for kept in found if kept.sop_instance_uid in wanted], following
+
+    def _kept(self, ids: Sequence[int]) -> list[Kept]:
+        if not ids:
+            return []
+        deliveries: dict[int, dict[str, DeliveryState]] = {number: {} for number in ids}
+        for number, destination, state, original, gone in self._deliveries(ids):
+            name = self._destinations.name(destination)
+            deliveries[number][name] = _state(state, original, gone)
+        rows = self._db.json(
+            "SELECT json_group_array(json_array(i.id, c.sop_class_uid, i.sop_instance_uid,"
+            " i.disposition)) FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value"
+            " CROSS JOIN context AS c ON c.id = i.context_id",
+            id_list(ids),
+        )
+        return [
+            Kept(number, class_uid, uid, Disposition(disposition), deliveries[number])
+            for number, class_uid, uid, disposition in rows
+        ]
+
+    def _deliveries(self, ids: Sequence[int]) -> list[tuple[int, int, int, int | None, int]]:
+        """Instance, destination, state, that of what it repeats, whether that is gone."""
+        rows = self._db.json(
+            "SELECT json_group_array(json_array(d.instance_id, d.destination_id, d.state, o.state,"
+            " d.duplicate_of IS NOT NULL AND NOT EXISTS"
+            "  (SELECT 1 FROM instance WHERE id = d.duplicate_of)))"
+            " FROM json_each(?) AS j CROSS JOIN delivery AS d ON d.instance_id = j.value"
+            " LEFT JOIN delivery AS o ON o.instance_id = d.duplicate_of"
+            "  AND o.destination_id = d.destination_id",
+            id_list(ids),
+        )
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+
+
+def _promise(row: Sequence[Any]) -> Promise:
+    number, transaction, remote, peer_ae, own_ae, association, asked_at, state, due_at = row[:9]
+    attempts, reason, items, committed, failed, settled_at = row[9:]
+    return Promise(
+        id=number,
+        transaction_uid=transaction,
+        remote=remote,
+        peer_ae=peer_ae,
+        own_ae=own_ae,
+        association=association,
+        asked_at=asked_at / 1e6,
+        state=_STATES[state],
+        due_at=seconds(due_at),
+        attempts=attempts,
+        reason=reason,
+        items=items,
+        committed=committed,
+        failed=failed,
+        settled_at=seconds(settled_at),
+    )
+
+
+def _state(state: int, original: int | None, gone: int) -> DeliveryState:
+    if STATES[state] is not DeliveryState.DUPLICATE:
+        return STATES[state]
+    if gone:  # it went only once it was delivered: else this would have gone in its place
+        return DeliveryState.DELIVERED
+    return DeliveryState.DUPLICATE if original is None else STATES[original]
+
+
+def _digest(items: Iterable[tuple[str, str]]) -> str:
+    """The same for the same references, in whatever order."""
+    text = "\n".join(sorted(f"{class_uid} {uid}" for class_uid, uid in items))
+    return blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
+
+
+def _json_object(verdicts: Mapping[int, int]) -> str:
+    return "{" + ",".join(f'"{number}":{verdict}' for number, verdict in verdicts.items()) + "}"

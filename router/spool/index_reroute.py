@@ -1,0 +1,404 @@
+"""Deliveries that were not decided when their instance came: sent again or elsewhere, redirected,
+decided anew.
+
+Owns the rows of a delivery that an operator adds, and what becomes of the one that it stands in
+place of.  Must not know rules, nor who is up.  Each action is done in transactions of a few
+thousand; what was done before an error stays done, and counted.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from router.spool.index_changes import REPEATS, Changes, DeliveryRow, follow
+from router.spool.index_database import (
+    GATED,
+    Database,
+    Names,
+    clean,
+    count,
+    id_list,
+    microseconds,
+)
+from router.spool.index_deliver import Queues
+from router.spool.index_events import Action
+from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, Gates, gate_study
+from router.spool.index_plans import Plans
+from router.spool.index_routes import disposition_of, routes_of
+from router.spool.index_select import Key, Selector
+from router.spool.index_types import DeliveryState, Disposition, Filter, Rerouted, Tally
+from router.spool.record import InstanceMeta
+
+_AT_ONCE = 2000
+_AGAIN = (
+    DeliveryState.DELIVERED,
+    DeliveryState.UNCOMMITTED,
+    DeliveryState.DROPPED,
+    DeliveryState.DEAD,
+)
+"""What is sent again when it is asked for; anything else is on its way, or kept back on purpose."""
+_UNDONE = (DeliveryState.DROPPED, DeliveryState.DEAD)
+"""What a redirected delivery does not find at its new destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A delivery to be added; ``gate`` with what comes to it, None when it is due."""
+
+    instance_id: int
+    length: int
+    destination_id: int
+    priority: int
+    study_order: int
+    rule_id: int
+    plan_id: int | None = None
+    gate: GateKey | None = None
+    arrivals: Arrivals | None = None
+    reason: str | None = None
+
+
+class Reroute:
+    """Behind `Index.resend`, `redirect` and `route_anew`."""
+
+    def __init__(
+        self,
+        db: Database,
+        destinations: Names,
+        rules: Names,
+        plans: Plans,
+        gates: Gates,
+        select: Selector,
+        queues: Queues,
+    ) -> None:
+        self._db = db
+        self._destinations = destinations
+        self._rules = rules
+        self._plans = plans
+        self._gates = gates
+        self._select = select
+        self._queues = queues
+
+    # -- once more, or somewhere else
+
+    def resend(
+        self,
+        which: Filter,
+        names: Sequence[str],
+        rule: str,
+        at: float,
+        who: str,
+        after: int,
+        until: int,
+    ) -> Rerouted:
+        """See `Index.resend`."""
+        names = list(dict.fromkeys(names))
+        if not names:
+            raise ValueError("no destination to send to")
+        self._destinations.ensure(names)
+        self._rules.ensure([rule])
+        numbers = [self._destinations.id(name) for name in names]
+        action = Action(self._db, "resend", which, at, who, {"to": ", ".join(names)})
+        found = self._select.instances(which, _AT_ONCE, after)
+        ids = [number for number in found if number <= until]
+        if not ids:
+            return Rerouted()
+        keys = [(instance, number) for instance in ids for number in numbers]
+        there = self._queues.rows(keys)
+        changes, new, left = Changes(), [], 0
+        rule_id = self._rules.id(rule)
+        held: list[list[int]] = self._db.json(_INSTANCES, id_list(ids))
+        for instance, length, _, study_order in held:
+            for number in numbers:
+                row = there.get((instance, number))
+                if row is None:
+                    new.append(_New(instance, length, number, 0, study_order, rule_id))
+                elif row.state in _AGAIN:
+                    self._again(changes, row, action.at)
+                else:
+                    left += 1
+        self._keep_repeats(changes, action.at)
+        touched = {one.instance_id for one in new} | {row.instance_id for row in changes.rows}
+        done = len(new) + len(list(changes.rows))
+        with self._db.transaction():
+            self._as_routed(changes, held, {one.instance_id for one in new})
+            self._insert(changes, new, action.at)
+            changes.write(self._db)
+            if done:
+                action.record(sorted(touched), done)
+        size = sum(one.length for one in new) + sum(row.length for row in changes.rows)
+        more = len(found) == _AT_ONCE and ids[-1] < until
+        return Rerouted(done, size, left=left, more=more, after=ids[-1])
+
+    def _again(self, changes: Changes, row: DeliveryRow, at: int) -> None:
+        """As if it were new, and without anything to wait for: somebody wants it there now."""
+        changes.note(row)
+        if row.plan_id is not None:
+            text = self._plans.hastened(row.plan_id)
+            self._plans.ensure([text])
+            row.plan_id = self._plans.id(text)
+        row.due_at = row.status = None
+        row.reason = "sent again by an operator"
+        row.attempts = 0
+        changes.move(row, DeliveryState.READY, at=at)
+
+    def _keep_repeats(self, changes: Changes, at: int) -> None:
+        """What repeats one that was delivered, and waits once more, is kept with it."""
+        delivered = [
+            (row.instance_id, row.destination_id)
+            for row in changes.rows
+            if changes.before(row) is DeliveryState.DELIVERED
+        ]
+        for _, instance, *_rest in self._db.json_rows(REPEATS, delivered):
+            changes.keep(instance, at=at)
+
+    # -- what waits for one goes to another
+
+    def redirect(
+        self,
+        which: Filter,
+        target: str,
+        reason: str,
+        exclude: Collection[int],
+        at: float,
+        who: str,
+        after: Key | None,
+    ) -> Rerouted:
+        """See `Index.redirect`."""
+        origin = self._destinations.find(which.destination or "")
+        if origin is None or which.destination == target:
+            return Rerouted()
+        self._destinations.ensure([target])
+        number = self._destinations.id(target)
+        states = (DeliveryState.READY,) if which.state is None else (which.state,)
+        if states[0] not in (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD):
+            raise ValueError(f"{states[0]!r} is not a state of what waits")
+        action = Action(self._db, "redirect", which, at, who, {"to": target, "because": reason})
+        keys = self._select.deliveries(which, states, _AT_ONCE, after)
+        more, last = len(keys) == _AT_ONCE, keys[-1] if keys else after
+        excluded = set(exclude)
+        left = sum(key[0] in excluded for key in keys)
+        keys = [key for key in keys if key[0] not in excluded]
+        rows = list(self._queues.rows(keys).values())
+        why = f"redirected to {target}" + (f": {reason}" if reason else "")
+        there = self._queues.rows([(row.instance_id, number) for row in rows])
+        changes = Changes()
+        new = self._moved(rows, there, origin, number)
+        for row in rows:
+            changes.note(row)
+            found = there.get((row.instance_id, number))
+            if found is not None and found.state in _UNDONE:
+                self._again(changes, found, action.at)
+            row.due_at, row.reason = None, clean(why)
+            changes.move(row, DeliveryState.DROPPED, at=action.at)
+        # The same bytes go to the other one: what repeats them here is not to go in their place.
+        dropped = follow(self._db, changes, lambda ids: {(i, origin) for i in ids}).dropped
+        with self._db.transaction():
+            self._insert(changes, new, action.at)
+            changes.write(self._db)
+            if rows:
+                action.record([row.instance_id for row in (*rows, *dropped)], len(rows))
+        size = sum(row.length for row in rows)
+        gated = sum(one.gate is not None for one in new)
+        return Rerouted(len(rows), size, left=left, more=more, gated=gated, cursor=last)
+
+    def _moved(
+        self,
+        rows: Sequence[DeliveryRow],
+        there: dict[tuple[int, int | None], DeliveryRow],
+        origin: int,
+        target: int,
+    ) -> list[_New]:
+        """Those that the target gets: of what it has none of."""
+        wanted = [row for row in rows if (row.instance_id, target) not in there]
+        plans = {row.plan_id: self._alone(row.plan_id) for row in wanted}
+        self._plans.ensure(plans.values())
+        gates = self._gates.rows({row.gate_id for row in wanted if row.gate_id is not None})
+        details = {
+            instance: rest
+            for instance, *rest in self._db.json_rows(
+                _DETAILS, [(row.instance_id, origin) for row in wanted]
+            )
+        }
+        reason = f"in place of {self._destinations.name(origin)}"
+        new = []
+        for row in wanted:
+            plan_id = self._plans.id(plans[row.plan_id])
+            received, priority, study_order, rule_id = details[row.instance_id]
+            gate, arrivals = self._gate(row, gates, target, plan_id, received)
+            new.append(
+                _New(
+                    *(row.instance_id, row.length, target, priority, study_order, rule_id),
+                    *(plan_id, gate, arrivals, reason),
+                )
+            )
+        return new
+
+    def _alone(self, plan_id: int | None) -> str:
+        """What it waits for stays, but nobody else may have it: an operator said who gets it."""
+        if plan_id is None:
+            return ""
+        return replace(self._plans.plan(plan_id), mode="one", members=()).to_text()
+
+    def _gate(
+        self,
+        row: DeliveryRow,
+        gates: dict[int, GateRow],
+        target: int,
+        plan_id: int | None,
+        received: int,
+    ) -> tuple[GateKey | None, Arrivals | None]:
+        """One like that which it was behind; that of its schedule where it did not wait at all."""
+        if plan_id is None:
+            return None, None
+        gate = gates.get(row.gate_id) if row.gate_id is not None else None
+        if gate is not None:
+            key = (target, gate.kind, gate.key, plan_id)
+            return key, Arrivals(
+                gate.study, gate.first_at, gate.last_at, 1, gate.supplement, gate.earlier
+            )
+        schedule = self._plans.plan(plan_id).schedule
+        if row.state is not DeliveryState.READY and schedule:
+            return (target, SCHEDULE, clean(schedule), plan_id), Arrivals("", received, received)
+        return None, None
+
+    # -- decided anew
+
+    def route_anew(
+        self, decided: Sequence[tuple[int, InstanceMeta]], at: float, who: str
+    ) -> Rerouted:
+        """See `Index.route_anew`."""
+        metas = dict(decided)
+        held = [
+            row for row in self._db.json(_INSTANCES, id_list(metas)) if row[2] == Disposition.HELD
+        ]
+        kinds = {row[0]: disposition_of(metas[row[0]]) for row in held}
+        routed = [row for row in held if kinds[row[0]] is Disposition.ROUTED]
+        discarded = [row for row in held if kinds[row[0]] is Disposition.DISCARDED]
+        routes = [route for row in routed for route in routes_of(metas[row[0]])]
+        self._destinations.ensure(dict.fromkeys(route.destination for route in routes))
+        self._rules.ensure(dict.fromkeys(route.rule for route in routes))
+        self._plans.ensure({route.plan for route in routes})
+        new = [one for row in routed for one in self._decided(row, metas[row[0]])]
+        versions = sorted({metas[row[0]].rules_version for row in held})
+        action = Action(self._db, "reroute", Filter(), at, who, {"rules": ", ".join(versions)})
+        changes = Changes()
+        with self._db.transaction():
+            self._as_routed(changes, routed, {row[0] for row in routed})
+            self._insert(changes, new, action.at)
+            for instance, length, *_ in discarded:
+                _count_disposition(changes, Disposition.HELD, Disposition.DISCARDED, length)
+                reason = clean(metas[instance].reason) or None
+                self._db.run(_DISCARD, action.at, reason, instance)
+            changes.write(self._db)
+            if routed or discarded:
+                ids = [row[0] for row in (*routed, *discarded)]
+                action.record(ids, len(ids))
+        done = [*routed, *discarded]
+        return Rerouted(
+            len(done),
+            sum(row[1] for row in done),
+            left=len(metas) - len(done),
+            gated=sum(one.gate is not None for one in new),
+        )
+
+    def _decided(self, row: Sequence[int], meta: InstanceMeta) -> Iterable[_New]:
+        instance, length, _, study_order = row
+        at = microseconds(meta.received_at)
+        for route in routes_of(meta):
+            number = self._destinations.id(route.destination)
+            plan_id = self._plans.id(route.plan)
+            gate = None if plan_id is None else self._gates.key_for(meta, number, plan_id)
+            arrivals = None if gate is None else Arrivals(gate_study(gate, meta), at, at)
+            yield _New(
+                *(instance, length, number, route.priority, study_order),
+                *(self._rules.id(route.rule), plan_id, gate, arrivals),
+            )
+
+    # -- rows
+
+    def _as_routed(
+        self, changes: Changes, held: Iterable[Sequence[int]], ids: Collection[int]
+    ) -> None:
+        """Those of ``held`` that are in ``ids`` go somewhere now, whatever they were before."""
+        others = []
+        for instance, length, disposition, _ in held:
+            if instance in ids and disposition != Disposition.ROUTED:
+                _count_disposition(changes, disposition, Disposition.ROUTED, length)
+                others.append(instance)
+        if others:
+            self._db.run(_AS_ROUTED, int(Disposition.ROUTED), id_list(others))
+
+    def _insert(self, changes: Changes, new: Sequence[_New], at: int) -> None:
+        """Into the open transaction; ``changes`` takes the counts, and is written after."""
+        if not new:
+            return
+        arrivals: dict[GateKey, Arrivals] = {}
+        for one in new:
+            if one.gate is not None and one.arrivals is not None:
+                if one.gate in arrivals:
+                    arrivals[one.gate].join(one.arrivals)
+                else:
+                    arrivals[one.gate] = replace(one.arrivals)
+        gates = self._gates.shut_for(arrivals) if arrivals else {}
+        rows: list[tuple[object, ...]] = []
+        unsettled: dict[int, int] = {}
+        for one in new:
+            gate = None if one.gate is None else gates[one.gate]
+            rows.append(
+                (
+                    *(one.instance_id, one.destination_id, int(DeliveryState.READY)),
+                    *(one.priority, one.study_order, at, one.rule_id, 0, one.plan_id, gate),
+                    *(None if gate is None else GATED, one.reason),
+                )
+            )
+            unsettled[one.instance_id] = unsettled.get(one.instance_id, 0) + 1
+            for what in (Tally.STATE + DeliveryState.READY, Tally.ROUTED):
+                count(changes.counts, what, one.destination_id, 1, one.length)
+            if gate is not None:
+                count(changes.counts, Tally.GATED, one.destination_id, 1, one.length)
+        self._db.run_rows(_INSERT, rows)
+        self._db.run_rows(_MORE_UNSETTLED, list(unsettled.items()))
+
+
+def _count_disposition(changes: Changes, before: int, after: int, length: int) -> None:
+    count(changes.counts, Tally.DISPOSITION + before, 0, -1, -length)
+    count(changes.counts, Tally.DISPOSITION + after, 0, 1, length)
+
+
+# Without a study, one of its own in the order of arrival, as in `index_add`.
+_INSTANCES = """
+SELECT json_group_array(json_array(
+    i.id, i.length, i.disposition, CASE i.study_order WHEN 0 THEN i.id ELSE i.study_order END
+))
+FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
+"""
+_DETAILS = """
+WITH wanted(instance_id, destination_id) AS (VALUES {values})
+SELECT json_group_array(json_array(
+    d.instance_id, i.received_at, d.priority, d.study_order, d.rule_id
+))
+FROM wanted
+CROSS JOIN delivery AS d
+    ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
+CROSS JOIN instance AS i ON i.id = d.instance_id
+"""
+_INSERT = """
+INSERT INTO delivery(
+    instance_id, destination_id, state, priority, study_order, updated_at, rule_id, attempts,
+    plan_id, gate_id, due_at, reason
+) VALUES {values}
+"""
+_MORE_UNSETTLED = """
+WITH o(id, n) AS (VALUES {values})
+UPDATE instance SET unsettled = unsettled + o.n, settled_at = NULL
+FROM o
+WHERE instance.id = o.id
+"""
+_AS_ROUTED = """
+UPDATE instance SET disposition = ?, settled_at = NULL
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+_DISCARD = f"""
+UPDATE instance SET disposition = {int(Disposition.DISCARDED)}, settled_at = ?,
+    reason = coalesce(?, reason)
+WHERE id = ?
+"""

@@ -1,0 +1,97 @@
+"""Studies that are to be whole: where each was begun.
+
+Owns which members of a plan have taken some of a study, as far as the spool still knows.  Must not
+know which of them are up.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from router.spool.index_database import Database, Names, clean, id_list
+from router.spool.index_types import DeliveryState
+from router.spool.plan import Plan
+from router.spool.record import InstanceMeta, Ref, RouteMeta
+
+Entry = tuple[Ref, InstanceMeta]
+
+_TAKEN = f"({int(DeliveryState.DELIVERED)}, {int(DeliveryState.UNCOMMITTED)})"
+
+
+class Together:
+    """Behind `Index.add` and `Index.divert`."""
+
+    def __init__(self, db: Database, destinations: Names) -> None:
+        self._db = db
+        self._destinations = destinations
+
+    def begun(self, destination: int, studies: Collection[int], in_hand: str) -> set[int]:
+        """Of these studies (their orders), those of which a destination has taken some, or has some
+        ``in_hand``: a JSON list of instance ids."""
+        if not studies:
+            return set()
+        return set(self._db.json(_BEGUN, destination, id_list(studies), in_hand))
+
+    def placed(self, entries: Sequence[Entry]) -> list[Entry]:
+        """New instances, those of a study that is to be whole routed to where it was begun."""
+        found: dict[tuple[str, str], str] = {}
+        result: list[Entry] = []
+        for ref, meta in entries:
+            if not any('"keep"' in route.plan for route in meta.routes):
+                result.append((ref, meta))
+                continue
+            taken = {route.destination for route in meta.routes}
+            routes = tuple(self._placed(route, meta, taken, found) for route in meta.routes)
+            result.append((ref, replace(meta, routes=routes)))
+        return result
+
+    def _placed(
+        self,
+        route: RouteMeta,
+        meta: InstanceMeta,
+        taken: Collection[str],
+        found: dict[tuple[str, str], str],
+    ) -> RouteMeta:
+        key = (meta.study_instance_uid, route.plan)
+        if key not in found:
+            found[key] = self._where(meta.study_instance_uid, route)
+        where = found[key]
+        return route if where in taken else replace(route, destination=where)
+
+    def _where(self, study: str, route: RouteMeta) -> str:
+        """The member that has some of a study; that of the route when several or none have."""
+        try:
+            plan = Plan.from_text(route.plan)
+        except ValueError:
+            return route.destination
+        ids = {self._destinations.find(name): name for name in plan.members}
+        if not plan.keep or not study:
+            return route.destination
+        numbers = [number for number in ids if number is not None]
+        begun = self._db.json(_BEGUN_AT, clean(study), json.dumps(numbers))
+        names = [ids[number] for number in begun]
+        return route.destination if route.destination in names or not names else names[0]
+
+
+_BEGUN = f"""
+SELECT json_group_array(wanted.value) FROM json_each(?2) AS wanted
+WHERE EXISTS (
+    SELECT 1 FROM instance AS i INDEXED BY instance_sop
+    CROSS JOIN delivery AS d ON d.instance_id = i.id AND d.destination_id = ?1
+    WHERE i.study_order = wanted.value AND d.state IN {_TAKEN}
+) OR wanted.value IN (
+    SELECT d.study_order FROM json_each(?3) AS h
+    CROSS JOIN delivery AS d ON d.instance_id = h.value AND d.destination_id = ?1
+)
+"""
+_BEGUN_AT = f"""
+SELECT json_group_array(wanted.value) FROM json_each(?2) AS wanted
+WHERE EXISTS (
+    SELECT 1 FROM instance AS i INDEXED BY instance_sop
+    CROSS JOIN delivery AS d ON d.instance_id = i.id AND d.destination_id = wanted.value
+    WHERE i.study_order = (
+        SELECT min(study_order) FROM context INDEXED BY context_study
+        WHERE study_instance_uid = ?1 AND study_instance_uid <> ''
+    ) AND d.state IN {_TAKEN}
+)
+"""

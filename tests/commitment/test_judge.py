@@ -1,0 +1,107 @@
+"""What counts as safe, for each setting and state."""
+
+import pytest
+
+from router.commitment.dataset import (
+    CLASS_INSTANCE_CONFLICT,
+    NO_SUCH_OBJECT_INSTANCE,
+    PROCESSING_FAILURE,
+)
+from router.commitment.judge import COMMITTED, judge
+from router.commitment.settings import CommitmentSettings
+from router.spool.index_promises import Kept
+from router.spool.index_types import DeliveryState as S
+from router.spool.index_types import Disposition
+
+CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
+WAIT = None
+
+
+def kept(disposition: Disposition = Disposition.ROUTED, *, of: str = CT, **deliveries: S) -> Kept:
+    return Kept(1, of, "1.2.3", disposition, deliveries)
+
+
+def verdict(
+    *instances: Kept, age: float = 0.0, destinations: tuple[str, ...] = (), when: str = "safe"
+) -> int | None:
+    settings = CommitmentSettings.model_validate(
+        {"when": when, "destinations": destinations, "grace": 60, "wait": 3600}
+    )
+    return judge(settings, CT, instances, age)
+
+
+@pytest.mark.parametrize("when", ["safe", "delivered", "committed"])
+def test_what_is_not_known(when: str) -> None:
+    assert verdict(when=when, age=59) is WAIT
+    assert verdict(when=when, age=60) == NO_SUCH_OBJECT_INSTANCE
+    assert verdict(kept(of=MR), when=when) == CLASS_INSTANCE_CONFLICT
+    assert verdict(kept(Disposition.DISCARDED), when=when) == NO_SUCH_OBJECT_INSTANCE
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (kept(pacs=S.READY), COMMITTED),
+        (kept(pacs=S.DEAD), COMMITTED),
+        (kept(pacs=S.HELD), COMMITTED),
+        (kept(pacs=S.DELIVERED), COMMITTED),
+        (kept(Disposition.HELD), COMMITTED),
+        (kept(Disposition.QUARANTINED), COMMITTED),
+        (kept(pacs=S.DROPPED), PROCESSING_FAILURE),
+        (kept(pacs=S.DROPPED, vna=S.READY), COMMITTED),
+    ],
+)
+def test_safe_here(one: Kept, expected: int | None) -> None:
+    assert verdict(one) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (kept(pacs=S.READY), WAIT),
+        (kept(pacs=S.HELD), WAIT),
+        (kept(pacs=S.DEAD), PROCESSING_FAILURE),
+        (kept(pacs=S.DROPPED), PROCESSING_FAILURE),
+        (kept(pacs=S.DUPLICATE), PROCESSING_FAILURE),
+        (kept(pacs=S.DELIVERED), COMMITTED),
+        (kept(pacs=S.UNCOMMITTED), COMMITTED),
+        (kept(pacs=S.DELIVERED, vna=S.READY), WAIT),
+        (kept(pacs=S.DELIVERED, vna=S.DEAD), PROCESSING_FAILURE),
+        (kept(Disposition.HELD), WAIT),
+    ],
+)
+def test_delivered_everywhere(one: Kept, expected: int | None) -> None:
+    assert verdict(one, when="delivered") == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (kept(pacs=S.DELIVERED, vna=S.READY), COMMITTED),
+        (kept(pacs=S.READY, vna=S.DELIVERED), WAIT),
+        (kept(vna=S.DELIVERED), PROCESSING_FAILURE),
+        (kept(mirror=S.DELIVERED), COMMITTED),
+        (kept(mirror=S.DELIVERED, pacs=S.READY), WAIT),
+    ],
+)
+def test_delivered_at_those_that_count(one: Kept, expected: int | None) -> None:
+    assert verdict(one, when="delivered", destinations=("pacs", "mirror")) == expected
+
+
+def test_committed_there() -> None:
+    named = ("pacs",)
+    assert verdict(kept(pacs=S.UNCOMMITTED), when="committed", destinations=named) is WAIT
+    assert verdict(kept(pacs=S.DELIVERED), when="committed", destinations=named) == COMMITTED
+
+
+def test_it_is_not_waited_for_for_ever() -> None:
+    waiting = kept(pacs=S.READY)
+    assert verdict(waiting, when="delivered", age=3599) is WAIT
+    assert verdict(waiting, when="delivered", age=3600) == PROCESSING_FAILURE
+
+
+def test_one_copy_is_enough() -> None:
+    good, bad = kept(pacs=S.DELIVERED), kept(pacs=S.DEAD)
+    assert verdict(bad, good, when="delivered") == COMMITTED
+    assert verdict(bad, kept(pacs=S.READY), when="delivered") is WAIT
+    assert verdict(kept(of=MR, pacs=S.DELIVERED), bad, when="delivered") == PROCESSING_FAILURE

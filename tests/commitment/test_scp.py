@@ -1,0 +1,522 @@
+"""Commitment as SCP in virtual time, over a real index and peers that a test scripts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any, ParamSpec, TypeVar
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from router.commitment.dataset import (
+    IMPLICIT,
+    STORAGE_COMMITMENT_PUSH_MODEL,
+    Item,
+    Report,
+    decode_report,
+    encode_action,
+)
+from router.commitment.scp import PROPOSALS, CommitmentSCP
+from router.commitment.settings import CommitmentSettings
+from router.dimse.command import Command
+from router.net.errors import AssociationAborted, AssociationError, ConnectFailed
+from router.net.normalized import N_ACTION_RQ, Received
+from router.net.pool import Proposal
+from router.net.target import Target
+from router.spool.errors import SpoolError
+from router.spool.index import Filter, Index
+from router.spool.index_promises import Asked, Promise
+from router.ul import AbortReason, AbortSource
+from tests.forward.virtual import run, wall
+from tests.spool.index_samples import DELIVERED, fill, outcome
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CT = "1.2.840.10008.5.1.4.1.1.2"
+INSTANCE = "1.2.840.10008.1.20.1.1"
+
+
+class Thread:
+    """The index, a turn of the loop away; ``broken`` calls fail first."""
+
+    def __init__(self) -> None:
+        self.broken = 0
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(0)
+        if self.broken:
+            self.broken -= 1
+            raise SpoolError("the disk is full")
+        return work(*args, **kwargs)
+
+
+@dataclass
+class Peer:
+    """Reports that it got, when and as whom; ``faults`` is what happens to the next ones."""
+
+    reports: list[tuple[float, Report, str]] = field(default_factory=list)
+    faults: list[AssociationError | int] = field(default_factory=list)
+    down: bool = False
+    hears: bool = True
+    associations: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Association:
+    def __init__(self, peer: Peer, target: Target) -> None:
+        self.accepted: dict[Proposal, int] = {PROPOSALS[0]: 1} if peer.hears else {}
+        self.closed = False
+        self._peer = peer
+        self._target = target
+
+    async def perform(
+        self, context_id: int, command: Command, data: bytes | None, *, longest: int
+    ) -> tuple[Command, bytes]:
+        await asyncio.sleep(0.01)
+        assert not self.closed
+        assert data is not None
+        fault = self._peer.faults.pop(0) if self._peer.faults else 0
+        if isinstance(fault, AssociationError):
+            self.closed = True
+            raise fault
+        report = decode_report(data, IMPLICIT)
+        assert command.event_type_id == report.event_type
+        assert command.affected_sop_instance_uid == INSTANCE
+        self._peer.reports.append((wall(), report, self._target.calling_ae))
+        self._peer.arrived.set()
+        return Command(0x8100, status=fault), b""
+
+    async def release(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class Counted:
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def on_promise(self, remote: str, outcome: str) -> None:
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+
+    def on_promised(self, remote: str, committed: int, failed: int) -> None:
+        self.counts["committed"] = self.counts.get("committed", 0) + committed
+        self.counts["failed"] = self.counts.get("failed", 0) + failed
+
+
+class Desk:
+    """A gateway's part that is tested, and the remotes around it."""
+
+    def __init__(self, index: Index, **settings: Any) -> None:
+        self.index = index
+        self.thread = Thread()
+        self.peers: dict[str, Peer] = {"ct": Peer(), "mr": Peer()}
+        self.counted = Counted()
+        self.scp = CommitmentSCP(
+            CommitmentSettings.model_validate(settings),
+            index,
+            self.thread,
+            self._connect,
+            self._target,
+            self.counted,
+            structlog.get_logger("commitment"),
+            clock=wall,
+            random=Random(1),
+        )
+
+    def _target(self, name: str, own_ae: str) -> Target | None:
+        if name not in self.peers:
+            return None
+        return Target(name, name.upper(), "127.0.0.1", 104, own_ae)
+
+    async def _connect(self, target: Target) -> Association:
+        peer = self.peers[target.name]
+        peer.associations += 1
+        await asyncio.sleep(0.01)
+        if peer.down:
+            raise ConnectFailed(f"{target} could not be connected to: refused")
+        return Association(peer, target)
+
+    async def ask(
+        self, *numbers: int, uid: str = "2.25.1", remote: str = "ct", own_ae: str = "ROUTER"
+    ) -> int:
+        items = [Item(CT, f"1.2.3.4.{number}") for number in numbers]
+        return await self.scp.take(request(encode_action(uid, items), remote, own_ae))
+
+    def listed(self) -> list[Promise]:
+        return self.index.promises.listing(100, everything=True)
+
+
+def request(data: bytes, remote: str = "ct", own_ae: str = "ROUTER", **changes: Any) -> Received:
+    command = Command(
+        N_ACTION_RQ,
+        message_id=1,
+        requested_sop_class_uid=STORAGE_COMMITMENT_PUSH_MODEL,
+        requested_sop_instance_uid=INSTANCE,
+        action_type_id=1,
+    )
+    received = Received("a1", remote, remote.upper(), own_ae, "::1", IMPLICIT, command, data)
+    return replace(received, command=command._replace(**changes))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    opened = Index.open(tmp_path / "index.db")
+    yield opened
+    opened.close()
+
+
+def scenario(
+    index: Index, act: Callable[[Desk], Awaitable[None]], **settings: Any
+) -> tuple[Desk, list[dict[str, Any]]]:
+    async def main() -> Desk:
+        desk = Desk(index, **settings)
+        desk.scp.start()
+        try:
+            await act(desk)
+        finally:
+            await desk.scp.stop()
+        return desk
+
+    with capture_logs() as logs:
+        return run(main()), [dict(line) for line in logs]
+
+
+# -- what is wrong with a request --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"requested_sop_class_uid": "1.2.3"}, 0x0118),
+        ({"requested_sop_instance_uid": "1.2.3"}, 0x0112),
+        ({"action_type_id": 2}, 0x0123),
+    ],
+)
+def test_requests_for_something_else(index: Index, changes: dict[str, Any], status: int) -> None:
+    async def act(desk: Desk) -> None:
+        data = encode_action("2.25.1", [Item(CT, "1.2")])
+        assert await desk.scp.take(request(data, **changes)) == status
+        assert desk.listed() == []
+
+    _, logs = scenario(index, act)
+    assert logs[0]["status"] == f"{status:04X}"
+
+
+def test_requests_that_cannot_be_read_or_answered(index: Index) -> None:
+    async def act(desk: Desk) -> None:
+        assert await desk.scp.take(request(b"")) == 0x0120
+        assert await desk.scp.take(request(b"\0" * 7)) == 0x0110
+        assert await desk.ask(1, remote="") == 0x0124
+        assert await desk.ask(1, remote="xa") == 0x0124
+        desk.scp.configure(None)
+        assert await desk.ask(1) == 0x0124
+        assert not desk.scp.offered("ROUTER")
+
+    desk, _ = scenario(index, act)
+    assert desk.counted.counts == {"refused": 5}
+
+
+def test_a_full_disk_makes_no_promise(index: Index) -> None:
+    async def act(desk: Desk) -> None:
+        desk.thread.broken = 1
+        with suppress(SpoolError):
+            await desk.ask(1)
+            raise AssertionError("it was promised")
+        assert desk.listed() == []
+        assert await desk.ask(1) == 0
+
+    scenario(index, act)
+
+
+def test_more_than_can_be_promised(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.commitment.scp.MOST_OPEN", 2)
+
+    async def act(desk: Desk) -> None:
+        desk.peers["ct"].down = True
+        answers = [await desk.ask(1, uid=f"2.25.{n}") for n in range(3)]
+        assert answers == [0, 0, 0x0213]
+
+    scenario(index, act)
+
+
+# -- reports -----------------------------------------------------------------------------------
+
+
+def test_local_aes_that_offer_it(index: Index) -> None:
+    async def act(desk: Desk) -> None:
+        assert desk.scp.offered("NIGHT")
+        assert desk.scp.offered("")
+        assert not desk.scp.offered("ROUTER")
+
+    scenario(index, act, local=["NIGHT"])
+
+
+def test_reports_come_after_the_delay_and_one_association_takes_many(index: Index) -> None:
+    fill(index, [1, 2], "pacs")
+
+    async def act(desk: Desk) -> None:
+        at = wall()
+        for number in range(5):
+            assert await desk.ask(1, 2, uid=f"2.25.{number}") == 0
+        await asyncio.sleep(30)
+        peer = desk.peers["ct"]
+        assert [r.transaction_uid for _, r, _ in peer.reports] == [f"2.25.{n}" for n in range(5)]
+        assert all(len(r.committed) == 2 and not r.failed for _, r, _ in peer.reports)
+        assert 5.0 <= peer.reports[0][0] - at < 6.0
+        assert peer.associations <= 2
+
+    desk, _ = scenario(index, act, delay="5s")
+    assert desk.counted.counts == {"asked": 5, "committed": 10, "failed": 0, "reported": 5}
+
+
+def test_it_calls_as_the_ae_that_was_asked(index: Index) -> None:
+    fill(index, [1], "pacs")
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1, uid="2.25.1", own_ae="ROUTER")
+        await desk.ask(1, uid="2.25.2", own_ae="NIGHT")
+        await asyncio.sleep(30)
+        told = {r.transaction_uid: calling for _, r, calling in desk.peers["ct"].reports}
+        assert told == {"2.25.1": "ROUTER", "2.25.2": "NIGHT"}
+
+    scenario(index, act)
+
+
+def test_a_remote_that_is_down_keeps_nobody_waiting(index: Index) -> None:
+    fill(index, [1], "pacs")
+
+    async def act(desk: Desk) -> None:
+        desk.peers["ct"].down = True
+        await desk.ask(1, uid="2.25.1")
+        await desk.ask(1, uid="2.25.2", remote="mr")
+        await desk.peers["mr"].arrived.wait()
+        await asyncio.sleep(120)
+        assert desk.peers["ct"].reports == []
+        desk.peers["ct"].down = False
+        await desk.peers["ct"].arrived.wait()
+
+    desk, logs = scenario(index, act)
+    tries = desk.counted.counts["retried"]
+    assert 3 <= tries <= 7, "10, 20, 40 and 80 s apart, a quarter less at most"
+    assert len([line for line in logs if "tried again" in line["event"]]) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        AssociationAborted("CT", AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED),
+        0x0110,
+    ],
+)
+def test_a_report_that_is_not_taken_is_made_again(
+    index: Index, fault: AssociationError | int
+) -> None:
+    fill(index, [1], "pacs")
+
+    async def act(desk: Desk) -> None:
+        peer = desk.peers["ct"]
+        peer.faults = [fault, fault]
+        await desk.ask(1)
+        await asyncio.sleep(60)
+        assert peer.reports[-1][1].committed == (Item(CT, "1.2.3.4.1"),)
+
+    desk, _ = scenario(index, act)
+    assert desk.counted.counts["reported"] == 1
+    assert desk.counted.counts["retried"] == 2
+    assert [p.attempts for p in desk.listed()] == [2]
+
+
+def test_a_peer_that_accepts_no_context_is_given_up_after_a_day(index: Index) -> None:
+    fill(index, [1], "pacs")
+
+    async def act(desk: Desk) -> None:
+        desk.peers["ct"].hears = False
+        await desk.ask(1)
+        await asyncio.sleep(23.9 * 3600)
+        assert desk.listed()[0].settled_at is None
+        await asyncio.sleep(1200)
+        assert desk.listed()[0].settled_at is not None
+
+    desk, logs = scenario(index, act)
+    assert desk.counted.counts["given_up"] == 1
+    assert "accepts no context for storage commitment" in desk.listed()[0].reason
+    assert [line["log_level"] for line in logs if "given up" in line["event"]] == ["error"]
+
+
+def test_unknown_instances_are_looked_for_until_the_grace_is_over(index: Index) -> None:
+    async def act(desk: Desk) -> None:
+        at = wall()
+        await desk.ask(1, 2)
+        await asyncio.sleep(20)
+        fill(index, [1], "pacs")
+        await desk.peers["ct"].arrived.wait()
+        ((when, report, _),) = desk.peers["ct"].reports
+        assert report.committed == (Item(CT, "1.2.3.4.1"),)
+        assert [(f.item.sop_instance_uid, f.reason) for f in report.failed] == [
+            ("1.2.3.4.2", 0x112)
+        ]
+        assert 60 <= when - at <= 80
+
+    scenario(index, act)
+
+
+def test_no_further_back_than_needed(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.spool.index_promises._STEP", 10)
+    for number in range(1, 101):
+        fill(index, [number], "pacs", study=f"1.2.{number}")
+    looks: list[int] = []
+    look = index.promises.look
+
+    def counted(uids: Collection[str], place: Any) -> Any:
+        looks.append(len(uids))
+        return look(uids, place)
+
+    monkeypatch.setattr(index.promises, "look", counted)
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(75, 95)
+        await desk.peers["ct"].arrived.wait()
+        assert len(desk.peers["ct"].reports[0][1].committed) == 2
+
+    scenario(index, act)
+    assert looks == [2, 1, 1]
+
+
+def test_a_verdict_outlives_the_purge_of_its_instance(index: Index) -> None:
+    """Retention may take what is delivered while others are waited for."""
+    fill(index, [1, 2], "pacs")
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1, 2)
+        index.settle([outcome(1, "pacs", DELIVERED, status=0)])
+        await asyncio.sleep(60)
+        assert index.purge(wall() + 1e9, 10).count == 1
+        await asyncio.sleep(60)
+        index.settle([outcome(2, "pacs", DELIVERED, status=0)])
+        await desk.peers["ct"].arrived.wait()
+        assert len(desk.peers["ct"].reports[0][1].committed) == 2
+
+    scenario(index, act, when="delivered")
+
+
+def test_what_was_dropped_before_the_report_got_through_is_not_promised(index: Index) -> None:
+    """Found safe at night, dropped in the morning, reported at noon."""
+    fill(index, [1, 2, 3, 4], "pacs")
+
+    async def act(desk: Desk) -> None:
+        peer = desk.peers["ct"]
+        peer.down = True
+        await desk.ask(1, 2, 3, 4)
+        await asyncio.sleep(60)
+        assert desk.listed()[0].committed == 4
+        index.drop(Filter(ids=(2,)), "no", at=wall())
+        index.settle([outcome(n, "pacs", DELIVERED, status=0) for n in (3, 4)])
+        assert index.purge_these([3]).count == 1
+        index.resend(Filter(ids=(4,)), ["pacs"], "by an operator", at=wall())
+        await asyncio.sleep(3600)
+        peer.down = False
+        await peer.arrived.wait()
+        report = peer.reports[0][1]
+        assert [one.sop_instance_uid for one in report.committed] == [
+            *("1.2.3.4.1", "1.2.3.4.3", "1.2.3.4.4")
+        ]
+        assert [failure.reason for failure in report.failed] == [0x0110]
+
+    scenario(index, act)
+
+
+def test_what_was_dropped_while_others_were_waited_for_is_not_promised(index: Index) -> None:
+    fill(index, [1], "pacs")
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1, 2)
+        await asyncio.sleep(10)
+        index.drop(Filter(ids=(1,)), "no", at=wall())
+        await desk.peers["ct"].arrived.wait()
+        reasons = [failure.reason for failure in desk.peers["ct"].reports[0][1].failed]
+        assert reasons == [0x0110, 0x0112]
+
+    scenario(index, act)
+
+
+def test_many_large_requests_are_not_weighed_together(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(index, list(range(1, 10)), "pacs")
+    monkeypatch.setattr("router.commitment.scp._ITEMS_AT_ONCE", 4)
+    monkeypatch.setattr("router.commitment.scp._MOST_ITEMS", 11)
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1, 2, 3, uid="2.25.1")
+        await desk.ask(4, 5, 6, uid="2.25.2")
+        await desk.ask(*range(1, 6), uid="2.25.3")
+        assert await desk.ask(9, uid="2.25.4") == 0x0213
+        await asyncio.sleep(60)
+        assert [len(report.committed) for _, report, _ in desk.peers["ct"].reports] == [3, 3, 5]
+        assert desk.peers["ct"].associations == 3
+        assert await desk.ask(9, uid="2.25.4") == 0
+
+    scenario(index, act)
+
+
+def test_a_clock_that_was_ahead_delays_nothing(index: Index) -> None:
+    fill(index, [1], "pacs")
+    ahead = 4e9
+    items = [(CT, "1.2.3.4.1"), (CT, "1.2.3.4.2")]
+    index.promises.ask(Asked("2.25.1", "ct", "CT", "ROUTER", "a1", items), ahead, ahead)
+
+    async def act(desk: Desk) -> None:
+        await asyncio.sleep(300)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert len(report.committed) == 1
+        assert [failure.reason for failure in report.failed] == [0x0112]
+
+    scenario(index, act)
+
+
+def test_a_failing_index_is_waited_for(index: Index) -> None:
+    fill(index, [1], "pacs")
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1)
+        desk.thread.broken = 3
+        await asyncio.sleep(600)
+        assert len(desk.peers["ct"].reports) == 1
+
+    _, logs = scenario(index, act)
+    assert [line for line in logs if line.get("exc_info")]
+
+
+def test_what_is_open_is_given_up_without_the_setting(index: Index) -> None:
+    fill(index, [1], "pacs")
+
+    async def act(desk: Desk) -> None:
+        desk.peers["ct"].down = True
+        await desk.ask(1)
+        await asyncio.sleep(5)
+        desk.scp.configure(None)
+        await asyncio.sleep(60)
+        assert desk.listed()[0].reason == "storage commitment is not configured any more"
+
+    scenario(index, act)
+
+
+def test_it_goes_on_after_a_restart(index: Index) -> None:
+    fill(index, [1], "pacs")
+
+    async def before(desk: Desk) -> None:
+        desk.peers["ct"].down = True
+        await desk.ask(1)
+        await asyncio.sleep(100)
+
+    async def after(desk: Desk) -> None:
+        await desk.peers["ct"].arrived.wait()
+
+    scenario(index, before)
+    scenario(index, after)

@@ -1,0 +1,147 @@
+"""A destination's name that stands for another host: what the one of before has tells nothing."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.spool.errors import SpoolError
+from router.spool.index import Index
+from router.spool.index_schema import STEPS
+from router.spool.index_types import DeliveryState
+from router.spool.plan import Plan
+from tests.spool import index_version_2
+from tests.spool.index_samples import (
+    DELIVERED,
+    DUPLICATE,
+    READY,
+    T0,
+    UNCOMMITTED,
+    add,
+    audited,
+    meta,
+    outcome,
+    ref,
+    state,
+)
+
+OLD = ("10.0.0.1", 104, "PACS")
+NEW = ("10.0.0.2", 104, "PACS")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    with audited(tmp_path / "index.db") as opened:
+        opened.take_peers({"pacs": OLD, "vna": OLD}, T0)
+        yield opened
+
+
+def _come(index: Index, number: int, *destinations: str, plan: Plan | str = "") -> None:
+    """The same bytes as all the others here."""
+    add(index, (ref(number, crc=1), meta(number, *destinations, uid="1.2.3.4", plan=plan)))
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [NEW, ("10.0.0.1", 105, "PACS"), ("10.0.0.1", 104, "OTHER")],
+    ids=["host", "port", "AE title"],
+)
+@pytest.mark.parametrize("had", [DELIVERED, UNCOMMITTED])
+def test_what_the_host_of_before_has_is_sent_again(
+    index: Index, had: DeliveryState, peer: tuple[str, int, str]
+) -> None:
+    _come(index, 1, "pacs", "vna")
+    index.settle([outcome(1, "pacs", had), outcome(1, "vna", had)])
+    assert index.take_peers({"pacs": peer, "vna": OLD}, T0 + 2000) == ["pacs"]
+    _come(index, 2, "pacs", "vna")
+    assert (state(index, 2, "pacs"), state(index, 2, "vna")) == (READY, DUPLICATE)
+
+
+def test_the_clock_does_not_matter_nor_when_it_was_answered(index: Index) -> None:
+    _come(index, 1, "pacs")
+    index.take_peers({"pacs": NEW}, T0 - 1e6)
+    index.settle([outcome(1, "pacs", DELIVERED, at=T0 + 1e6)])  # it was under way
+    _come(index, 2, "pacs")
+    assert state(index, 2, "pacs") is READY
+
+
+def test_what_the_new_host_has_makes_duplicates(index: Index) -> None:
+    _come(index, 1, "pacs")
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    index.take_peers({"pacs": NEW}, T0 + 2000)
+    _come(index, 2, "pacs")
+    index.settle([outcome(2, "pacs", DELIVERED, at=T0)])
+    _come(index, 3, "pacs")
+    assert state(index, 3, "pacs") is DUPLICATE
+
+
+def test_what_waits_goes_to_the_new_host_once(index: Index) -> None:
+    _come(index, 1, "pacs")
+    index.take_peers({"pacs": NEW}, T0 + 2000)
+    _come(index, 2, "pacs")
+    assert state(index, 2, "pacs") is DUPLICATE
+
+
+def test_the_same_again_changes_nothing(index: Index) -> None:
+    _come(index, 1, "pacs")
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    assert index.take_peers({"pacs": OLD}, T0 + 2000) == []
+    assert index.take_peers({}, T0 + 2000) == []  # it is not configured for a while
+    assert index.take_peers({"pacs": OLD}, T0 + 2000) == []
+    _come(index, 2, "pacs")
+    assert state(index, 2, "pacs") is DUPLICATE
+
+
+def test_another_member_that_has_it_is_looked_at_by_its_own_peer(index: Index) -> None:
+    plan = Plan(mode="failover", members=("pacs", "vna"))
+    _come(index, 1, "vna")
+    index.settle([outcome(1, "vna", DELIVERED)])
+    index.take_peers({"vna": NEW}, T0 + 2000)
+    _come(index, 2, "pacs", plan=plan)
+    assert state(index, 2, "pacs") is READY
+
+
+def test_it_is_known_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        index.take_peers({"pacs": OLD}, T0)
+        _come(index, 1, "pacs")
+        index.settle([outcome(1, "pacs", DELIVERED)])
+    with audited(path) as index:
+        assert index.take_peers({"pacs": NEW}, T0 + 2000) == ["pacs"]
+    with audited(path) as index:
+        assert index.take_peers({"pacs": NEW}, T0 + 3000) == []
+        _come(index, 2, "pacs")
+        assert state(index, 2, "pacs") is READY
+
+
+def test_it_holds_though_it_cannot_be_written(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _come(index, 1, "pacs")
+    index.settle([outcome(1, "pacs", DELIVERED)])
+
+    def failing(*_: object) -> None:
+        raise SpoolError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._db, "run_rows", failing)
+        with pytest.raises(SpoolError):
+            index.take_peers({"pacs": NEW}, T0 + 2000)
+    _come(index, 2, "pacs")
+    assert state(index, 2, "pacs") is READY
+    assert index.take_peers({"pacs": NEW}, T0 + 3000) == ["pacs"]
+
+
+def test_an_older_index_takes_the_first_for_the_one_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index_version_2.build(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    STEPS[2](connection)
+    connection.execute("PRAGMA user_version = 3")
+    connection.close()
+    index = Index.open(path)
+    assert index.take_peers({"pacs": OLD}, T0) == []
+    assert index.take_peers({"pacs": NEW}, T0) == ["pacs"]
+    index.close()

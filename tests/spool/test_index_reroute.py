@@ -1,0 +1,263 @@
+"""Deliveries that operators add: sent again, redirected, decided anew."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.spool import index_reroute
+from router.spool.index import Disposition, Filter, Index
+from router.spool.index_types import Changed, Rerouted
+from router.spool.plan import Plan
+from tests.spool.index_samples import (
+    DEAD,
+    DELIVERED,
+    DROPPED,
+    DUPLICATE,
+    HELD,
+    READY,
+    T0,
+    add,
+    audited,
+    fate,
+    fill,
+    leased,
+    meta,
+    outcome,
+    places,
+    ref,
+    state,
+)
+
+NIGHT = Plan(schedule="night")
+WHOLE = Plan(after="study-complete", quiet=5.0, mode="failover", members=("pacs", "vna"))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    with audited(tmp_path / "index.db") as opened:
+        yield opened
+
+
+def _redirect(index: Index, which: Filter, target: str, **more: object) -> Rerouted:
+    return index.redirect(which, target, at=T0 + 50, who="eva", **more)  # type: ignore[arg-type]
+
+
+def _resend(index: Index, which: Filter, *names: str, **more: int) -> Rerouted:
+    return index.resend(which, names, "by an operator", at=T0 + 50, who="eva", **more)
+
+
+# -- redirect
+
+
+def test_what_is_no_destination_or_state_is_refused(index: Index) -> None:
+    fill(index, [1], "pacs")
+    assert _redirect(index, Filter(), "vna").count == 0, "it must be said from where"
+    assert _redirect(index, Filter(destination="nowhere"), "vna").count == 0
+    assert _redirect(index, Filter(destination="pacs"), "pacs").count == 0
+    with pytest.raises(ValueError, match="not a state of what waits"):
+        _redirect(index, Filter(destination="pacs", state=DELIVERED), "vna")
+    with pytest.raises(ValueError, match="no destination"):
+        _resend(index, Filter())
+    assert index.events(9) == []
+    assert places(index, 1) == {"pacs": READY}
+
+
+def test_what_waits_goes_to_another_and_the_account_shows_both(index: Index) -> None:
+    fill(index, [1, 2, 3, 4, 5], "pacs", priority=3)
+    index.settle(
+        [
+            outcome(2, "pacs", READY, due_at=T0 + 1e9),
+            outcome(3, "pacs", DEAD),
+            outcome(4, "pacs", DELIVERED),
+        ]
+    )
+    done = _redirect(index, Filter(destination="pacs"), "vna", reason="move", exclude=[5])
+    assert (done.count, done.left, done.more) == (2, 1, False)
+    assert leased(index, "vna", now=T0) == [1, 2]
+    assert [w.priority for w in index.lease("vna", 9, T0, [])] == [3, 3]
+    assert leased(index, "pacs") == [5]
+    assert places(index, 3) == {"pacs": DEAD}
+    assert fate(index, 1, "pacs").reason == "redirected to vna: move"
+    assert fate(index, 1, "vna").reason == "in place of pacs"
+    assert fate(index, 1, "vna").rule == "everything"
+    (event,) = index.events(9)
+    assert (event.action, event.who, event.count) == ("redirect", "eva", 2)
+    row = index.instance(2)
+    assert row is not None
+    assert row.events == (event,)
+    assert _redirect(index, Filter(destination="pacs", state=DEAD), "vna").count == 1
+    assert leased(index, "vna", now=T0) == [1, 2, 3]
+
+
+def test_what_the_other_has_on_its_own_is_not_sent_twice(index: Index) -> None:
+    fill(index, [1, 2, 3], "pacs", "vna")
+    index.settle([outcome(1, "vna", DELIVERED), outcome(3, "vna", DEAD)])
+    assert _redirect(index, Filter(destination="pacs"), "vna").count == 3
+    assert places(index, 1) == {"pacs": DROPPED, "vna": DELIVERED}
+    assert places(index, 2) == {"pacs": DROPPED, "vna": READY}
+    assert places(index, 3) == {"pacs": DROPPED, "vna": READY}, "else nobody would have it"
+    assert index.purge(T0 + 1e6, 9).count == 1
+
+
+def test_a_redirection_can_be_taken_back(index: Index) -> None:
+    fill(index, [1], "pacs")
+    _redirect(index, Filter(destination="pacs"), "vna")
+    _redirect(index, Filter(destination="vna"), "pacs")
+    assert places(index, 1) == {"pacs": READY, "vna": DROPPED}
+
+
+def test_what_repeats_one_that_is_redirected_does_not_go_in_its_place(index: Index) -> None:
+    fill(index, [1], "pacs")
+    add(index, (ref(2, crc=1), meta(2, "pacs", uid="1.2.3.4.1")))
+    assert state(index, 2, "pacs") is DUPLICATE
+    assert _redirect(index, Filter(destination="pacs"), "vna").count == 1
+    assert places(index, 2) == {"pacs": DROPPED}
+    assert leased(index, "pacs") == []
+    assert leased(index, "vna") == [1]
+
+
+def test_what_is_behind_a_gate_is_behind_one_like_it(index: Index) -> None:
+    fill(index, [1, 2], "pacs", plan=WHOLE)
+    fill(index, [3], "pacs", plan=NIGHT)
+    index.shut_gate(None, "night")
+    assert _redirect(index, Filter(destination="pacs"), "tele").gated == 3
+    assert leased(index, "tele") == []
+    found = {gate.kind: gate for gate in index.gates() if gate.destination == "tele"}
+    assert set(found) == {"study", "schedule"}
+    assert found["study"].plan.members == (), "it was said who gets it"
+    assert found["study"].plan.quiet == 5.0
+    assert found["study"].instances == 2
+    assert index.open_gate(found["study"].id).ready == {"tele": 2}
+    assert leased(index, "tele") == [1, 2]
+    for gate in index.gates():
+        index.open_gate(gate.id)
+    assert leased(index, "tele") == [1, 2, 3]
+
+
+def test_what_was_held_keeps_to_its_schedule(index: Index) -> None:
+    fill(index, [1], "pacs", plan=NIGHT)
+    (gate,) = index.gates()
+    index.open_gate(gate.id)
+    index.hold(Filter(), at=T0)
+    assert _redirect(index, Filter(destination="pacs", state=HELD), "vna").gated == 1
+    assert leased(index, "vna") == []
+
+
+def test_a_redirection_goes_on_where_it_stopped(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_reroute, "_AT_ONCE", 2)
+    fill(index, range(1, 6), "pacs")
+    which = Filter(destination="pacs")
+    done = _redirect(index, which, "vna", exclude=[1, 2])
+    assert (done.count, done.left, done.more) == (0, 2, True)
+    done = _redirect(index, which, "vna", exclude=[1, 2], after=done.cursor)
+    assert (done.count, done.more) == (2, True)
+    assert _redirect(index, which, "vna", exclude=[1, 2], after=done.cursor).count == 1
+    assert leased(index, "pacs") == [1, 2]
+
+
+# -- resend
+
+
+def test_a_study_is_sent_to_somewhere_else(index: Index) -> None:
+    fill(index, [1, 2], "pacs")
+    fill(index, [3], "pacs", study="1.9")
+    index.settle([outcome(n, "pacs", DELIVERED) for n in (1, 2, 3)])
+    assert index.purge(T0, 9).count == 0
+    done = _resend(index, Filter(study="1.2.3"), "tele", "vna")
+    assert (done.count, done.left, done.more) == (4, 0, False)
+    assert leased(index, "tele") == leased(index, "vna") == [1, 2]
+    assert index.purge(T0 + 1e6, 9).count == 1, "what waits again is kept"
+    assert fate(index, 1, "tele").rule == "by an operator"
+    assert index.events(1)[0].count == 4
+
+
+def test_what_is_there_is_sent_again_and_what_waits_is_left(index: Index) -> None:
+    fill(index, [1, 2, 3, 4, 5], "pacs", plan=NIGHT)
+    for gate in index.gates():
+        index.open_gate(gate.id)
+    index.settle([outcome(1, "pacs", DELIVERED), outcome(2, "pacs", DEAD)])
+    index.drop(Filter(ids=(3,)), "no", at=T0)
+    index.hold(Filter(ids=(4,)), at=T0)
+    done = _resend(index, Filter(), "pacs")
+    assert (done.count, done.left) == (3, 2)
+    assert leased(index, "pacs") == [1, 2, 3, 5], "at once, whatever its rule waits for"
+    assert [w.attempts for w in index.lease("pacs", 9, T0, [])] == [0, 0, 0, 0]
+    assert state(index, 4, "pacs") is HELD
+
+
+def test_what_repeats_one_that_is_sent_again_waits_with_it(index: Index) -> None:
+    fill(index, [1], "pacs")
+    add(index, (ref(2, crc=1), meta(2, "pacs", uid="1.2.3.4.1")))
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    assert _resend(index, Filter(), "pacs").count == 1
+    assert index.purge(T0 + 1e6, 9).count == 0
+    index.settle([outcome(1, "pacs", DEAD, at=T0 + 60)])
+    assert leased(index, "pacs") == [2], "in its place"
+    index.settle([outcome(2, "pacs", DELIVERED, at=T0 + 61)])
+
+
+def test_what_was_held_or_discarded_goes_after_all(index: Index) -> None:
+    add(
+        index,
+        (ref(1), meta(1, disposition="hold")),
+        (ref(2), meta(2, disposition="discard")),
+        (ref(3), meta(3, quarantined=True)),
+    )
+    assert _resend(index, Filter(), "pacs").count == 3
+    assert leased(index, "pacs") == [1, 2, 3]
+    assert index.account().routed == 3
+    index.settle([outcome(n, "pacs", DELIVERED) for n in (1, 2, 3)])
+    assert index.purge(T0 + 1e6, 9).count == 3
+
+
+def test_a_resend_goes_on_where_it_stopped(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_reroute, "_AT_ONCE", 2)
+    fill(index, range(1, 6), "pacs")
+    done = _resend(index, Filter(), "vna", until=4)
+    assert (done.count, done.after, done.more) == (2, 2, True)
+    # Delivered meanwhile: a step that began anew would send it once more.
+    index.settle([outcome(1, "vna", DELIVERED)])
+    done = _resend(index, Filter(), "vna", after=2, until=4)
+    assert (done.count, done.more) == (2, False)
+    assert places(index, 5) == {"pacs": READY}
+    assert _resend(index, Filter(), "vna", after=4, until=4) == Rerouted()
+
+
+# -- decided anew
+
+
+def test_held_ones_are_decided_anew(index: Index) -> None:
+    fill(index, [9], "pacs")
+    add(index, *((ref(n), meta(n, disposition="hold")) for n in (10, 11, 12, 13, 14)))
+    add(index, (ref(15), meta(15, quarantined=True)))
+    decided = [
+        (9, meta(9, "vna")),
+        (10, meta(10, "pacs", "vna", priority=7)),
+        (11, meta(11, disposition="discard", reason="test images")),
+        (12, meta(12, disposition="hold")),
+        (13, meta(13, "vna", plan=NIGHT)),
+        (14, meta(14, "pacs", plan=WHOLE)),
+        (15, meta(15, "pacs")),
+    ]
+    done = index.route_anew(decided, at=T0 + 50, who="eva")
+    assert (done.count, done.left, done.gated) == (4, 3, 2)
+    assert places(index, 9) == {"pacs": READY}, "it was not held"
+    assert places(index, 15) == {}, "what cannot be parsed is for a person"
+    assert [w.priority for w in index.lease("vna", 9, T0, [])] == [7]
+    assert sorted((g.kind, g.destination) for g in index.gates()) == [
+        ("schedule", "vna"),
+        ("study", "pacs"),
+    ]
+    account = index.account()
+    assert (account.routed, account.held, account.quarantined, account.discarded) == (4, 1, 1, 1)
+    row = index.instance(11)
+    assert row is not None
+    assert (row.disposition, row.meta.reason) == (Disposition.DISCARDED, "test images")
+    assert [e.action for e in row.events] == ["reroute"]
+    assert index.events(1)[0].count == 4
+    again = index.route_anew(decided, at=T0 + 60)
+    assert (again.count, again.left) == (0, 7)
+    assert isinstance(index.drop(Filter(), "end", at=T0 + 70), Changed)
