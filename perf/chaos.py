@@ -48,6 +48,7 @@ _MORE, _MORE_PATIENCE = 5, 8.0
 # Every so many kills the lists are read as a whole; the balance is looked at with every one.
 _THOROUGH = 20
 # By then every phase had its turn, half of the kills being for chosen ones.
+_LOOKS = 20
 _ROUND = 2 * len(failpoints.SITES)
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
 # What the log says of a record that was cut short, which is what kills do.
@@ -299,10 +300,15 @@ class Chaos:
                 f"after kill {self.done}: {len(twice)} instances twice in the spool, "
                 f"such as {twice[0]}"
             )
-        waiting = await asyncio.to_thread(self._waiting)
-        waiting |= {(EITHER, uid) for name, uid in waiting if name in BOTH}
-        lost = {(n, uid) for n, uid in owed - waiting if self.book.is_owed(n, uid)}
-        if lost:
+        lost = owed
+        for _ in range(_LOOKS):
+            # A list takes its time: what was refused and sent again meanwhile may be on none.
+            waiting = await asyncio.to_thread(self._waiting)
+            waiting |= {(EITHER, uid) for name, uid in waiting if name in BOTH}
+            lost = {(n, uid) for n, uid in lost - waiting if self.book.is_owed(n, uid)}
+            if not lost:
+                break
+        else:
             self.book.fault(
                 f"after kill {self.done}: {len(lost)} acknowledged deliveries neither wait nor "
                 f"arrived, such as {min(lost)}"
