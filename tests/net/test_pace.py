@@ -1,6 +1,7 @@
 """How fast a requestor writes, counted at the other end of the connection."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -38,6 +39,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.count = 0
+        self.ended = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer)
@@ -45,9 +47,15 @@ class Meter:
         assert isinstance(rq, AAssociateRQ)
         answers = negotiate(rq, lambda context: (0, context.transfer_syntaxes[0]))
         await wire.send(accept_request(rq, answers, UserInformation(maximum_length=16384)))
-        while data := await reader.read(65536):
-            self.count += len(data)
-        writer.close()
+        try:
+            while data := await reader.read(65536):
+                self.count += len(data)
+        finally:
+            # An abort, and what was still on its way, may end in a reset.
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self.ended.set()
 
 
 async def _association(meter: Meter, bandwidth: float, timeout: float = 60.0) -> Requestor:
@@ -84,6 +92,7 @@ def test_bytes_on_the_wire_keep_to_the_bandwidth(kilobits: int) -> None:
         with pytest.raises(AssociationError):
             await sending
         association.close()
+        await meter.ended.wait()
 
     run(scenario(), PatientLoop)
 
@@ -99,5 +108,6 @@ def test_a_line_as_slow_as_it_is_set_to_be_was_no_silent_peer() -> None:
         with pytest.raises(AssociationError, match="was silent for"):
             await sending  # who does not answer in the end is
         association.close()
+        await meter.ended.wait()
 
     run(scenario(), PatientLoop)
