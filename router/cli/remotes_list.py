@@ -3,6 +3,7 @@
 Owns which settings are worth a column.  Nothing here speaks to a remote.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def list_remotes(config_path: Path | None, as_json: bool) -> None:
                 remote.ae_title,
                 "calls us" if remote.host is None else f"{remote.host}:{remote.port}",
                 remote.preset,
-                ", ".join(f"{key}: {_written(value)}" for key, value in _unusual(remote).items()),
+                ", ".join(_setting(key, value) for key, value in _unusual(remote).items()),
             )
             for name, remote in config.remotes.items()
         ],
@@ -82,7 +83,24 @@ def _unusual(remote: "Remote") -> Mapping[str, Any]:
     return {key: value for key, value in values.items() if key not in _SHOWN_ELSEWHERE}
 
 
+def _setting(key: str, value: object) -> str:
+    """As somebody would write it, the unit included."""
+    if key == "bandwidth" and isinstance(value, Mapping):
+        value = {hours: _bandwidth(each) for hours, each in value.items()}
+        if list(value) == ["else"]:
+            value = value["else"]
+    return f"{key}: {_written(value)}"
+
+
+def _bandwidth(speed: object) -> object:
+    if not isinstance(speed, int | float) or math.isinf(speed):
+        return "unlimited"
+    return f"{speed * 8 / 1e6:g}Mbit/s" if speed * 8 >= 1e6 else f"{speed * 8 / 1e3:g}kbit/s"
+
+
 def _written(value: object) -> str:
+    if isinstance(value, Mapping) and not value:
+        return "true"  # switched on, with nothing but defaults
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_written(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -41,6 +41,22 @@ def test_the_remotes_with_what_is_unusual(tmp_path: Path) -> None:
     assert found[0]["dimse_timeout"] == 60.0
 
 
+def test_settings_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "local: [{ae_title: ROUTER, listen: 127.0.0.1:0, accept: any}]\n"
+        "remotes:\n"
+        "  fast: {ae_title: A, host: a.example, commitment: true, bandwidth: 20Mbit/s}\n"
+        "  slow: {ae_title: B, host: b.example, bandwidth: {'08:00-18:00': 64kbit/s,\n"
+        "         else: unlimited}}\n"
+        "rules: [{to: [fast, slow]}]\n"
+    )
+    text = ok("remotes", "list", "--config", path)
+    assert "commitment: true" in text
+    assert "bandwidth: 20Mbit/s" in text
+    assert "bandwidth: {08:00-18:00: 64kbit/s, else: unlimited}" in text
+
+
 def test_presets_have_their_reasons() -> None:
     text = ok("remotes", "presets")
     assert "dcm4che/dcm4che#1120" in text
