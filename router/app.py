@@ -135,6 +135,24 @@ class Gateway:
         config = self.loaded.config
         self._exit.callback(self.index_thread.close)
         await self._open_spool(config)
+        self._make_forwarding(config)
+        self._make_services(config)
+        await self._start_forwarding(config)
+        await self._open_doors(config)
+        await self.reloader.start()
+        self._exit.push_async_callback(self.reloader.close)
+        _log.info(
+            "gateway started",
+            version=__version__,
+            listening=", ".join(f"{ae.ae_title} at {ae.listen}" for ae in config.local),
+            http=config.http.listen,
+            rules=self.loaded.rules.version,
+        )
+        for warning in self.loaded.warnings:
+            _log.warning("configuration", warning=str(warning))
+
+    def _make_forwarding(self, config: Config) -> None:
+        """What sends, and what it waits for; silent until it is started."""
         queues = QueueGateway(
             self.index,
             self.index_thread,
@@ -173,6 +191,9 @@ class Gateway:
             log=structlog.get_logger("gates"),
         )
         self.gatekeeper.configure(windows_of(config))
+
+    def _make_services(self, config: Config) -> None:
+        """What answers peers, and what brings it to the index."""
         self.studies = OpenStudies(self.gatekeeper.freed)
         self.feed = IndexFeed(self._add_entries, self.forwarder.notify, self._gated)
         self.feed.start()
@@ -197,6 +218,9 @@ class Gateway:
             self._admit_line,
             self.studies.ended,
         )
+
+    async def _start_forwarding(self, config: Config) -> None:
+        """In this order: what may not go is put back, and pauses hold, before anything is sent."""
         await self.gatekeeper.prepare()
         await self.index_thread.run(self._take_peers, config)
         for pause in await self.index_thread.run(self.index.pauses):
@@ -211,6 +235,9 @@ class Gateway:
         self.commitments.start()
         self._exit.push_async_callback(self.commitments.stop)
         self._exit.push_async_callback(self._stop_forwarding)
+
+    async def _open_doors(self, config: Config) -> None:
+        """Pages, commands, and last of all the associations."""
         operations = Operations(self)
         self._exit.push_async_callback(operations.close)
         self.web = WebServer(operations.status_app(), parse_address(config.http.listen))
@@ -224,17 +251,6 @@ class Gateway:
         self._look_at_descriptors(config)
         self._stalls.start()
         self._exit.callback(self._stalls.stop)
-        await self.reloader.start()
-        self._exit.push_async_callback(self.reloader.close)
-        _log.info(
-            "gateway started",
-            version=__version__,
-            listening=", ".join(f"{ae.ae_title} at {ae.listen}" for ae in config.local),
-            http=config.http.listen,
-            rules=self.loaded.rules.version,
-        )
-        for warning in self.loaded.warnings:
-            _log.warning("configuration", warning=str(warning))
 
     async def _open_spool(self, config: Config) -> None:
         """Spool and index, in agreement, with their upkeep running."""

@@ -95,6 +95,8 @@ def test_a_hangup_during_the_start_was_forgotten(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         await serving
+        assert subject.counters.config.reloads.of("applied").value == 1
+        assert subject.listeners.listening == {}
 
     asyncio.run(scenario())
 

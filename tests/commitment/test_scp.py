@@ -515,8 +515,12 @@ def test_it_goes_on_after_a_restart(index: Index) -> None:
         await desk.ask(1)
         await asyncio.sleep(100)
 
+    told: list[bool] = []
+
     async def after(desk: Desk) -> None:
-        await desk.peers["ct"].arrived.wait()
+        async with asyncio.timeout(3600):
+            told.append(await desk.peers["ct"].arrived.wait())
 
     scenario(index, before)
     scenario(index, after)
+    assert told == [True]
