@@ -26,6 +26,8 @@ _Wanted = tuple[Ref, _Kind, str, str, bool, bool, frozenset[str]]
 """A delivery and one place where it may have gone already: the instance, its kind, where it is to
 go, the place, whether that is the last one, whether it would be behind a gate, and its members."""
 
+_NOBODY: frozenset[str] = frozenset()
+
 _SUPPRESSING = (
     DeliveryState.READY,
     DeliveryState.HELD,
@@ -81,7 +83,12 @@ class Duplicates:
             kind = _kind(meta)
             for route in routes_of(meta):
                 first = route.destination
-                places = self._places(route, meta) if route.plan else ()
+                same = (order, key, ref.crc, ref.length, *kind)
+                if not route.plan:
+                    wanted.append((ref, kind, first, first, True, False, _NOBODY))
+                    keys.append((len(keys), *same, find(first), 0, None, self._peers.after(first)))
+                    continue
+                places = self._places(route, meta)
                 keeps = self._is_kept(route, meta)
                 members = self._members(route)
                 going_along = id_list(self._plans.for_all(members)) if members else None
@@ -90,7 +97,6 @@ class Duplicates:
                     (ref, kind, first, place, place == places[-1], keeps, members)
                     for place in places
                 ]
-                same = (order, key, ref.crc, ref.length, *kind)
                 for place in (first, *places):
                     after = self._peers.after(place)
                     keys.append((len(keys), *same, find(place), int(keeps), going_along, after))
