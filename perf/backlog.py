@@ -11,7 +11,6 @@ that share bytes do not exist, so this index could not be made anew from its spo
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -109,7 +108,7 @@ class Backlog:
             for number in range(begin, min(begin + _BATCH, self._waiting)):
                 ref, meta, _ = records[number % len(records)]
                 if number >= len(records):
-                    ref = dataclasses.replace(ref, id=first_shared + number)
+                    ref = ref._replace(id=first_shared + number)
                     meta = self._describe(number)
                 entries.append((ref, meta))
             index.add(entries, end, suppress_duplicates=True, same_bytes=lambda *_: False)

@@ -187,7 +187,7 @@ def _of_instance(stage: Stage, number: int, how: _Given) -> _Subject:
             "source": how.source,
             "received_at": how.moment,
         }
-        meta = replace(meta, **{k: v for k, v in said.items() if v is not None})  # type: ignore[arg-type]
+        meta = meta._replace(**{k: v for k, v in said.items() if v is not None})  # type: ignore[arg-type]
         facts = facts_of_record(meta, scanned, stage.identify)
         if how.remote is not None:
             facts = replace(facts, remote=how.remote)

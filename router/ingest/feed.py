@@ -24,6 +24,11 @@ AddEntries = Callable[[Sequence[Entry], Position], Awaitable[AddResult]]
 BATCH = 1000
 LIMIT = 20_000
 GATHER = 0.005
+"""Seconds that instances gather for one transaction, at least."""
+_GATHER_MOST = 0.025
+_GATHER_EACH = 0.0006
+"""Seconds for each of the transaction before: where more come than a transaction every few
+milliseconds leaves time for, some 1,700 a second, it grows to the longest."""
 _RETRY = (0.1, 0.5, 2.0, 5.0)
 
 
@@ -121,8 +126,9 @@ class IndexFeed:
             for destination, added in result.gated.items():
                 self._gated(destination, added)
             # An instance that comes alone is written at once; while they stream in, those of a
-            # few milliseconds share a transaction, which costs a fifth per instance of ten.
-            await self._pause(GATHER)
+            # few milliseconds share a transaction, which costs a fifth per instance of ten, and
+            # half of that again where they come so fast that the speed of receiving suffers.
+            await self._pause(min(max(GATHER, count * _GATHER_EACH), _GATHER_MOST))
 
     def _forget(self, batch: Sequence[Entry]) -> None:
         for _, meta in batch:

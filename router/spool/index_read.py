@@ -94,7 +94,7 @@ class Reading:
         for key in keys:
             row = instances[key[0]]
             delivery = deliveries[key]
-            meta = replace(row.meta, routes=(_route(delivery),))
+            meta = row.meta._replace(routes=(_route(delivery),))
             items.append(QueueItem(delivery, row.ref, meta, key))
         return items
 
@@ -115,7 +115,7 @@ class Reading:
             Event(event[0], event[1] / 1e6, *event[2:])
             for event in self._db.json(_EVENTS_OF, number)
         )
-        meta = replace(row.meta, routes=tuple(map(_route, deliveries)))
+        meta = row.meta._replace(routes=tuple(map(_route, deliveries)))
         attempts = attempts_of(self._db, self._destinations, number)
         return replace(row, meta=meta, deliveries=deliveries, events=events, attempts=attempts)
 

@@ -6,7 +6,6 @@ know which of them are up.
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from router.spool.index_database import Database, Names, clean, id_list
 from router.spool.index_types import DeliveryState
@@ -42,7 +41,7 @@ class Together:
                 continue
             taken = {route.destination for route in meta.routes}
             routes = tuple(self._placed(route, meta, taken, found) for route in meta.routes)
-            result.append((ref, replace(meta, routes=routes)))
+            result.append((ref, meta._replace(routes=routes)))
         return result
 
     def _placed(
@@ -56,7 +55,7 @@ class Together:
         if key not in found:
             found[key] = self._where(meta.study_instance_uid, route)
         where = found[key]
-        return route if where in taken else replace(route, destination=where)
+        return route if where in taken else route._replace(destination=where)
 
     def _where(self, study: str, route: RouteMeta) -> str:
         """The member that has some of a study; that of the route when several or none have."""

@@ -45,6 +45,7 @@ would say which generations the bytes left behind may name.
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from isal import isal_zlib
 
@@ -98,8 +99,7 @@ class SegmentHeader:
         return cls(size, generation, past)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHeader:
+class RecordHeader(NamedTuple):
     """The fixed part of a record."""
 
     flags: int

@@ -199,7 +199,7 @@ def _add_namesakes(
     last_id = spool.reserve_numbers(report.last_id, len(twins))
     entries = []
     for number, found in enumerate(twins, last_id + 1):
-        ref = dataclasses.replace(found.ref, id=number)
+        ref = found.ref._replace(id=number)
         what = f"has the number of another instance, and is instance {number} from now on"
         report.damage.append(f"instance {found.ref.id}: {found.damage or what}")
         if ref.large:
@@ -228,8 +228,7 @@ def was_purged(found: Recovered, indexed: Position | None, copied: Position | No
 
 
 def _held(found: Recovered) -> InstanceMeta:
-    return dataclasses.replace(
-        found.meta,
+    return found.meta._replace(
         disposition="hold",
         quarantined=True,
         reason=f"damaged in the spool: {found.damage}; if its sender got no answer it sends again",

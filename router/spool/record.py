@@ -5,25 +5,30 @@ is found again.  Must not know DICOM: the values are kept and compared, never in
 """
 
 import json
-from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+def _as_plain(value: object) -> str | int | float:
+    """What JSON has a word for, of a value whose class is derived from one of these."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"a description holds text and numbers, not {type(value).__name__}")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_as_plain).encode
+
+
+class Position(NamedTuple):
     """A place in the log; generations rise with each life of a segment, so places are ordered."""
 
     generation: int
     offset: int
 
-    def __lt__(self, other: "Position") -> bool:
-        return (self.generation, self.offset) < (other.generation, other.offset)
 
-
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """Where the bytes of an instance lie.
 
     ``id`` is the instance's number, rising in the order in which instances began to arrive and
@@ -42,8 +47,7 @@ class Ref:
     large: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RouteMeta:
+class RouteMeta(NamedTuple):
     """One destination of an instance, as decided when it was received.
 
     ``plan`` is the text of a `router.spool.plan.Plan`: when it may go, and where else.
@@ -55,8 +59,7 @@ class RouteMeta:
     plan: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceMeta:
+class InstanceMeta(NamedTuple):
     """What is stored with the bytes, so that a restart neither parses nor routes anew.
 
     ``disposition`` is ``route``, ``hold`` or ``discard``; ``reason`` says why for the last two
@@ -82,8 +85,8 @@ class InstanceMeta:
     reason: str = ""
     quarantined: bool = False
     rules_version: str = ""
-    routes: tuple[RouteMeta, ...] = field(default=())
-    tags: tuple[str, ...] = field(default=())
+    routes: tuple[RouteMeta, ...] = ()
+    tags: tuple[str, ...] = ()
     keep: float = 0.0
 
     def to_bytes(self) -> bytes:
@@ -92,16 +95,15 @@ class InstanceMeta:
         Tags, plans and the time to keep come last among the values and only when there are any:
         what reads records without knowing them leaves them out.
         """
-        values = [getattr(self, name) for name in _PLAIN_FIELDS]
-        routes = [[r.destination, r.rule, r.priority] for r in self.routes]
+        values: tuple[object, ...] = self[: len(_PLAIN_FIELDS)]
         plans = [r.plan for r in self.routes]
         if self.keep:
-            values += [self.tags, plans if any(plans) else (), self.keep]
+            values += (self.tags, plans if any(plans) else (), self.keep)
         elif any(plans):
-            values += [self.tags, plans]
+            values += (self.tags, plans)
         elif self.tags:
-            values.append(self.tags)
-        return _encode([values, routes]).encode()
+            values += (self.tags,)
+        return _encode((values, [(r.destination, r.rule, r.priority) for r in self.routes]))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "InstanceMeta":
@@ -141,6 +143,4 @@ def _seconds(value: object) -> float:
 
 
 _NOTHING_MORE: tuple[object, ...] = ((), (), 0.0)
-_PLAIN_FIELDS = tuple(
-    f.name for f in fields(InstanceMeta) if f.name not in ("routes", "tags", "keep")
-)
+_PLAIN_FIELDS = InstanceMeta._fields[: InstanceMeta._fields.index("routes")]

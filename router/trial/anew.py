@@ -4,7 +4,6 @@ Owns what is made of the decision.  Changes nothing.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from router.ingest.routes import route_meta
 from router.spool.record import InstanceMeta
@@ -21,7 +20,7 @@ def decide_anew(
     ``pieces`` are those of its data set, of which no more are taken than are needed.
     """
     scanned = scan(meta.transfer_syntax_uid, rules.tags, pieces)
-    return replace(decided(rules, identify, meta, scanned), rules_version=rules.version)
+    return decided(rules, identify, meta, scanned)._replace(rules_version=rules.version)
 
 
 def decided(
@@ -32,8 +31,7 @@ def decided(
         decision = Decision("hold", (), f"cannot be parsed: {scanned.error}", rules.version)
     else:
         decision = rules.decide(facts_of_record(meta, scanned, identify))
-    return replace(
-        meta,
+    return meta._replace(
         disposition=decision.disposition,
         reason=decision.reason,
         routes=tuple(map(route_meta, decision.routes)),

@@ -119,8 +119,8 @@ def queue_item(value: QueueItem, standing: Standing) -> Json:
 
 def instance(value: InstanceRow, standing: Standing) -> Json:
     """An instance with its deliveries, attempts and events, where they were asked for."""
-    meta = asdict(value.meta)
-    meta["routes"] = [route | {"plan": _plan(route["plan"])} for route in meta["routes"]]
+    meta = value.meta._asdict()
+    meta["routes"] = [r._asdict() | {"plan": _plan(r.plan)} for r in value.meta.routes]
     del meta["disposition"], meta["quarantined"]
     return {
         "id": value.ref.id,

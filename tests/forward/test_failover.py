@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +102,7 @@ class Pair(House):
         for _ in range(count):
             self.number += 1
             ref, meta = entry(self.number, wall())
-            entries.append((ref, replace(meta, routes=(RouteMeta(members[0], "all", 0, text),))))
+            entries.append((ref, meta._replace(routes=(RouteMeta(members[0], "all", 0, text),))))
         added = self.real.add(
             entries,
             Position(1, (self.number + 1) * 1000),

@@ -1,7 +1,6 @@
 """A member that is up and does not take an instance; and studies that are to stay whole."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 from router.net.retry import Retry
@@ -179,7 +178,7 @@ def study(pair: Pair, uid: str, count: int, *members: str) -> None:
         pair.number += 1
         ref, meta = entry(pair.number, wall())
         routes = (RouteMeta(members[0], "all", 0, plan),)
-        entries.append((ref, replace(meta, study_instance_uid=uid, routes=routes)))
+        entries.append((ref, meta._replace(study_instance_uid=uid, routes=routes)))
     added = pair.real.add(
         entries,
         Position(1, (pair.number + 1) * 1000),

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from router.spool.index import Index
@@ -62,9 +61,9 @@ def test_two_objects_of_one_uid_are_known_as_twins(tmp_path: Path) -> None:
     index = Index.open(tmp_path / "index.sqlite")
     entries = [entry(n, 1.7e9, "pacs") for n in (1, 2, 3, 4)]
     same = {"sop_instance_uid": "1.2.3.1", "study_instance_uid": "1.5.1"}
-    entries[1] = (entries[1][0], replace(entries[1][1], **same))
+    entries[1] = (entries[1][0], entries[1][1]._replace(**same))
     three = {"sop_instance_uid": "1.2.3.4", "study_instance_uid": "1.5.4"}
-    entries[2] = (replace(entries[3][0], id=3), replace(entries[2][1], **three))  # the same bytes
+    entries[2] = (entries[3][0]._replace(id=3), entries[2][1]._replace(**three))  # the same bytes
     index.add(
         entries,
         Position(1, 9000),

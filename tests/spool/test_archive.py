@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -280,8 +279,8 @@ def test_files_names_and_manifest_are_durable_before_anything_is_purged(
 
 
 def test_what_no_file_can_have_stays_and_holds_up_no_other(rig: Rig, folder: Path) -> None:
-    long = replace(meta(1, "pacs"), sop_class_uid="1." * 40_000)
-    odd = replace(meta(2, "pacs"), received_at=1e17)
+    long = meta(1, "pacs")._replace(sop_class_uid="1." * 40_000)
+    odd = meta(2, "pacs")._replace(received_at=1e17)
     refs = [rig.commit(payload(n, 1000), what).kept for n, what in enumerate((long, odd))]
     rig.feed()
     deliver(rig, refs)
@@ -345,7 +344,7 @@ def test_the_files_are_part_10_and_say_what_was_received(rig: Rig, folder: Path)
 
 
 def test_two_of_one_uid_are_both_kept_and_no_uid_is_a_path(rig: Rig, folder: Path) -> None:
-    evil = replace(meta(1, "pacs"), sop_instance_uid="../../1.2", study_instance_uid="../../../etc")
+    evil = meta(1, "pacs")._replace(sop_instance_uid="../../1.2", study_instance_uid="../../../etc")
     refs = [rig.commit(payload(n, 1000), evil).kept for n in (1, 2)]
     rig.feed()
     deliver(rig, refs)

@@ -1,6 +1,5 @@
 """Compaction: live records are copied out of mostly-dead segments, and that comes to an end."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -95,7 +94,7 @@ def test_fully_live_segments_are_not_copied_for_ever(
     refs = []
     for n in range(count):
         large = size > 64 * KIB
-        what = dataclasses.replace(meta(n, "pacs"), reason="x" * (room - 256))
+        what = meta(n, "pacs")._replace(reason="x" * (room - 256))
         done = rig.submit(payload(n, 3 * size if large else size), what)
         rig.loop.run_until(lambda done=done: done.told)
         refs.append(done.kept)

@@ -1,7 +1,6 @@
 """Adding, leasing, settling and purging."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +76,7 @@ def test_position_and_last_id_survive_reopening_and_purging(tmp_path: Path) -> N
 def test_adding_again_keeps_the_fate_and_takes_the_new_place(index: Index) -> None:
     fill(index, [1, 2], "pacs")
     index.settle([outcome(1, "pacs", DELIVERED)])
-    moved = replace(ref(1), generation=9, offset=0, data_offset=512)
+    moved = ref(1)._replace(generation=9, offset=0, data_offset=512)
     position = index.indexed_position()
     result = add(index, (moved, meta(1, "pacs")), (ref(2), meta(2, "pacs")), generation=0)
     assert (result.added, result.known, result.deliveries) == (0, 2, {})
@@ -95,7 +94,7 @@ def test_an_id_twice_in_one_batch_is_one_instance(index: Index) -> None:
 
 
 def test_a_destination_twice_in_a_description_is_one_delivery(index: Index) -> None:
-    twice = replace(meta(1, "pacs"), routes=(RouteMeta("pacs", "a"), RouteMeta("pacs", "b")))
+    twice = meta(1, "pacs")._replace(routes=(RouteMeta("pacs", "a"), RouteMeta("pacs", "b")))
     assert add(index, (ref(1), twice)).deliveries == {"pacs": 1}
     row = index.instance(1)
     assert row is not None
@@ -109,7 +108,7 @@ def test_dispositions_are_kept_apart(index: Index) -> None:
         (ref(2), meta(2, reason="no rule matched")),
         (ref(3), meta(3, reason="bad VR at byte 12", quarantined=True)),
         (ref(4), meta(4, disposition="discard", reason="rule: no screenshots")),
-        (ref(5), replace(meta(5), disposition="route")),
+        (ref(5), meta(5)._replace(disposition="route")),
     )
     account = index.account()
     assert (account.received, account.routed, account.held) == (5, 1, 2)
@@ -123,7 +122,7 @@ def test_dispositions_are_kept_apart(index: Index) -> None:
 
 
 def test_text_that_sqlite_cannot_keep_does_not_stop_a_batch(index: Index) -> None:
-    odd = replace(meta(1, "pacs"), calling_ae="CT\0\ud800", sop_instance_uid="1.2\0")
+    odd = meta(1, "pacs")._replace(calling_ae="CT\0\ud800", sop_instance_uid="1.2\0")
     add(index, (ref(1), odd), (ref(2), meta(2, "pacs")))
     first, second = index.lease("pacs", 2, T0, [])
     assert (first.calling_ae, first.sop_instance_uid) == ("CT\ufffd?", "1.2\ufffd")
@@ -423,7 +422,7 @@ def test_contexts_go_with_their_last_instance(index: Index) -> None:
 
 def test_moving_changes_places_and_nothing_else(index: Index) -> None:
     fill(index, [1, 2, 3], "pacs")
-    moved = [replace(ref(n), generation=8, offset=n, data_offset=n + 512) for n in (1, 3, 77)]
+    moved = [ref(n)._replace(generation=8, offset=n, data_offset=n + 512) for n in (1, 3, 77)]
     index.move(moved)
     assert index.refs_in(8, 10) == moved[:2]
     assert index.refs_in(8, 1) == moved[:1]

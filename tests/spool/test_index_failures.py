@@ -1,7 +1,6 @@
 """Failures that lost instances or stopped queues, each by the name of what happened."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,8 +203,8 @@ def test_a_batch_of_fates_reaches_each_duplicate(index: Index) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(meta(2, "pacs", uid="1.9"), transfer_syntax_uid="1.2.840.10008.1.2.4.90"),
-        replace(meta(2, "pacs", uid="1.9"), sop_class_uid="1.2.840.10008.5.1.4.1.1.4"),
+        meta(2, "pacs", uid="1.9")._replace(transfer_syntax_uid="1.2.840.10008.1.2.4.90"),
+        meta(2, "pacs", uid="1.9")._replace(sop_class_uid="1.2.840.10008.5.1.4.1.1.4"),
     ],
 )
 @pytest.mark.parametrize("in_one_batch", [True, False])

@@ -1,6 +1,5 @@
 """Reading records beside a gateway at work: what is read is what the index meant, or is told."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,7 +143,7 @@ def test_a_sound_header_that_says_something_else_is_not_believed(
         file.seek(ref.offset)
         header = RecordHeader.from_bytes(file.read(RECORD_HEADER_SIZE))
     assert header is not None
-    damage(rig, ref, ref.offset, dataclasses.replace(header, **change).to_bytes())
+    damage(rig, ref, ref.offset, header._replace(**change).to_bytes())
     (seen,) = look.newest(*EVER, None, whole)
     assert seen.result is None
     assert seen.damage in (

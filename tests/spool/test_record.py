@@ -1,7 +1,6 @@
 """What is stored with an instance: read again, by earlier versions and from them."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -20,15 +19,7 @@ def test_tags_and_plans_are_read_as_they_were_written() -> None:
                 RouteMeta(name, "r", 5, plan)
                 for name, plan in zip(("pacs", "vna"), plans, strict=True)
             )
-            what = InstanceMeta(
-                **{
-                    name: getattr(plain, name)
-                    for name in plain.__slots__
-                    if name not in ("routes", "tags")
-                },
-                routes=routes,
-                tags=tags,
-            )
+            what = plain._replace(routes=routes, tags=tags)
             assert InstanceMeta.from_bytes(what.to_bytes()) == what
 
 
@@ -56,7 +47,7 @@ def test_a_record_of_before_tags_and_plans_is_read() -> None:
 
 
 def test_what_a_later_version_adds_is_left_out() -> None:
-    kept = replace(meta(1, "pacs", plan=_PLAN, tags=("a",)), keep=90.0)
+    kept = meta(1, "pacs", plan=_PLAN, tags=("a",))._replace(keep=90.0)
     values, routes = json.loads(kept.to_bytes())
     routes[0].append("new")
     later = json.dumps([[*values, {"new": 1}], routes]).encode()
@@ -69,7 +60,7 @@ def test_what_a_later_version_adds_is_left_out() -> None:
 def test_the_time_to_keep_is_written_with_and_without_the_others(
     tags: tuple[str, ...], plan: str, keep: float
 ) -> None:
-    what = replace(meta(1, "pacs", plan=plan, tags=tags), keep=keep)
+    what = meta(1, "pacs", plan=plan, tags=tags)._replace(keep=keep)
     assert InstanceMeta.from_bytes(what.to_bytes()) == what
 
 
@@ -102,3 +93,21 @@ _VALUES = ["x"] * 16
 def test_what_is_not_a_description_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="not an instance description"):
         InstanceMeta.from_bytes(json.dumps(value).encode())
+
+
+class _Name(str):
+    """As pydicom's UID is one."""
+
+
+def test_a_value_of_a_derived_class_is_written_as_what_it_is_derived_from() -> None:
+    plain = meta(1, "pacs")
+    derived = plain._replace(sop_instance_uid=_Name(plain.sop_instance_uid))
+    assert derived.to_bytes() == plain.to_bytes()
+
+
+def test_what_json_has_no_word_for_is_refused() -> None:
+    odd = meta(1, "pacs")._replace(reason=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="text and numbers, not object"):
+        odd.to_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        meta(1, "pacs")._replace(reason="\ud800").to_bytes()

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def index(tmp_path: Path) -> Iterator[Index]:
 
 def settled(index: Index, number: int, at: float, *, keep: float = 0.0, length: int = 100) -> None:
     """One that was delivered at that time."""
-    add(index, (ref(number, length=length), replace(meta(number, "pacs"), keep=keep)))
+    add(index, (ref(number, length=length), meta(number, "pacs")._replace(keep=keep)))
     index.settle([outcome(number, "pacs", DELIVERED, at=at)])
 
 
@@ -76,12 +75,12 @@ def test_a_part_of_a_second_is_kept_too(index: Index) -> None:
 
 
 def test_what_was_discarded_is_not_kept_for_a_rule(index: Index) -> None:
-    add(index, (ref(1), replace(meta(1, disposition="discard"), keep=MONTH)))
+    add(index, (ref(1), meta(1, disposition="discard")._replace(keep=MONTH)))
     assert index.purge(T0 + 10, 10, now=T0 + 10).count == 1
 
 
 def test_one_that_is_held_keeps_its_time_for_when_it_is_settled(index: Index) -> None:
-    add(index, (ref(1), replace(meta(1), keep=MONTH)))
+    add(index, (ref(1), meta(1)._replace(keep=MONTH)))
     index.route_held(Filter(), ["pacs"], "by hand", at=T0)
     index.settle([outcome(1, "pacs", DELIVERED, at=T0)])
     row = index.instance(1)
@@ -94,7 +93,7 @@ def test_the_times_that_are_in_use_are_found_without_reading_every_row(index: In
     assert kept_times(index._db) == []
     for number, keep in enumerate([60.0, 0.0, MONTH, 60.0, DAY], 1):
         settled(index, number, T0, keep=keep)
-    add(index, (ref(9), replace(meta(9, "pacs"), keep=5.0)))
+    add(index, (ref(9), meta(9, "pacs")._replace(keep=5.0)))
     assert kept_times(index._db) == [0, 60, DAY, MONTH]
     plan = index._db._connection.execute(
         "EXPLAIN QUERY PLAN SELECT keep FROM instance INDEXED BY instance_settled "
@@ -192,7 +191,7 @@ def test_an_older_index_is_brought_up_and_keeps_as_before(tmp_path: Path) -> Non
 
 def test_a_rule_s_time_survives_a_rebuild_of_the_index(open_rig: OpenRig) -> None:
     rig = open_rig()
-    kept = replace(spool_meta(1, "pacs"), keep=MONTH)
+    kept = spool_meta(1, "pacs")._replace(keep=MONTH)
     ids = [
         rig.commit(payload(n, 1000), what).kept.id
         for n, what in enumerate((kept, spool_meta(2, "pacs")))

@@ -1,7 +1,6 @@
 """Other rules over what was received: what is compared is what is on record."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -44,7 +43,7 @@ def data_set(number: int, **elements: Any) -> bytes:
 
 
 def store(rig: Rig, number: int, what: InstanceMeta | None = None, **elements: Any) -> Ref:
-    described = replace(meta(number, "pacs") if what is None else what, modality="CT")
+    described = (meta(number, "pacs") if what is None else what)._replace(modality="CT")
     ref = rig.commit(data_set(number, **elements), described).kept
     rig.feed()
     return ref
@@ -123,7 +122,7 @@ def test_held_and_discarded(rig: Rig, look: Lookout) -> None:
 
 def test_changed_options(rig: Rig, look: Lookout) -> None:
     plan = Plan(after="study-complete", quiet=60.0).to_text()
-    store(rig, 1, replace(meta(1), disposition="route", routes=(RouteMeta("pacs", "r", 0, plan),)))
+    store(rig, 1, meta(1)._replace(disposition="route", routes=(RouteMeta("pacs", "r", 0, plan),)))
     store(rig, 2)
     night = rule("night", "pacs", send=Send(after="study-complete", quiet=120.0, priority=10))
     report = replay(look, night)
@@ -148,7 +147,7 @@ def test_what_is_compared_is_the_record_and_not_what_an_operator_did(
 
 
 def test_quarantined_instances_are_not_decided(rig: Rig, look: Lookout) -> None:
-    store(rig, 1, replace(meta(1), quarantined=True, reason="cannot be parsed"))
+    store(rig, 1, meta(1)._replace(quarantined=True, reason="cannot be parsed"))
     report = replay(look, rule("all", "pacs"))
     assert (report.replayed, report.quarantined, report.moves) == (0, 1, {})
 
@@ -216,7 +215,7 @@ def test_kinds_of_change_are_bounded(rig: Rig, look: Lookout) -> None:
         plan = Plan(schedule=f"s{number}").to_text()
         store(
             *(rig, number),
-            replace(what, disposition="route", routes=(RouteMeta("pacs", "r", 0, plan),)),
+            what._replace(disposition="route", routes=(RouteMeta("pacs", "r", 0, plan),)),
         )
     changed = replay(look, rule("all", "pacs")).destinations["pacs"].changed
     assert len(changed) == 51
@@ -249,7 +248,7 @@ def test_a_change_in_words() -> None:
 
 
 def test_labels_that_differ_are_a_difference() -> None:
-    before, after = replace(meta(1, "pacs"), tags=("a", "b")), replace(meta(1, "pacs"), tags=("b",))
+    before, after = (meta(1, "pacs")._replace(tags=tags) for tags in (("a", "b"), ("b",)))
     found = compare(before, after)
     assert (found.any, found.labels_dropped, found.labels_added) == (True, ("a",), ())
     assert not compare(before, before).any
