@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from perf import data, wire
+from perf import faults as wrong
 from perf.contenders import Contender, Pynetdicom, Sink, Storescp
 from perf.gateway import GatewayProcess
 from perf.processes import BenchError, Child
-from tests.proxy import faults as wrong
-from tests.proxy.proxy import THROUGH, Answer, Cut, End, FaultProxy, How, Script, Step
+from perf.proxy import THROUGH, Answer, Cut, End, FaultProxy, How, Script, Step
 
 PATIENCE = 1.0
 """Seconds of each time-out of the gateway."""

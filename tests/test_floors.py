@@ -112,3 +112,16 @@ def test_rules_import_nothing_of_the_router() -> None:
     for module, path in MODULES:
         if module.split(".")[0] == "rules":
             assert not [n for n in _imports(path) if n.split(".")[0] == "router"], module
+
+
+@pytest.mark.parametrize(
+    ("top", "above"),
+    [("router", ("perf", "tests")), ("rules", ("perf", "tests")), ("perf", ("tests",))],
+)
+def test_the_gateway_knows_no_measurements_and_these_no_tests(
+    top: str, above: tuple[str, ...]
+) -> None:
+    sources = sorted((ROOT / top).rglob("*.py"))
+    assert sources
+    for path in sources:
+        assert not {name.split(".")[0] for name in _imports(path)} & set(above), path

@@ -12,7 +12,7 @@ from pydicom.uid import MRImageStorage
 
 from perf.contenders import program
 from perf.delivery import Conversation, Mischief, Result, Run, Said, Verdict, judge
-from tests.proxy.proxy import THROUGH, FaultProxy, Record
+from perf.proxy import THROUGH, FaultProxy, Record
 
 
 @pytest.mark.interop

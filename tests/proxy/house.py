@@ -15,6 +15,7 @@ from typing import Self
 
 import structlog
 
+from perf.proxy import FaultProxy, Script
 from perf.witness import Seen, Witness
 from router.forward import DestinationConfig, Forwarder
 from router.net.connector import connect
@@ -31,7 +32,6 @@ from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
 from router.spool.settings import SpoolSettings
 from router.spool.spool import Spool
 from tests.forward.fakes import CT, EXPLICIT, Counts
-from tests.proxy.proxy import FaultProxy, Script
 
 RETRY = Retry(first=0.05, factor=2.0, cap=0.2, jitter=0.0, max_attempts=3)
 _SEGMENT = 4 * 2**20

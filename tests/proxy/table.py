@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perf import wire
+from perf import faults, wire
+from perf.proxy import THROUGH, Answer, Cut, End, Script, Step
 from router.dimse.status import describe_status
 from router.forward.verdict import HAS_ONE
 from router.spool.index_types import DeliveryState
 from tests.forward.fakes import CT, EXPLICIT, IMPLICIT, MR
-from tests.proxy import faults
-from tests.proxy.proxy import THROUGH, Answer, Cut, End, Script, Step
 
 DEAD, DELIVERED = DeliveryState.DEAD, DeliveryState.DELIVERED
 PATIENCE = 1.5

@@ -12,10 +12,10 @@ from typing import Literal
 
 import pytest
 
+from perf.proxy import THROUGH, Cut, How, Record, Script
 from router.spool.index_types import DeliveryState
 from tests.net.support import Runner
 from tests.proxy.house import Lane, Shop, carry
-from tests.proxy.proxy import THROUGH, Cut, How, Record, Script
 
 SIZE = 66
 AT_ONCE = 60

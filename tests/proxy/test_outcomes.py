@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from perf.proxy import Record
 from router.spool.index_types import DeliveryState, Outcome
 from tests.net.support import Runner
 from tests.proxy.house import RETRY, Lane, Shop, carry
-from tests.proxy.proxy import Record
 from tests.proxy.table import LARGE, PATIENCE, SMALL, TABLE, Case
 
 READY = DeliveryState.READY

@@ -8,10 +8,10 @@ from time import time
 import pytest
 import uvloop
 
+from perf import faults
+from perf.proxy import Script
 from router.spool.index_types import DeliveryState, Filter
-from tests.proxy import faults
 from tests.proxy.house import Lane, Shop
-from tests.proxy.proxy import Script
 from tests.proxy.table import LARGE, SMALL
 
 

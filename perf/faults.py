@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from perf import wire
-from tests.proxy.proxy import Answer, End, Held, Pause, Rewrite, Step
+from perf.proxy import Answer, End, Held, Pause, Rewrite, Step
 
 Change = Callable[[bytes], Iterable[Step]]
 ABORTED_BY_USER = struct.pack(">BxI2xBB", wire.ABORT, 4, 0, 0)
