@@ -10,7 +10,7 @@ from router.observe.counters import Counters
 from router.queues import Archives, members_of, windows_of
 from router.spool.index_types import Gate
 from router.spool.plan import Plan
-from tests.net.acceptors import accept_any, scripted
+from tests.net.acceptors import accept_any, scripted, to_the_end
 from tests.net.support import Wire
 
 CONFIG = """
@@ -62,8 +62,7 @@ async def refuse_all(wire: Wire) -> None:
 
 async def silent(wire: Wire) -> None:
     await accept_any(wire)
-    while await wire.pdu() is not None:
-        pass
+    await to_the_end(wire)
 
 
 @pytest.mark.parametrize(
