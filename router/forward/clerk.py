@@ -4,19 +4,12 @@ Owns what an answer, a fall or a damage means for the instance, the breaker and 
 associations.  Must not know the queue, nor when something is sent.
 """
 
-from collections.abc import Callable, Hashable
-
-from structlog.typing import FilteringBoundLogger
+from collections.abc import Callable
 
 from router.dimse.status import describe_status
-from router.forward.availability import Availability
-from router.forward.board import Board
-from router.forward.breaker import Breaker
 from router.forward.courier import Courier
 from router.forward.door import Door
-from router.forward.fates import Fates
-from router.forward.ports import Observer
-from router.forward.regime import Regime
+from router.forward.parts import Owner, Parts
 from router.forward.verdict import Fate
 from router.net.errors import AssociationError
 from router.net.pool import Pace, StoreResult
@@ -25,45 +18,36 @@ from router.spool.index_types import Waiting
 
 
 class Clerk:
-    """The `Desk` of a destination's couriers, but for what they take and put back.
+    """The `Desk` of a destination's couriers.
 
-    ``peer()`` tells whom the destination calls at present, ``more`` is called when one more
-    association may be had.
+    ``take`` gives a courier its next instance, ``more`` is called when one more association may be
+    had.
     """
 
     def __init__(
         self,
-        name: str,
-        *,
+        parts: Parts,
         door: Door,
-        breaker: Breaker,
-        availability: Availability,
-        fates: Fates,
-        regime: Regime,
-        board: Board,
-        observer: Observer,
-        clock: Callable[[], float],
+        owner: Owner,
+        *,
         take: Callable[[Courier], Waiting | None],
-        put_back: Callable[[Waiting], None],
-        peer: Callable[[], Hashable],
         more: Callable[[], None],
-        log: FilteringBoundLogger,
     ) -> None:
-        self.name = name
+        self.name = parts.name
         self.take = take
-        self.put_back = put_back
+        self.put_back = owner.put_back
         self._door = door
-        self._breaker = breaker
-        self._availability = availability
-        self._fates = fates
-        self._throttle = regime.throttle
-        self._concurrency = regime.concurrency
-        self._board = board
-        self._observer = observer
-        self._clock = clock
-        self._peer = peer
+        self._owner = owner
+        self._breaker = parts.breaker
+        self._availability = parts.availability
+        self._fates = parts.fates
+        self._throttle = parts.regime.throttle
+        self._concurrency = parts.regime.concurrency
+        self._board = parts.board
+        self._observer = parts.observer
+        self._clock = parts.monotonic
         self._more = more
-        self._logger = log
+        self._logger = parts.log
 
     @property
     def pace(self) -> Pace:
@@ -150,7 +134,7 @@ class Clerk:
 
     def went_out(self, courier: Courier, item: Waiting) -> None:
         """See `Desk`; what the peer of before has tells nothing of the one of now."""
-        if courier.peer == self._peer():
+        if courier.peer == self._owner.peer:
             self._fates.went_out(item)
 
     def damaged(self, item: Waiting, error: SpoolDamaged) -> None:

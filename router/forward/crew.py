@@ -8,19 +8,13 @@ out by one attempt.
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
-from structlog.typing import FilteringBoundLogger
-
-from router.forward.availability import Availability
-from router.forward.board import Board
-from router.forward.breaker import Breaker
 from router.forward.clerk import Clerk
 from router.forward.courier import Courier
 from router.forward.door import Door
-from router.forward.ledger import Ledger
-from router.forward.ports import OpenReader
-from router.forward.regime import Regime
+from router.forward.parts import Owner, Parts
+from router.forward.ports import DestinationConfig, OpenReader
 from router.net.pool import Checkout, Pool
 from router.spool.index_types import Waiting
 
@@ -30,41 +24,25 @@ _ABORT_GRACE = 1.0
 class Crew:
     """To be made on the event loop; sends nobody off until `dispatch`.
 
-    ``sending()`` tells whether anything is to be sent at present, ``peer()`` whom the destination
-    calls; ``wake`` is called when a courier has ended, and when the board runs low.  ``couriers``
-    are those that have an association.  ``watched``: the peer is probed while it is down though
-    nothing waits; the owner says so.
+    ``door`` is where they get their associations, ``couriers`` are those that have one.
+    ``watched``: the peer is probed while it is down though nothing waits; the owner says so.
     """
 
     def __init__(
-        self,
-        clerk: Clerk,
-        *,
-        door: Door,
-        board: Board,
-        breaker: Breaker,
-        availability: Availability,
-        regime: Regime,
-        ledger: Ledger,
-        open_reader: OpenReader,
-        sending: Callable[[], bool],
-        peer: Callable[[], Hashable],
-        wake: Callable[[], None],
-        log: FilteringBoundLogger,
+        self, config: DestinationConfig, parts: Parts, owner: Owner, open_reader: OpenReader
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._clerk = clerk
-        self._door = door
-        self._board = board
-        self._breaker = breaker
-        self._availability = availability
-        self._regime = regime
-        self._ledger = ledger
+        self.door = Door(config, parts, self.crowded)
+        self._clerk = Clerk(parts, self.door, owner, take=self.take, more=self.dispatch)
+        self._owner = owner
+        self._board = parts.board
+        self._breaker = parts.breaker
+        self._availability = parts.availability
+        self._regime = parts.regime
+        self._ledger = parts.ledger
         self._open_reader = open_reader
-        self._sending = sending
-        self._peer = peer
-        self._wake = wake
-        self._logger = log
+        self._wake = parts.wake
+        self._logger = parts.log
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[None] | None = None
         self._yielding = False
@@ -91,7 +69,7 @@ class Crew:
     @property
     def standing(self) -> int:
         """Associations that there are, or are about to be."""
-        return self._door.standing + (self._opening is not None)
+        return self.door.standing + (self._opening is not None)
 
     def crowded(self) -> bool:
         """Whether others are at work; then a peer that rejects one more has enough of them."""
@@ -114,7 +92,7 @@ class Crew:
     async def disband(self, grace: float) -> None:
         """Has them finish what they hold within ``grace`` seconds, and aborts the rest.
 
-        ``sending()`` is to be False by then, or they take more.
+        `Owner.may_send` is to be False by then, or they take more.
         """
         if self._opening is not None:
             self._opening.cancel()
@@ -134,7 +112,7 @@ class Crew:
 
     def dispatch(self) -> None:
         """Sends off one more courier, if there is something for it; it calls again."""
-        if not self._sending() or self._opening is not None:
+        if not self._owner.may_send() or self._opening is not None:
             return
         idle = self._breaker.up or not self.watched or self._regime.permit.why
         if not self._board.waiting and idle:
@@ -143,13 +121,13 @@ class Crew:
             return
         if self._board.waiting and self._clerk.enough:
             return
-        if self._board.waiting and self._door.sharing.content:
+        if self._board.waiting and self.door.sharing.content:
             return
         probing = not self._breaker.up
         token = self._breaker.attempt(self._loop.time())
         if token is None:
             return
-        self._door.pool.resize(self._regime.most)
+        self.door.pool.resize(self._regime.most)
         task = self._opening = self._loop.create_task(self._work(token, probing=probing))
         self._regime.holds(self.standing)
         self._tasks.add(task)
@@ -160,10 +138,10 @@ class Crew:
         self._wake()
 
     async def _work(self, token: int, *, probing: bool) -> None:
-        pool, peer = self._door.pool, self._peer()
+        pool, peer = self.door.pool, self._owner.peer
         try:
             try:
-                checkout = await self._door.acquire(pool, token, probing=probing)
+                checkout = await self.door.acquire(pool, token, probing=probing)
             finally:
                 self._opening = None
                 self._yielding = False
@@ -203,7 +181,7 @@ class Crew:
 
     def take(self, courier: Courier) -> Waiting | None:
         """See `Desk`."""
-        if not self._sending() or not self._breaker.holds(courier.token):
+        if not self._owner.may_send() or not self._breaker.holds(courier.token):
             return None
         if self._regime.permit.nothing:  # what a lease brought is shed in this turn
             return None
@@ -239,7 +217,7 @@ class Crew:
             return False
         first = self._board.first_pair()
         if courier.checkout.study is not None:
-            if not self._door.sharing.outranked(courier.checkout.study):
+            if not self.door.sharing.outranked(courier.checkout.study):
                 return False
             first = None
         elif first is None or first in courier.checkout.accepted:

@@ -10,34 +10,14 @@ they ask for instances and tell what came of them (see `Desk`).
 import asyncio
 from collections.abc import AsyncIterator, Callable, KeysView
 from contextlib import asynccontextmanager
-from random import Random
 
-from structlog.typing import FilteringBoundLogger
-
-from router.forward.attempts import Attempts
-from router.forward.availability import Availability
-from router.forward.board import Board
-from router.forward.breaker import Breaker
-from router.forward.clerk import Clerk
 from router.forward.crew import Crew
-from router.forward.door import Door
-from router.forward.fates import Fates
-from router.forward.ledger import Ledger
-from router.forward.ports import (
-    NOT_CONFIGURED,
-    DestinationConfig,
-    DestinationStatus,
-    Fallen,
-    IndexGateway,
-    Observer,
-    OpenReader,
-)
+from router.forward.parts import Parts, Surroundings
+from router.forward.ports import NOT_CONFIGURED, DestinationConfig, DestinationStatus, Fallen
 from router.forward.recall import Recall
-from router.forward.regime import Common, Regime
 from router.net.retry import Retry
 from router.spool.index_types import Waiting
 
-_ACTIVE_BYTES = 256 * 2**20
 _SETTLE_GRACE = 5.0
 
 
@@ -52,101 +32,38 @@ class Destination:
     def __init__(
         self,
         config: DestinationConfig,
+        around: Surroundings,
         *,
-        index: IndexGateway,
-        open_reader: OpenReader,
-        clock: Callable[[], float],
-        random: Random,
-        observer: Observer,
-        log: FilteringBoundLogger,
         on_change: Callable[[str], None] = lambda name: None,
         on_return: Callable[[str], None] = lambda name: None,
-        common: Common | None = None,
     ) -> None:
+        self.name = config.name
+        self.peer = config.peer
         self._loop = asyncio.get_running_loop()
-        self._clock = clock
-        self._observer = observer
-        self._logger = log
+        self._clock = around.clock
+        self._logger = around.log
         self._wake = asyncio.Event()
-        self._regime = Regime(config, common or Common(), clock=clock, wake=self._wake.set)
         self._config: DestinationConfig | None = config
-        self._peer = config.peer
-        self._board = Board(limit=1, minimum=1, byte_limit=_ACTIVE_BYTES)
-        self._breaker = Breaker(config.retry, random)
-        self._availability = Availability(
-            config.name,
-            self._breaker,
-            observer=observer,
-            log=log,
+        parts = Parts.of(
+            config,
+            around,
+            wake=self._wake.set,
             on_up=self._up_again,
             on_down=self._lease_anew,
         )
-        self._ledger = Ledger(
-            config.name,
-            index,
-            self._board,
-            clock=clock,
-            monotonic=self._loop.time,
-            random=random,
-            log=log,
-        )
-        self._fates = Fates(
-            config.name,
-            self._ledger,
-            config.retry,
-            clock=clock,
-            random=random,
-            observer=observer,
-            wake=self._wake.set,
-            attempts=Attempts(self._loop.time),
-        )
-        self._door = Door(
-            config,
-            board=self._board,
-            breaker=self._breaker,
-            availability=self._availability,
-            fates=self._fates,
-            clock=self._loop.time,
-            observer=observer,
-            crowded=lambda: self._crew.crowded(),
-            log=log,
-        )
-        self._clerk = Clerk(
-            config.name,
-            door=self._door,
-            breaker=self._breaker,
-            availability=self._availability,
-            fates=self._fates,
-            regime=self._regime,
-            board=self._board,
-            observer=observer,
-            clock=self._loop.time,
-            take=lambda courier: self._crew.take(courier),
-            put_back=self.put_back,
-            peer=lambda: self._peer,
-            more=lambda: self._crew.dispatch(),
-            log=log,
-        )
-        self._crew = Crew(
-            self._clerk,
-            door=self._door,
-            board=self._board,
-            breaker=self._breaker,
-            availability=self._availability,
-            regime=self._regime,
-            ledger=self._ledger,
-            open_reader=open_reader,
-            sending=self._may_send,
-            peer=lambda: self._peer,
-            wake=self._wake.set,
-            log=log,
-        )
+        self._regime = parts.regime
+        self._board = parts.board
+        self._breaker = parts.breaker
+        self._availability = parts.availability
+        self._ledger = parts.ledger
+        self._fates = parts.fates
+        self._crew = Crew(config, parts, self, around.open_reader)
+        self._door = self._crew.door
         self._on_change, self._on_return = on_change, on_return
         self._leasing = asyncio.Lock()
         self._main: asyncio.Task[None] | None = None
         self._recall = Recall(self._board, self._crew.couriers)
         self._stopping = self._admitted = False
-        self.name = config.name
 
     # -- from outside ------------------------------------------------------------------------
 
@@ -190,8 +107,8 @@ class Destination:
             self._recall.release()
         else:
             self._fates.retry = config.retry
-            if config.peer != self._peer:
-                self._peer = config.peer
+            if config.peer != self.peer:
+                self.peer = config.peer
                 self._fates.forget()
             self._door.renew(config)
             self._availability.anew()
@@ -396,7 +313,8 @@ class Destination:
 
     # -- what the others ask and tell ----------------------------------------------------------
 
-    def _may_send(self) -> bool:
+    def may_send(self) -> bool:
+        """See `Owner`."""
         return self._config is not None and not self._stopping and not self._ledger.trouble
 
     @property

@@ -7,13 +7,8 @@ know the queue, nor when an association is wanted.
 import asyncio
 from collections.abc import Callable
 
-from structlog.typing import FilteringBoundLogger
-
-from router.forward.availability import Availability
-from router.forward.board import Board
-from router.forward.breaker import Breaker
-from router.forward.fates import Fates
-from router.forward.ports import DestinationConfig, Observer
+from router.forward.parts import Parts
+from router.forward.ports import DestinationConfig
 from router.forward.sharing import Sharing
 from router.forward.suspects import CONTROL, Suspects, may_be_of_a_proposal
 from router.forward.verdict import describe_pair, no_context
@@ -22,41 +17,33 @@ from router.net.pool import Checkout, Pool, Proposal
 
 
 class Door:
-    """``clock`` gives monotonic seconds.  ``pool`` is the present one.
+    """``pool`` is the present one; ``crowded()`` tells whether others are at work.
 
     ``rejected``: how often in a row an association was rejected, and not as transient;
     ``failed_at``: when one could not be had.
     """
 
     def __init__(
-        self,
-        config: DestinationConfig,
-        *,
-        board: Board,
-        breaker: Breaker,
-        availability: Availability,
-        fates: Fates,
-        clock: Callable[[], float],
-        observer: Observer,
-        crowded: Callable[[], bool] = lambda: False,
-        log: FilteringBoundLogger,
+        self, config: DestinationConfig, parts: Parts, crowded: Callable[[], bool]
     ) -> None:
-        self._name = config.name
-        self._board = board
-        self._breaker = breaker
-        self._availability = availability
-        self._fates = fates
-        self._clock = clock
-        self._observer = observer
+        self._name = parts.name
+        self._board = parts.board
+        self._breaker = parts.breaker
+        self._availability = parts.availability
+        self._fates = parts.fates
+        self._clock = parts.monotonic
+        self._observer = parts.observer
         self._crowded = crowded
-        self._logger = log
+        self._logger = parts.log
         self._retired: list[Pool] = []
         self.rejected = 0
         self.failed_at = 0.0
         self.suspects = Suspects()
         self.pool = self._new_pool(config)
         self._offer = config.offer
-        self.sharing = Sharing(board, lambda: (*self._retired, self.pool), config.association_per)
+        self.sharing = Sharing(
+            parts.board, lambda: (*self._retired, self.pool), config.association_per
+        )
 
     @property
     def standing(self) -> int:

@@ -7,6 +7,7 @@ and nothing else, so that none can hold up another.
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from random import Random
 
 from structlog.typing import FilteringBoundLogger
@@ -14,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from router.forward.destination import Destination
 from router.forward.expiry import Expiry
 from router.forward.failover import Diverter, at_rest
+from router.forward.parts import Surroundings
 from router.forward.ports import (
     NOT_CONFIGURED,
     DestinationConfig,
@@ -49,14 +51,11 @@ class Forwarder:
         gated: Callable[[], None] = lambda: None,
         returned: Callable[[str], None] = lambda destination: None,
     ) -> None:
-        self._index = index
-        self._open_reader = open_reader
-        self._clock = clock
         self._random = random
-        self._observer = observer
         self._logger = log
         self._returned = returned
         self._common = Common()
+        self._around = Surroundings(index, open_reader, clock, random, observer, log, self._common)
         self._outgoing = Outgoing()
         self._destinations: dict[str, Destination] = {}
         self._pauses: dict[str, str] = {}
@@ -116,16 +115,10 @@ class Forwarder:
             if name not in self._destinations:
                 destination = Destination(
                     config,
-                    index=self._index,
-                    open_reader=self._open_reader,
-                    clock=self._clock,
                     # Of its own, so that how one fares does not change the waits of another.
-                    random=Random(self._random.random()),
-                    observer=self._observer,
-                    log=self._logger,
+                    replace(self._around, random=Random(self._random.random())),
                     on_change=self._changed,
                     on_return=self._returned,
-                    common=self._common,
                 )
                 self._destinations[name] = destination
                 if name in self._pauses:

@@ -411,6 +411,7 @@ class House:
         index: IndexGateway | None = None,
         divert: DivertIndex | None = None,
         expire: ExpireIndex | None = None,
+        clock: Callable[[], float] = wall,
         **options: object,
     ) -> None:
         self.index = FakeIndex()
@@ -421,7 +422,7 @@ class House:
         self.forwarder = Forwarder(
             index=index or self.index,
             open_reader=self.spool.open_reader,
-            clock=wall,
+            clock=clock,
             random=Random(7),
             observer=self.counts,
             log=structlog.get_logger(),

@@ -99,7 +99,7 @@ def test_what_came_back_unsent_after_the_window_closed_waits_for_the_next(tmp_pa
         for courier in list(destination._crew.couriers):
             for item in list(courier.held.values()):
                 del courier.held[item.ref.id]
-                destination._clerk.broken(courier, item, error, begun=False)
+                destination._crew._clerk.broken(courier, item, error, begun=False)
             courier.checkout.association.end()
         await asyncio.sleep(3600)
         assert pair.ready() == {"a": (5, 5)}

@@ -202,11 +202,9 @@ def test_another_schedule_is_taken_and_the_associations_are_kept() -> None:
 
 def test_a_clock_that_is_set_is_believed_within_a_minute() -> None:
     async def scenario() -> None:
-        house = House("pacs", hours=hours())
-        house.index.add("pacs", waiting(1))
         shift = 0.0
-        regime = house.forwarder
-        regime._clock = lambda: wall() + shift
+        house = House("pacs", clock=lambda: wall() + shift, hours=hours())
+        house.index.add("pacs", waiting(1))
         house.start()
         await asyncio.sleep(100)
         shift = HALF_AN_HOUR
