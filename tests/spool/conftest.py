@@ -1,4 +1,4 @@
-"""A loop that the test runs, and spools that are closed after it."""
+"""A loop that the test runs, and indexes and spools that are closed after it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from router.spool.index import Index
+from tests.spool.index_samples import audited
 from tests.spool.spool_samples import Loop, Rig, settings
 
 OpenRig = Callable[..., Rig]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    """A new one, which is audited at the end of the test."""
+    with audited(tmp_path / "index.db") as opened:
+        yield opened
 
 
 @pytest.fixture

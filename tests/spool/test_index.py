@@ -1,6 +1,5 @@
 """Adding, leasing, settling and purging."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,6 @@ from tests.spool.index_samples import (
     same,
     state,
 )
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def test_a_new_index_is_empty(index: Index) -> None:

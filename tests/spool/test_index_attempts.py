@@ -2,7 +2,6 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -32,12 +31,6 @@ from tests.spool.index_samples import (
 )
 
 NOON = T0 - T0 % HOUR
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def _attempts(index: Index, number: int) -> tuple[Attempt, ...]:

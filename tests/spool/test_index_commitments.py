@@ -1,7 +1,6 @@
 """What destinations took and have not committed yet."""
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +31,6 @@ from tests.spool.index_samples import (
 
 GONE = Refusal("not committed: 0112H, no such object instance", again=True)
 NEVER = Refusal("not committed: 0122H, class not supported", again=False)
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def _took(index: Index, *numbers: int, destination: str = "pacs") -> None:

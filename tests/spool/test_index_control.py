@@ -1,8 +1,6 @@
 """What operators do to the queues, what they and the gauges read."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +16,6 @@ from tests.spool.index_samples import (
     READY,
     T0,
     add,
-    audited,
     fill,
     leased,
     meta,
@@ -26,12 +23,6 @@ from tests.spool.index_samples import (
     ref,
     state,
 )
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def _listed(index: Index, which: Filter, limit: int = 100) -> list[tuple[int, str]]:

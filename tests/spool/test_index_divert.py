@@ -1,8 +1,5 @@
 """Deliveries that go to another member of their plan, and back."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from router.spool.index import Filter, Index
@@ -15,7 +12,6 @@ from tests.spool.index_samples import (
     READY,
     T0,
     add,
-    audited,
     fate,
     fill,
     leased,
@@ -30,12 +26,6 @@ FAILOVER = Plan(mode="failover", members=ALL)
 BALANCE = Plan(mode="balance", members=("a", "c", "b"))
 FIRST = Plan(mode="first_available", members=ALL)
 STUDY = Plan(mode="failover", members=ALL, after="study-complete")
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def _divert(

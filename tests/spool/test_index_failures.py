@@ -1,6 +1,6 @@
 """Failures that lost instances or stopped queues, each by the name of what happened."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,6 @@ from tests.spool.index_samples import (
 )
 
 FOREVER = float("inf")
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 # -- a purge that failed half-way

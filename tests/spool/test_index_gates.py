@@ -1,6 +1,5 @@
 """Gates: what is kept back until a study is complete or a schedule opens."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +31,6 @@ SERIES = Plan(after="series-complete", quiet=5)
 NIGHT = Plan(schedule="night")
 BOTH = Plan(after="study-complete", schedule="night")
 FAR = T0 + 8e12
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def _gate(index: Index) -> Gate:

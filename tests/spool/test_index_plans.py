@@ -1,8 +1,6 @@
 """How SQLite answers: no statement of plans and gates reads a table through."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from tests.spool.index_samples import (
     READY,
     T0,
     add,
-    audited,
     fill,
     meta,
     outcome,
@@ -29,12 +26,6 @@ _TABLES = "delivery|instance|context|gate"
 _READ_THROUGH = re.compile(r"(?:SCAN|SEARCH) (\w+)(?!.*\()")
 # Its index holds the gates that are shut alone, all of which are asked for.
 _ALLOWED = re.compile(r"SCAN gate USING INDEX gate_shut")
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def _use_everything(index: Index) -> None:

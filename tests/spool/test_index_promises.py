@@ -1,7 +1,6 @@
 """Commitments that peers asked of us, and finding instances by UID alone."""
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,12 +26,6 @@ from tests.spool.index_samples import (
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ITEMS = ((CT, "1.2.3.4.1"), (CT, "1.2.3.4.2"))
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def asked(uid: str = "2.25.1", remote: str = "ct", items: object = ITEMS) -> Asked:

@@ -1,8 +1,5 @@
 """Deliveries that operators add: sent again, redirected, decided anew."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from router.spool import index_reroute
@@ -18,7 +15,6 @@ from tests.spool.index_samples import (
     READY,
     T0,
     add,
-    audited,
     fate,
     fill,
     leased,
@@ -31,12 +27,6 @@ from tests.spool.index_samples import (
 
 NIGHT = Plan(schedule="night")
 WHOLE = Plan(after="study-complete", quiet=5.0, mode="failover", members=("pacs", "vna"))
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def _redirect(index: Index, which: Filter, target: str, **more: object) -> Rerouted:

@@ -1,7 +1,6 @@
 """How long settled instances stay: in general, and for a rule that says so."""
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from tests.spool.spool_samples import payload
 
 DAY = 86400.0
 MONTH = 30 * DAY
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    with audited(tmp_path / "index.db") as opened:
-        yield opened
 
 
 def settled(index: Index, number: int, at: float, *, keep: float = 0.0, length: int = 100) -> None:
