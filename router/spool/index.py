@@ -17,19 +17,16 @@ from pathlib import Path
 
 from router.spool.index_add import Adder
 from router.spool.index_commitments import Commitments
-from router.spool.index_database import Database, Names, move_aside
-from router.spool.index_deliver import Queues
+from router.spool.index_database import Database, move_aside
 from router.spool.index_divert import Diversion
 from router.spool.index_expire import Expiry
-from router.spool.index_gates import Gates
 from router.spool.index_keep import Keep
 from router.spool.index_operated import Operated
 from router.spool.index_peers import Peer, Peers
-from router.spool.index_plans import Plans
 from router.spool.index_promises import Promises
 from router.spool.index_read import Reading
 from router.spool.index_retain import Choice, Kind
-from router.spool.index_select import Selector
+from router.spool.index_tables import Tables
 from router.spool.index_types import (
     Account,
     AddResult,
@@ -78,25 +75,21 @@ class Index(Operated):
     """Made by `open`.  Times are seconds since the epoch, sizes bytes of data sets."""
 
     def __init__(self, database: Database) -> None:
+        tables = Tables.of(database)
+        super().__init__(tables)
+        destinations, plans = tables.destinations, tables.plans
         self._db = database
-        destinations = Names(database, "destination")
-        rules = Names(database, "rule")
-        select = Selector(database, destinations)
+        self._gates = tables.gates
+        self._queues = tables.queues
         self._keep = Keep(database)
-        plans = Plans(database)
-        self._gates = Gates(database, destinations, plans)
         self._peers = Peers(database)
-        self._adder = Adder(
-            database, destinations, rules, plans, self._gates, self._keep, self._peers
-        )
-        self._queues = Queues(database, destinations, self._gates, plans)
+        self._adder = Adder(tables, self._keep, self._peers)
         self._divert = Diversion(database, destinations, plans, self._gates)
         self._expiry = Expiry(database, destinations, self._gates)
         self.commitments = Commitments(database, destinations, self._gates)
         """What destinations took and have not committed yet."""
-        super().__init__(database, destinations, rules, plans, self._gates, select, self._queues)
         self.promises = Promises(database, destinations)
-        self._reading = Reading(database, destinations, rules, plans, self._gates, select)
+        self._reading = Reading(tables)
 
     @classmethod
     def open(cls, path: Path) -> "Index":

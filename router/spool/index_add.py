@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from router.spool.index_database import (
     GATED,
     Counts,
-    Database,
-    Names,
     clean,
     count,
     microseconds,
@@ -20,13 +18,13 @@ from router.spool.index_database import (
     stored_tags,
 )
 from router.spool.index_duplicates import Context, Duplicates, Earlier, Entry, SameBytes
-from router.spool.index_gates import Arrivals, GateKey, Gates, gate_study
+from router.spool.index_gates import Arrivals, GateKey, gate_study
 from router.spool.index_hour import hour_of
 from router.spool.index_keep import Keep
 from router.spool.index_peers import Peers
-from router.spool.index_plans import Plans
 from router.spool.index_routes import disposition_of, routes_of
 from router.spool.index_schema import sop_key
+from router.spool.index_tables import Tables
 from router.spool.index_together import Together
 from router.spool.index_types import AddResult, DeliveryState, Disposition, Tally
 from router.spool.record import InstanceMeta, Position, RouteMeta
@@ -62,24 +60,15 @@ class Adder:
     Keeps in memory the last id, the position, and the latest contexts by their values.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        destinations: Names,
-        rules: Names,
-        plans: Plans,
-        gates: Gates,
-        keep: Keep,
-        peers: Peers,
-    ) -> None:
-        self._db = db
-        self._destinations = destinations
-        self._rules = rules
-        self._plans = plans
-        self._gates = gates
+    def __init__(self, tables: Tables, keep: Keep, peers: Peers) -> None:
+        self._db = tables.db
+        self._destinations = tables.destinations
+        self._rules = tables.rules
+        self._plans = tables.plans
+        self._gates = tables.gates
         self._keep = keep
-        self._duplicates = Duplicates(db, destinations, plans, gates, peers)
-        self._together = Together(db, destinations)
+        self._duplicates = Duplicates(self._db, self._destinations, self._plans, self._gates, peers)
+        self._together = Together(self._db, self._destinations)
         self._contexts: dict[tuple[object, ...], Context] = {}
         self.last_id = 0
         self.position: Position | None = None

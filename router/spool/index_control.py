@@ -10,18 +10,14 @@ from dataclasses import replace
 
 from router.spool.index_changes import Changes, DeliveryRow, Matching, follow
 from router.spool.index_database import (
-    Database,
-    Names,
     clean,
     count,
     id_list,
     new_counts,
 )
-from router.spool.index_deliver import Queues
 from router.spool.index_events import Action
-from router.spool.index_gates import Gates
-from router.spool.index_plans import Plans
-from router.spool.index_select import Key, Selector
+from router.spool.index_select import Key
+from router.spool.index_tables import Tables
 from router.spool.index_types import (
     Changed,
     DeliveryState,
@@ -42,23 +38,14 @@ class Control:
     """Behind `Index.retry`, `ask_again`, `hasten`, `drop`, `hold`, `release`, `route_held` and
     `discard_held`."""
 
-    def __init__(
-        self,
-        db: Database,
-        destinations: Names,
-        rules: Names,
-        plans: Plans,
-        gates: Gates,
-        select: Selector,
-        queues: Queues,
-    ) -> None:
-        self._db = db
-        self._destinations = destinations
-        self._rules = rules
-        self._plans = plans
-        self._gates = gates
-        self._select = select
-        self._queues = queues
+    def __init__(self, tables: Tables) -> None:
+        self._db = tables.db
+        self._destinations = tables.destinations
+        self._rules = tables.rules
+        self._plans = tables.plans
+        self._gates = tables.gates
+        self._select = tables.select
+        self._queues = tables.queues
 
     def retry(self, which: Filter, at: float, who: str, limit: int | None) -> Changed:
         """See `Index.retry`."""

@@ -6,13 +6,9 @@ Owns no more than the names; see `index_control`, `index_reroute` and `index_pau
 from collections.abc import Collection, Sequence
 
 from router.spool.index_control import Control
-from router.spool.index_database import Database, Names
-from router.spool.index_deliver import Queues
-from router.spool.index_gates import Gates
 from router.spool.index_pauses import Pauses
-from router.spool.index_plans import Plans
 from router.spool.index_reroute import Reroute
-from router.spool.index_select import Selector
+from router.spool.index_tables import Tables
 from router.spool.index_types import Changed, Filter, Pause, Rerouted
 from router.spool.record import InstanceMeta
 
@@ -21,19 +17,10 @@ class Operated:
     """A base of `Index`.  ``at`` is when it was asked for, ``who`` by whom, both for the record;
     an action with a ``limit`` stops after so many and says so."""
 
-    def __init__(
-        self,
-        database: Database,
-        destinations: Names,
-        rules: Names,
-        plans: Plans,
-        gates: Gates,
-        select: Selector,
-        queues: Queues,
-    ) -> None:
-        self._control = Control(database, destinations, rules, plans, gates, select, queues)
-        self._reroute = Reroute(database, destinations, rules, plans, gates, select, queues)
-        self._pauses = Pauses(database)
+    def __init__(self, tables: Tables) -> None:
+        self._control = Control(tables)
+        self._reroute = Reroute(tables)
+        self._pauses = Pauses(tables.db)
 
     def hasten(
         self, which: Filter, *, at: float, who: str = "", limit: int | None = None

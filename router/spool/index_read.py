@@ -9,10 +9,10 @@ from typing import Any
 
 from router.spool.index_attempts import attempts_of
 from router.spool.index_commitments import oldest_uncommitted, what_for
-from router.spool.index_database import GATED, Database, Names, clean, id_list, ref_of, seconds
-from router.spool.index_gates import GateRow, Gates, in_words
-from router.spool.index_plans import Plans
-from router.spool.index_select import Key, Selector
+from router.spool.index_database import GATED, clean, id_list, ref_of, seconds
+from router.spool.index_gates import GateRow, in_words
+from router.spool.index_select import Key
+from router.spool.index_tables import Tables
 from router.spool.index_types import (
     OPEN_STATES,
     Account,
@@ -35,21 +35,13 @@ Tallies = dict[tuple[int, int], tuple[int, int]]
 class Reading:
     """Behind the reading methods of `Index`."""
 
-    def __init__(
-        self,
-        db: Database,
-        destinations: Names,
-        rules: Names,
-        plans: Plans,
-        gates: Gates,
-        select: Selector,
-    ) -> None:
-        self._db = db
-        self._destinations = destinations
-        self._rules = rules
-        self._plans = plans
-        self._gates = gates
-        self._select = select
+    def __init__(self, tables: Tables) -> None:
+        self._db = tables.db
+        self._destinations = tables.destinations
+        self._rules = tables.rules
+        self._plans = tables.plans
+        self._gates = tables.gates
+        self._select = tables.select
 
     def queue_summary(self) -> list[QueueLine]:
         """See `Index.queue_summary`."""

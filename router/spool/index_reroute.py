@@ -12,19 +12,16 @@ from dataclasses import dataclass, replace
 from router.spool.index_changes import REPEATS, Changes, DeliveryRow, follow
 from router.spool.index_database import (
     GATED,
-    Database,
-    Names,
     clean,
     count,
     id_list,
     microseconds,
 )
-from router.spool.index_deliver import Queues
 from router.spool.index_events import Action
-from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, Gates, gate_study
-from router.spool.index_plans import Plans
+from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, gate_study
 from router.spool.index_routes import disposition_of, routes_of
-from router.spool.index_select import Key, Selector
+from router.spool.index_select import Key
+from router.spool.index_tables import Tables
 from router.spool.index_types import DeliveryState, Disposition, Filter, Rerouted, Tally
 from router.spool.record import InstanceMeta
 
@@ -59,23 +56,14 @@ class _New:
 class Reroute:
     """Behind `Index.resend`, `redirect` and `route_anew`."""
 
-    def __init__(
-        self,
-        db: Database,
-        destinations: Names,
-        rules: Names,
-        plans: Plans,
-        gates: Gates,
-        select: Selector,
-        queues: Queues,
-    ) -> None:
-        self._db = db
-        self._destinations = destinations
-        self._rules = rules
-        self._plans = plans
-        self._gates = gates
-        self._select = select
-        self._queues = queues
+    def __init__(self, tables: Tables) -> None:
+        self._db = tables.db
+        self._destinations = tables.destinations
+        self._rules = tables.rules
+        self._plans = tables.plans
+        self._gates = tables.gates
+        self._select = tables.select
+        self._queues = tables.queues
 
     # -- once more, or somewhere else
 

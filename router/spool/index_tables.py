@@ -1,0 +1,41 @@
+"""What the parts of the index have in common.
+
+Owns the putting together of it, once for each database.  Must not know what is asked of the index.
+"""
+
+from dataclasses import dataclass
+
+from router.spool.index_database import Database, Names
+from router.spool.index_deliver import Queues
+from router.spool.index_gates import Gates
+from router.spool.index_plans import Plans
+from router.spool.index_select import Selector
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Names, plans and gates are kept in memory as they are in the database: one of each."""
+
+    db: Database
+    destinations: Names
+    rules: Names
+    plans: Plans
+    gates: Gates
+    queues: Queues
+    select: Selector
+
+    @classmethod
+    def of(cls, db: Database) -> "Tables":
+        """Those of an open database."""
+        destinations = Names(db, "destination")
+        plans = Plans(db)
+        gates = Gates(db, destinations, plans)
+        return cls(
+            db=db,
+            destinations=destinations,
+            rules=Names(db, "rule"),
+            plans=plans,
+            gates=gates,
+            queues=Queues(db, destinations, gates, plans),
+            select=Selector(db, destinations),
+        )
