@@ -49,7 +49,10 @@ class Bucket:
         if self._rate == math.inf or rate == math.inf:
             self._tokens = 0.0  # what was let through without a limit is owed by nobody
         else:
-            self._tokens *= rate / self._rate  # a debt of a second stays one
+            # With less, a debt of a second stays one; with more it is of as many tokens as before,
+            # else who raises a limit waits for as long as the old one said.
+            scaled = self._tokens * rate / self._rate
+            self._tokens = max(scaled, self._tokens) if self._tokens < 0 else scaled
         self._rate = rate
         self._serve()
 

@@ -96,6 +96,25 @@ def test_another_rate_holds_for_those_in_line() -> None:
     run(scenario())
 
 
+def test_a_limit_that_is_raised_is_not_waited_for_as_the_old_one_said() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        bucket = Bucket(1 / 3600)
+        await bucket.take(1)
+        waiting = asyncio.ensure_future(bucket.take(1))
+        await asyncio.sleep(60)
+        began = loop.time()
+        bucket.set_rate(10.0)
+        await waiting
+        assert loop.time() - began == pytest.approx(0.1, abs=0.02)
+        bucket.set_rate(1 / 3600)
+        began = loop.time()
+        await bucket.take(1)
+        assert loop.time() - began < 1, "what was sent at the higher rate is not owed at this one"
+
+    run(scenario())
+
+
 def test_a_window_halves_and_grows_by_one_for_as_many_answers_as_it_is_wide() -> None:
     window = Concurrency(8)
     assert window.allowed == 8
