@@ -72,11 +72,12 @@ class Crew:
         return self.door.standing + (self._opening is not None)
 
     def crowded(self) -> bool:
-        """Whether others are at work; then a peer that rejects one more has enough of them."""
-        at_work = len(self._at_work()) if self._breaker.up else 0
-        if at_work:
-            self._regime.concurrency.full(at_work, self._loop.time())
-        return at_work > 0
+        """Whether others stand; then a peer that rejects one more has enough of them.  One that
+        idles counts as well: the next one is opened in its place."""
+        standing = self.door.pool.open if self._breaker.up else 0
+        if standing:
+            self._regime.concurrency.full(standing, self._loop.time())
+        return standing > 0
 
     def top_up(self) -> None:
         """There is more to take."""
@@ -127,7 +128,8 @@ class Crew:
         token = self._breaker.attempt(self._loop.time())
         if token is None:
             return
-        self.door.pool.resize(self._regime.most)
+        # No more than may be at work: one that idles makes room, as the peer counts it too.
+        self.door.pool.resize(self._regime.width)
         task = self._opening = self._loop.create_task(self._work(token, probing=probing))
         self._regime.holds(self.standing)
         self._tasks.add(task)

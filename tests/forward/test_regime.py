@@ -13,7 +13,7 @@ from router.forward.throttle import Bandwidth, Speed
 from router.net.errors import AssociationRejected, ConnectFailed
 from router.spool.index_types import DeliveryState
 from rules.window import parse_windows
-from tests.forward.fakes import MR, Answer, House, timed_out, waiting
+from tests.forward.fakes import MR, Answer, FakePeer, House, timed_out, waiting
 from tests.forward.virtual import run, wall
 
 DELIVERED, READY = DeliveryState.DELIVERED, DeliveryState.READY
@@ -469,6 +469,53 @@ def test_a_peer_that_takes_no_more_associations_is_not_down() -> None:
         assert peer.most_open == 2
         assert len(peer.connects) <= 2 + 3, "it is asked for another ever more rarely"
         await house.stop()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("associations", [2, 4])
+def test_a_peer_of_one_association_is_not_down_while_ours_idles_there(associations: int) -> None:
+    async def scenario() -> None:
+        house = House("pacs", associations=associations)
+        peer = house.peer
+        connect = peer.connect
+
+        async def one_at_most(proposals):  # type: ignore[no-untyped-def]
+            if any(not each.closed for each in peer.associations):
+                peer.connects.append(asyncio.get_running_loop().time())
+                raise rejected()
+            return await connect(proposals)
+
+        house.configs["pacs"] = replace(house.configs["pacs"], connect=one_at_most)
+        house.start()
+        house.arrive("pacs", waiting(1))
+        await asyncio.sleep(0.5)
+        house.arrive("pacs", waiting(2, sop_class=MR))  # which the one that idles does not accept
+        await asyncio.sleep(0.5)
+        assert house.index.count("pacs", DeliveryState.DELIVERED) == 2
+        assert house.counts.availability == []
+        assert len(peer.connects) <= 3
+        await house.stop()
+
+    run(scenario())
+
+
+def test_a_new_peer_that_rejects_is_down_though_the_old_one_is_still_sent_to() -> None:
+    async def scenario() -> None:
+        house = House("pacs")
+        house.peer.latency = lambda uid: 100.0
+        house.index.add("pacs", waiting(1))
+        house.start()
+        await asyncio.sleep(1)
+        other = FakePeer()
+        other.connect_error = rejected()
+        config = replace(house.configs["pacs"], connect=other.connect, identity=1, peer=1)
+        house.forwarder.configure([config])
+        house.arrive("pacs", waiting(2, study="1.9"))
+        await asyncio.sleep(10)
+        assert house.counts.availability == [("pacs", False)]
+        assert len(other.connects) <= 4
+        await house.stop(grace=0)
 
     run(scenario())
 
