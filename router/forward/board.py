@@ -164,6 +164,11 @@ class Board:
                 other = group.rank[0]
         return False
 
+    @property
+    def lowest(self) -> int | None:
+        """The priority of the least urgent instance that waits."""
+        return -self._order[-1].rank[0] if self._order else None
+
     def first_pair(self) -> Proposal | None:
         """The pair of the most urgent instance that waits."""
         return self._order[0].pair if self._order else None

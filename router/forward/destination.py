@@ -73,7 +73,7 @@ class Destination:
 
     def notify(self) -> None:
         """Something was put in the queue."""
-        self._ledger.more = True
+        self._ledger.came()
         self._wake.set()
 
     def refresh(self) -> None:

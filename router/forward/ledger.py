@@ -25,6 +25,8 @@ _BATCH_WAIT = 0.02
 """Longest that an outcome waits for company, in seconds; a crash sends those again."""
 _TROUBLE = Retry(first=0.5, factor=2.0, cap=30.0, jitter=0.25)
 _STRAY = 1.0
+_LOOK = 1.0
+"""Seconds between two looks for what is more urgent than what was leased."""
 _LONGEST_WAIT = 300.0
 """Due times are of the wall clock, which may be set: no timer for them runs longer."""
 
@@ -60,6 +62,9 @@ class Ledger:
         self._failures = 0
         self._retry_at = 0.0
         self._fallen_back = False
+        self._came = False
+        self._looked_at = -_LOOK
+        self._look_again: float | None = None
         self.more = True
         self.trouble = ""
 
@@ -76,14 +81,19 @@ class Ledger:
             return True
         return len(self._outcomes) == _BATCH
 
+    def came(self) -> None:
+        """Something may be in the queue that was not before."""
+        self.more = self._came = True
+
     def advance(self) -> None:
         """Notes what has fallen due by now."""
+        self._look_again = None
         if self._due is not None and (
             self._due <= self._clock() or self._monotonic() >= self._leased_at + _LONGEST_WAIT
         ):
             # The second: should the clock have been set back, the index knows what that means.
             self._due = None
-            self.more = True
+            self.came()
         if self.trouble and not self._outcomes and not self._blocked():
             # With nothing to settle nothing else may be due that would tell that it is over.
             self.trouble = ""
@@ -112,7 +122,7 @@ class Ledger:
         now = self._monotonic()
         if self.trouble:
             return self._retry_at
-        times = []
+        times = [] if self._look_again is None else [self._look_again]
         if self._outcomes:
             times.append(self._first_at + _BATCH_WAIT)
         if self._due is not None:
@@ -158,28 +168,55 @@ class Ledger:
     async def lease(self, least: int | None = None) -> None:
         """Fills the board from the queue, if it is hungry and there may be more; with what has the
         priority ``least`` or more, if that is given."""
-        if not self.more or not self._board.hungry or self._blocked():
+        if self._blocked():
             return
-        self.more = False
-        self._leased_at = self._monotonic()
-        room = self._board.limit - len(self._board.ids)
+        asked = False
         try:
-            items = await self._index.lease(
-                self._destination, room, self._clock(), tuple(self._board.ids), least
-            )
-            if not self._board.add(items) or len(items) >= room:
-                self.more = True
-            else:
-                await self._look_ahead(least, found=bool(items))
+            if self._came:
+                asked = await self._make_way()
+            if self.more and self._board.hungry:
+                asked = True
+                await self._fill(least)
         except SpoolError as error:
-            self.more = True
+            self.came()
             self.in_trouble(f"the queue cannot be read: {error}")
         except Exception as error:
-            self.more = True
+            self.came()
             self._logger.exception("leasing failed", destination=self._destination)
             self.in_trouble(f"the queue cannot be read: {type(error).__name__}")
         else:
-            self._well()
+            if asked:
+                self._well()
+
+    async def _fill(self, least: int | None) -> None:
+        self.more = False
+        self._leased_at = self._monotonic()
+        room = self._board.limit - len(self._board.ids)
+        items = await self._index.lease(
+            self._destination, room, self._clock(), tuple(self._board.ids), least
+        )
+        if not self._board.add(items) or len(items) >= room:
+            self.more = True
+        else:
+            await self._look_ahead(least, found=bool(items))
+
+    async def _make_way(self) -> bool:
+        """Leaves what waits on a full board to the queue, which has its order, once something more
+        urgent is there: to a slow destination it would stand behind all of it.  True when the
+        index was asked."""
+        lowest, now = self._board.lowest, self._monotonic()
+        if lowest is None or self._board.hungry:  # then it is leased in its order
+            self._came = False
+            return False
+        if now < self._looked_at + _LOOK:
+            self._look_again = self._looked_at + _LOOK
+            return False
+        self._came, self._looked_at = False, now
+        ids = tuple(self._board.ids)
+        if await self._index.lease(self._destination, 1, self._clock(), ids, lowest + 1):
+            self._board.clear()
+            self.more = True
+        return True
 
     def in_trouble(self, reason: str) -> None:
         """Something on our side is broken: pauses, longer each time."""

@@ -649,3 +649,54 @@ def test_a_limit_that_is_lifted_is_used() -> None:
         await house.stop()
 
     run(scenario())
+
+
+# -- what is urgent on a slow way ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("speed", "soon"),
+    [(Speed(rate=1 / 6), 13.0), (Speed(bandwidth=Bandwidth((), MEGABIT)), 17.0)],
+)
+def test_what_is_urgent_does_not_stand_behind_what_was_leased_before(
+    speed: Speed, soon: float
+) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        house = House("pacs", speed=speed)
+        house.start()
+        old = [waiting(n, length=500_000, study=f"1.{n // 50}") for n in range(600)]
+        house.arrive("pacs", *old)
+        await asyncio.sleep(30)
+        for round_ in range(3):
+            began = loop.time()
+            house.arrive("pacs", waiting(1000 + round_, study="1.999", priority=10, length=500_000))
+            row = house.index.rows["pacs"][1000 + round_]
+            await house.index.until(lambda row=row: row.state is DELIVERED)
+            assert loop.time() - began < soon
+        order = [int(uid.rpartition(".")[2]) for uid in house.peer.delivered]
+        routine = [number for number in order if number < 1000]
+        for study in range(600 // 50):
+            of_it = [number for number in routine if number // 50 == study]
+            assert sorted(of_it) == list(range(study * 50, study * 50 + len(of_it))), "in order"
+        await house.stop(grace=0)
+
+    run(scenario())
+
+
+def test_a_full_board_asks_for_the_more_urgent_once_a_second_at_most() -> None:
+    async def scenario() -> None:
+        house = House("pacs", speed=Speed(rate=1 / 60))
+        house.start()
+        house.arrive("pacs", *(waiting(n) for n in range(600)))
+        await asyncio.sleep(90)
+        leases, turns = house.index.leases, asyncio.get_running_loop().selector.jumps  # type: ignore[attr-defined]
+        for number in range(1000, 1200):
+            house.arrive("pacs", waiting(number))
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(20)
+        assert 2 <= house.index.leases - leases <= 12, "ten seconds of arrivals, and none after"
+        assert asyncio.get_running_loop().selector.jumps - turns < 1500  # type: ignore[attr-defined]
+        await house.stop(grace=0)
+
+    run(scenario())
