@@ -32,7 +32,7 @@ def judge(
     meant = [one for one in kept if one.sop_class_uid == sop_class_uid]
     if not meant:
         return CLASS_INSTANCE_CONFLICT
-    verdicts = [_judge(settings, one) for one in meant]
+    verdicts = [_judge(settings, one) for one in _latest(meant)]
     if COMMITTED in verdicts:
         return COMMITTED
     if None in verdicts and age < settings.wait:
@@ -40,7 +40,17 @@ def judge(
     return next((one for one in verdicts if one is not None), PROCESSING_FAILURE)
 
 
+def _latest(kept: Sequence[Kept]) -> list[Kept]:
+    """Those with the content that came last: of two objects with one UID that is what whoever asks
+    has now.  What is damaged may never have been acknowledged, and says nothing of the others."""
+    sound = [one for one in kept if not one.damaged] or kept
+    last = max(sound, key=lambda one: one.instance_id)
+    return [one for one in sound if one.content == last.content]
+
+
 def _judge(settings: CommitmentSettings, kept: Kept) -> int | None:
+    if kept.damaged:
+        return PROCESSING_FAILURE
     if kept.disposition is Disposition.DISCARDED:
         return NO_SUCH_OBJECT_INSTANCE
     states = tuple(kept.deliveries.values())

@@ -15,6 +15,7 @@ from router.net.errors import AssociationError
 from router.net.pool import Pace, StoreResult
 from router.spool.errors import SpoolDamaged
 from router.spool.index_types import Waiting
+from router.spool.record import DAMAGED
 
 
 class Clerk:
@@ -145,7 +146,7 @@ class Clerk:
             instance=item.ref.id,
             reason=str(error),
         )
-        self._fates.give_up(item, f"damaged in the spool: {error}", refused=False)
+        self._fates.give_up(item, f"{DAMAGED}{error}", refused=False)
 
     def unreadable(self, item: Waiting, reason: str) -> None:
         """See `Desk`."""

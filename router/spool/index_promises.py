@@ -15,12 +15,15 @@ from typing import Any
 from router.spool.index_database import Database, Names, clean, id_list, microseconds, seconds
 from router.spool.index_schema import sop_key
 from router.spool.index_types import STATES, DeliveryState, Disposition
+from router.spool.record import DAMAGED
 
 _STEP = 20_000
 """Rows of the index of instances that are looked through at a time: some ten milliseconds."""
 _KEPT = 10_000
 """Promises that are over and still told of."""
 _FIRST = (2**62, 2**62, 2**62, 2**62)
+_DAMAGED = f"{DAMAGED}*"
+_TAKEN = (DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
 
 
 class PromiseState(IntEnum):
@@ -92,13 +95,19 @@ class PromiseItem:
 @dataclass(frozen=True, slots=True)
 class Kept:
     """An instance that the index knows; ``deliveries`` by destination.  Of one that repeats
-    another the state is that one's, DELIVERED when it is gone."""
+    another the state is that one's, DELIVERED when it is gone.
+
+    ``content`` is the length and the CRC of its data set: those of one UID may differ.
+    ``damaged``: the bytes in the spool are known not to be those, and no destination has them.
+    """
 
     instance_id: int
     sop_class_uid: str
     sop_instance_uid: str
     disposition: Disposition
     deliveries: Mapping[str, DeliveryState]
+    content: tuple[int, int] = (0, 0)
+    damaged: bool = False
 
 
 Place = tuple[int, int, int, int]
@@ -307,32 +316,46 @@ class Promises:
         if not ids:
             return []
         deliveries: dict[int, dict[str, DeliveryState]] = {number: {} for number in ids}
-        for number, destination, state, original, gone in self._deliveries(ids):
+        damaged: set[int] = set()
+        for number, destination, state, original, gone, bad in self._deliveries(ids):
             name = self._destinations.name(destination)
             deliveries[number][name] = _state(state, original, gone)
+            if bad:
+                damaged.add(number)
         rows = self._db.json(
             "SELECT json_group_array(json_array(i.id, c.sop_class_uid, i.sop_instance_uid,"
-            " i.disposition)) FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value"
+            " i.disposition, i.length, i.crc, coalesce(i.reason, c.reason) GLOB ?))"
+            " FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value"
             " CROSS JOIN context AS c ON c.id = i.context_id",
+            _DAMAGED,
             id_list(ids),
         )
         return [
-            Kept(number, class_uid, uid, Disposition(disposition), deliveries[number])
-            for number, class_uid, uid, disposition in rows
+            Kept(
+                *(number, class_uid, uid, Disposition(disposition), deliveries[number]),
+                content=(length, crc),
+                # What a destination took was whole: the CRC is checked before it has all of it.
+                damaged=(bool(bad) or number in damaged)
+                and not any(state in _TAKEN for state in deliveries[number].values()),
+            )
+            for number, class_uid, uid, disposition, length, crc, bad in rows
         ]
 
-    def _deliveries(self, ids: Sequence[int]) -> list[tuple[int, int, int, int | None, int]]:
-        """Instance, destination, state, that of what it repeats, whether that is gone."""
+    def _deliveries(self, ids: Sequence[int]) -> list[tuple[int, int, int, int | None, int, int]]:
+        """Instance, destination, state, that of what it repeats, whether that is gone, and whether
+        it ended as the bytes are damaged."""
         rows = self._db.json(
             "SELECT json_group_array(json_array(d.instance_id, d.destination_id, d.state, o.state,"
             " d.duplicate_of IS NOT NULL AND NOT EXISTS"
-            "  (SELECT 1 FROM instance WHERE id = d.duplicate_of)))"
+            "  (SELECT 1 FROM instance WHERE id = d.duplicate_of),"
+            " coalesce(d.reason, '') GLOB ?))"
             " FROM json_each(?) AS j CROSS JOIN delivery AS d ON d.instance_id = j.value"
             " LEFT JOIN delivery AS o ON o.instance_id = d.duplicate_of"
             "  AND o.destination_id = d.destination_id",
+            _DAMAGED,
             id_list(ids),
         )
-        return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+        return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
 
 
 def _promise(row: Sequence[Any]) -> Promise:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router.spool.index_types import AddResult, Gap
-from router.spool.record import InstanceMeta, Position, Ref
+from router.spool.record import DAMAGED, InstanceMeta, Position, Ref
 from router.spool.recovery import Damage, Recovered
 from router.spool.spool import Spool
 from router.spool.writer import link_large
@@ -231,6 +231,6 @@ def _held(found: Recovered) -> InstanceMeta:
     return found.meta._replace(
         disposition="hold",
         quarantined=True,
-        reason=f"damaged in the spool: {found.damage}; if its sender got no answer it sends again",
+        reason=f"{DAMAGED}{found.damage}; if its sender got no answer it sends again",
         routes=(),
     )

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+DAMAGED = "damaged in the spool: "
+"""How the reason begins of an instance whose bytes are not those that were received."""
+
 
 def _as_plain(value: object) -> str | int | float:
     """What JSON has a word for, of a value whose class is derived from one of these."""

@@ -105,3 +105,20 @@ def test_one_copy_is_enough() -> None:
     assert verdict(bad, good, when="delivered") == COMMITTED
     assert verdict(bad, kept(pacs=S.READY), when="delivered") is WAIT
     assert verdict(kept(of=MR, pacs=S.DELIVERED), bad, when="delivered") == PROCESSING_FAILURE
+
+
+@pytest.mark.parametrize("when", ["safe", "delivered", "committed"])
+@pytest.mark.parametrize("disposition", [Disposition.QUARANTINED, Disposition.ROUTED])
+def test_what_is_damaged_is_never_committed(when: str, disposition: Disposition) -> None:
+    torn = Kept(2, CT, "1.2.3", disposition, {}, (10, 2), damaged=True)
+    sound = Kept(1, CT, "1.2.3", Disposition.ROUTED, {"pacs": S.DELIVERED}, (10, 1))
+    assert verdict(torn, when=when) == PROCESSING_FAILURE
+    assert verdict(sound, torn, when=when) == COMMITTED, "it may never have been acknowledged"
+
+
+def test_of_two_objects_with_one_uid_the_last_is_meant() -> None:
+    first = Kept(1, CT, "1.2.3", Disposition.ROUTED, {"pacs": S.DELIVERED}, (10, 1))
+    other = Kept(2, CT, "1.2.3", Disposition.ROUTED, {"pacs": S.DEAD}, (10, 2))
+    again = Kept(3, CT, "1.2.3", Disposition.ROUTED, {"pacs": S.DEAD}, (10, 1))
+    assert verdict(first, other, when="delivered") == PROCESSING_FAILURE
+    assert verdict(other, first, again, when="delivered") == COMMITTED

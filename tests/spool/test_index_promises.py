@@ -12,6 +12,7 @@ from router.spool.index_schema import STEPS
 from router.spool.index_types import Disposition
 from tests.spool import index_version_2
 from tests.spool.index_samples import (
+    DEAD,
     DELIVERED,
     DUPLICATE,
     READY,
@@ -193,11 +194,29 @@ def test_instances_are_found_whatever_their_study(index: Index) -> None:
     index.settle([outcome(3, "vna", DELIVERED, status=0)])
     found = look(index, "1.2.3.4.1", "1.2.3.4.3", "1.2.3.4.4", "1.2.3.4.99")
     assert found == {
-        "1.2.3.4.1": [Kept(1, CT, "1.2.3.4.1", Disposition.ROUTED, {"pacs": READY})],
+        "1.2.3.4.1": [Kept(1, CT, "1.2.3.4.1", Disposition.ROUTED, {"pacs": READY}, (100, 1))],
         "1.2.3.4.3": [
-            Kept(3, CT, "1.2.3.4.3", Disposition.ROUTED, {"pacs": READY, "vna": DELIVERED})
+            Kept(
+                *(3, CT, "1.2.3.4.3", Disposition.ROUTED, {"pacs": READY, "vna": DELIVERED}),
+                content=(100, 3),
+            )
         ],
-        "1.2.3.4.4": [Kept(4, CT, "1.2.3.4.4", Disposition.HELD, {})],
+        "1.2.3.4.4": [Kept(4, CT, "1.2.3.4.4", Disposition.HELD, {}, (100, 4))],
+    }
+
+
+def test_what_is_damaged_is_found_as_such(index: Index) -> None:
+    torn = "damaged in the spool: wrong checksum; if its sender got no answer it sends again"
+    add(index, (ref(1), meta(1, disposition="hold", quarantined=True, reason=torn)))
+    fill(index, [2, 3], "pacs", "vna")
+    bad = "damaged in the spool: wrong checksum"
+    index.settle([outcome(2, "pacs", DEAD, reason=bad), outcome(3, "pacs", DEAD, reason=bad)])
+    index.settle([outcome(3, "vna", DELIVERED, status=0)])
+    found = look(index, *(f"1.2.3.4.{n}" for n in (1, 2, 3)))
+    assert {uid: one.damaged for uid, (one,) in found.items()} == {
+        "1.2.3.4.1": True,
+        "1.2.3.4.2": True,
+        "1.2.3.4.3": False,  # it was whole when the other one took it
     }
 
 
