@@ -8,7 +8,8 @@ import asyncio
 import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import structlog
@@ -43,6 +44,9 @@ RULE = "by an operator"
 _STEP = 10_000
 _PAGE = 200
 _PIECE = 64 << 10
+_NAMES_PATIENTS = ("study", "sop_instance_uid", "reason")
+"""Conditions that name a study or an instance, or in which somebody may have written a name."""
+_IDS_LOGGED = 20
 
 
 @dataclass
@@ -65,22 +69,23 @@ class Orders:
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
 
-    async def retry(self, which: Filter) -> Changed:
+    async def retry(self, which: Filter, origin: Origin) -> Changed:
         """See `ControlSource`."""
-        changed = await self._act("retry", which)
+        who = await asked_by(origin)
+        changed = await self._act("retry", which, who=who)
         gateway, asked = self._gateway, _Sum()
         cursor: tuple[int, int] | None = None
         more = True
         try:
             while more:
                 step = await gateway.index_thread.run(
-                    gateway.index.ask_again, which, at=time.time(), who=_OPERATOR, after=cursor
+                    gateway.index.ask_again, which, at=time.time(), who=who, after=cursor
                 )
                 asked.add(step)
                 cursor, more = step.cursor, step.more
         finally:
             if asked.count:
-                self._done("ask again", which, asked.count, ended=not more)
+                self._done("ask again", which, asked.count, who, ended=not more)
                 gateway.proof.hasten(which.destination)
         return Changed(changed.count + asked.count, changed.bytes + asked.bytes)
 
@@ -88,30 +93,31 @@ class Orders:
         """See `ControlSource`."""
         return await self._act("hasten", which, who=await asked_by(origin))
 
-    async def drop(self, which: Filter, reason: str) -> Changed:
+    async def drop(self, which: Filter, reason: str, origin: Origin) -> Changed:
         """See `ControlSource`."""
-        return await self._act("drop", which, reason)
+        return await self._act("drop", which, reason, who=await asked_by(origin))
 
-    async def hold(self, which: Filter) -> Changed:
+    async def hold(self, which: Filter, origin: Origin) -> Changed:
         """See `ControlSource`."""
-        return await self._act("hold", which)
+        return await self._act("hold", which, who=await asked_by(origin))
 
-    async def release(self, which: Filter) -> Changed:
+    async def release(self, which: Filter, origin: Origin) -> Changed:
         """See `ControlSource`."""
-        return await self._act("release", which)
+        return await self._act("release", which, who=await asked_by(origin))
 
-    async def route_held(self, which: Filter, destinations: tuple[str, ...]) -> Changed:
+    async def route_held(
+        self, which: Filter, destinations: tuple[str, ...], origin: Origin
+    ) -> Changed:
         """See `ControlSource`."""
         self._check(destinations)
-        return await self._act("route_held", which, destinations, RULE)
+        who = await asked_by(origin)
+        return await self._act("route_held", which, destinations, RULE, who=who)
 
-    async def discard_held(self, which: Filter, reason: str) -> Changed:
+    async def discard_held(self, which: Filter, reason: str, origin: Origin) -> Changed:
         """See `ControlSource`."""
-        return await self._act("discard_held", which, reason)
+        return await self._act("discard_held", which, reason, who=await asked_by(origin))
 
-    async def _act(
-        self, action: str, which: Filter, *more: object, who: str = _OPERATOR
-    ) -> Changed:
+    async def _act(self, action: str, which: Filter, *more: object, who: str) -> Changed:
         gateway = self._gateway
         method = getattr(gateway.index, action)
         count = size = 0
@@ -126,11 +132,12 @@ class Orders:
                 again = changed.more
         finally:
             # Also when it was broken off: the steps before stand.
-            self._done(action, which, count, ended=not again)
+            self._done(action, which, count, who, ended=not again)
         return Changed(count, size)
 
-    def _done(self, action: str, which: object, count: int, *, ended: bool) -> None:
-        _log.info("operator", action=action, which=str(which), count=count, ended=ended)
+    def _done(self, action: str, which: Filter, count: int, who: str, *, ended: bool) -> None:
+        meant = logged(which)
+        _log.info("operator", action=action, who=who, which=meant, count=count, ended=ended)
         self._gateway.forwarder.refresh()
         self._gateway.gatekeeper.notify()
 
@@ -143,8 +150,9 @@ class Orders:
         new = await gateway.index_thread.run(
             gateway.index.pause, destination, reason, at=time.time(), who=who
         )
+        # Also where it was paused before: of an order that was broken off the one half may stand.
+        gateway.forwarder.pause(destination, PAUSED)
         if new:
-            gateway.forwarder.pause(destination, PAUSED)
             _log.warning("destination paused", destination=destination, who=who)
         return new
 
@@ -154,11 +162,11 @@ class Orders:
         paused = await gateway.index_thread.run(
             gateway.index.resume, destination, at=time.time(), who=who
         )
+        gateway.forwarder.resume(destination)  # as in `pause`
         if not paused:
             # One that is gone from the configuration may still be paused: look before refusing.
             self._check((destination,))
             return False
-        gateway.forwarder.resume(destination)
         _log.warning("destination resumed", destination=destination, who=who)
         return True
 
@@ -185,7 +193,7 @@ class Orders:
                 done.add(step)
                 cursor, more = step.cursor, step.more
         finally:
-            self._done(f"redirect to {target}", which, done.count, ended=not more)
+            self._done(f"redirect to {target}", which, done.count, who, ended=not more)
         return Redone(done.count, done.bytes, done.left)
 
     async def resend(self, which: Filter, destinations: tuple[str, ...], origin: Origin) -> Redone:
@@ -207,7 +215,8 @@ class Orders:
                 done.add(step)
                 after, more = step.after, step.more
         finally:
-            self._done(f"resend to {', '.join(destinations)}", which, done.count, ended=not more)
+            to = ", ".join(destinations)
+            self._done(f"resend to {to}", which, done.count, who, ended=not more)
         return Redone(done.count, done.bytes, done.left)
 
     async def reroute(self, which: Filter, origin: Origin) -> Redone:
@@ -232,7 +241,7 @@ class Orders:
                 after = rows[-1].ref.id if rows else until
                 ended = ended or after >= until
         finally:
-            self._done("reroute", which, done.count, ended=ended)
+            self._done("reroute", which, done.count, who, ended=ended)
         return Redone(done.count, done.bytes, done.left + damaged)
 
     async def _decide(
@@ -252,6 +261,22 @@ class Orders:
     def _check(self, names: Iterable[str]) -> None:
         remotes = self._gateway.loaded.config.remotes
         check_destinations(names, [n for n, r in remotes.items() if r.host is not None])
+
+
+def logged(which: Filter) -> dict[str, str]:
+    """The conditions that are given, as they may go into the log: which study was meant is on
+    record in the index alone."""
+    given = {name: value for name, value in asdict(which).items() if value is not None}
+    return {
+        name: "given" if name in _NAMES_PATIENTS else _in_short(value)
+        for name, value in given.items()
+    }
+
+
+def _in_short(value: object) -> str:
+    if isinstance(value, tuple) and len(value) > _IDS_LOGGED:
+        return f"{len(value)} given"
+    return value.name.lower() if isinstance(value, Enum) else str(value)
 
 
 def check_destinations(names: Iterable[str], known: list[str]) -> None:
@@ -325,11 +350,12 @@ async def named(origin: Origin) -> Origin:
     if not kind or not uid.isdigit():
         return origin
     # Not on the loop: where users are kept may be a server on the network.
-    user = await asyncio.to_thread(_user, int(uid))
+    user = await asyncio.to_thread(user_name, int(uid))
     return Origin(origin.author or user, f"{kind}, user {user}", origin.note)
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """That of a user of this machine, or the number of one that has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -211,8 +211,7 @@ class SocketDesk:
 
     def act(self, action: str, which: Conditions, **more: object) -> Json:
         """See `Desk`."""
-        who = _author() if action in ("hasten", "redirect") else {}
-        return self._post(f"/api/v1/queue/{action}", {**which, **more, **who})
+        return self._post(f"/api/v1/queue/{action}", {**which, **more, **_author()})
 
     def pause(self, destination: str, because: str) -> bool:
         """See `Desk`."""
@@ -235,7 +234,7 @@ class SocketDesk:
 
     def discard(self, which: Conditions, because: str) -> Json:
         """See `Desk`."""
-        return self._post("/api/v1/instances/discard", {**which, "because": because})
+        return self._post("/api/v1/instances/discard", {**which, "because": because, **_author()})
 
     def reload(self, author: str = "", note: str = "") -> Json:
         """See `Desk`."""
@@ -259,8 +258,9 @@ class SocketDesk:
         return self._post("/api/v1/rules/rollback", body, also=(409,))
 
     def _get(self, path: str, which: Conditions | None = None, **more: object) -> Json:
-        query = {name: _query(value) for name, value in {**(which or {}), **more}.items()}
-        given = {name: value for name, value in query.items() if value}
+        given = {name: text for name, value in more.items() if (text := _query(value))}
+        # A condition that is empty is refused there; left out it would mean everything.
+        given |= {name: _query(value) for name, value in (which or {}).items()}
         return self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, ())
 
     def _post(self, path: str, body: Json, also: tuple[int, ...] = ()) -> Json:

@@ -5,6 +5,7 @@ done in the index alone: the gateway goes by it when it starts.  Nothing is rece
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from router.cli.desk import Conditions, File, Json, refused
 from router.cli.failures import Failure
 from router.config import Config
 from router.dicom.part10 import write_file_meta
-from router.orders import RULE, check_destinations, check_redirect
+from router.orders import RULE, check_destinations, check_redirect, user_name
 from router.spool.errors import IndexDamaged, SpoolError, SpoolLocked
 from router.spool.index import Index
 from router.spool.index_hours import account_since
@@ -31,7 +32,6 @@ from router.web.standing import Standing
 
 T = TypeVar("T")
 
-_WHO = "command line, gateway at rest"
 _PIECE = 1 << 20
 
 
@@ -137,10 +137,10 @@ class OfflineDesk:
             names = tuple(map(str, to))
             self._check_destinations(names)
             changed = _explained(
-                lambda: index.route_held(meant, names, "by an operator", at=now, who=_WHO)
+                lambda: index.route_held(meant, names, "by an operator", at=now, who=_who())
             )
         elif action == "drop":
-            changed = _explained(lambda: index.drop(meant, str(because), at=now, who=_WHO))
+            changed = _explained(lambda: index.drop(meant, str(because), at=now, who=_who()))
         else:
             method = {
                 "retry": index.retry,
@@ -148,7 +148,7 @@ class OfflineDesk:
                 "hold": index.hold,
                 "release": index.release,
             }[action]
-            changed = _explained(lambda: method(meant, at=now, who=_WHO))
+            changed = _explained(lambda: method(meant, at=now, who=_who()))
             if action == "retry":
                 changed = self._ask_again(meant, changed)
         return encode.changed(changed)
@@ -161,7 +161,7 @@ class OfflineDesk:
         while more:
             step = _explained(
                 lambda after=cursor: self._index.ask_again(  # type: ignore[misc]
-                    which, at=now, who=_WHO, after=after
+                    which, at=now, who=_who(), after=after
                 )
             )
             count, size = count + step.count, size + step.bytes
@@ -172,11 +172,11 @@ class OfflineDesk:
         """See `Desk`."""
         self._check_destinations((destination,))
         now = time.time()
-        return _explained(lambda: self._index.pause(destination, because, at=now, who=_WHO))
+        return _explained(lambda: self._index.pause(destination, because, at=now, who=_who()))
 
     def resume(self, destination: str) -> bool:
         """See `Desk`."""
-        if _explained(lambda: self._index.resume(destination, at=time.time(), who=_WHO)):
+        if _explained(lambda: self._index.resume(destination, at=time.time(), who=_who())):
             return True
         self._check_destinations((destination,))
         return False
@@ -196,7 +196,7 @@ class OfflineDesk:
         while more:
             step = _explained(
                 lambda after=cursor: self._index.redirect(  # type: ignore[misc]
-                    which, target, because, at=now, who=_WHO, after=after
+                    which, target, because, at=now, who=_who(), after=after
                 )
             )
             count, size, left = count + step.count, size + step.bytes, left + step.left
@@ -212,7 +212,7 @@ class OfflineDesk:
         while more:
             step = _explained(
                 lambda last=after: self._index.resend(  # type: ignore[misc]
-                    meant, to, RULE, at=now, who=_WHO, after=last
+                    meant, to, RULE, at=now, who=_who(), after=last
                 )
             )
             count, size, left = count + step.count, size + step.bytes, left + step.left
@@ -226,7 +226,7 @@ class OfflineDesk:
     def discard(self, which: Conditions, because: str) -> Json:
         """See `Desk`."""
         meant, now = _meant(which), time.time()
-        changed = _explained(lambda: self._index.discard_held(meant, because, at=now, who=_WHO))
+        changed = _explained(lambda: self._index.discard_held(meant, because, at=now, who=_who()))
         return encode.changed(changed)
 
     def _check_destinations(self, names: Sequence[str]) -> None:
@@ -266,6 +266,12 @@ def open_offline(config: Config, where: str = "") -> Iterator[OfflineDesk]:
         for line in (*spool.notes, *report.damage):
             click.echo(f"dcmrouter: {line}", err=True)
         yield OfflineDesk(config, spool, index)
+
+
+def _who() -> str:
+    """Who gives an order here, for the record."""
+    user = os.environ.get("SUDO_USER", "") or user_name(os.getuid())
+    return f"{user}, gateway at rest"
 
 
 def _never_posted(_: Callable[[], None]) -> None:

@@ -168,30 +168,28 @@ class _Views:
 
     async def drop(self, request: Request) -> Response:
         body = await read_json(request)
-        reason = _because(body, "dropped by an operator")
+        origin, reason = _origin(request, body), _because(body, "dropped by an operator")
         which = self._filter(body)
-        return JSONResponse(encode.changed(await self._source.drop(which, reason)))
+        return JSONResponse(encode.changed(await self._source.drop(which, reason, origin)))
 
     async def discard(self, request: Request) -> Response:
         body = await read_json(request)
-        reason = _because(body)
+        origin, reason = _origin(request, body), _because(body)
         which = self._filter(body)
-        return JSONResponse(encode.changed(await self._source.discard_held(which, reason)))
+        done = await self._source.discard_held(which, reason, origin)
+        return JSONResponse(encode.changed(done))
 
     async def release(self, request: Request) -> Response:
         body = await read_json(request)
-        to = body.pop("to", None)
+        origin, to = _origin(request, body), body.pop("to", None)
         which = self._filter(body)
         if to is None:
-            return JSONResponse(encode.changed(await self._source.release(which)))
-        done = await self._source.route_held(which, encode.parse_names(to))
+            return JSONResponse(encode.changed(await self._source.release(which, origin)))
+        done = await self._source.route_held(which, encode.parse_names(to), origin)
         return JSONResponse(encode.changed(done))
 
     async def hasten(self, request: Request) -> Response:
-        body = await read_json(request)
-        origin = _origin(request, body)
-        done = await self._source.hasten(self._filter(body), origin)
-        return JSONResponse(encode.changed(done))
+        return await self._act(request, self._source.hasten)
 
     async def redirect(self, request: Request) -> Response:
         body = await read_json(request)
@@ -260,10 +258,11 @@ class _Views:
         return _reloaded(await self._source.rollback(str(version), origin))
 
     async def _act(
-        self, request: Request, action: Callable[[Filter], Awaitable[Changed]]
+        self, request: Request, action: Callable[[Filter, Origin], Awaitable[Changed]]
     ) -> Response:
-        which = self._filter(await read_json(request))
-        return JSONResponse(encode.changed(await action(which)))
+        body = await read_json(request)
+        origin = _origin(request, body)
+        return JSONResponse(encode.changed(await action(self._filter(body), origin)))
 
     def _filter(self, body: dict[str, object]) -> Filter:
         everything = body.pop("all", False)

@@ -203,27 +203,29 @@ class ControlSource(Protocol):
         """Deliveries by destination and state."""
         ...
 
-    async def retry(self, which: Filter) -> Changed:
+    async def retry(self, which: Filter, origin: Origin) -> Changed:
         """Dead and waiting deliveries are due now, their attempts forgotten."""
         ...
 
-    async def drop(self, which: Filter, reason: str) -> Changed:
+    async def drop(self, which: Filter, reason: str, origin: Origin) -> Changed:
         """Deliveries that are not to be made after all."""
         ...
 
-    async def hold(self, which: Filter) -> Changed:
+    async def hold(self, which: Filter, origin: Origin) -> Changed:
         """Waiting deliveries stay until released."""
         ...
 
-    async def release(self, which: Filter) -> Changed:
+    async def release(self, which: Filter, origin: Origin) -> Changed:
         """Held deliveries wait to be sent again."""
         ...
 
-    async def route_held(self, which: Filter, destinations: tuple[str, ...]) -> Changed:
+    async def route_held(
+        self, which: Filter, destinations: tuple[str, ...], origin: Origin
+    ) -> Changed:
         """Instances that no rule matched, or that were quarantined, go to ``destinations``."""
         ...
 
-    async def discard_held(self, which: Filter, reason: str) -> Changed:
+    async def discard_held(self, which: Filter, reason: str, origin: Origin) -> Changed:
         """Instances that no rule matched, or that were quarantined, are given up."""
         ...
 

@@ -150,6 +150,7 @@ class FakeGateway:
 
     def __init__(self):
         self.calls = []
+        self.authors = []
         self.fail = None
         self.readiness_value = Readiness()
         self.reloaded = Reloaded(applied=True, changes=("rules",))
@@ -173,23 +174,23 @@ class FakeGateway:
     async def queues(self):
         return self._answer(QUEUES)
 
-    async def retry(self, which):
-        return self._act("retry", which)
+    async def retry(self, which, origin):
+        return self._act("retry", which, origin=origin)
 
-    async def drop(self, which, reason):
-        return self._act("drop", which, reason)
+    async def drop(self, which, reason, origin):
+        return self._act("drop", which, reason, origin=origin)
 
-    async def discard_held(self, which, reason):
-        return self._act("discard_held", which, reason)
+    async def discard_held(self, which, reason, origin):
+        return self._act("discard_held", which, reason, origin=origin)
 
-    async def hold(self, which):
-        return self._act("hold", which)
+    async def hold(self, which, origin):
+        return self._act("hold", which, origin=origin)
 
-    async def release(self, which):
-        return self._act("release", which)
+    async def release(self, which, origin):
+        return self._act("release", which, origin=origin)
 
-    async def route_held(self, which, destinations):
-        return self._act("route_held", which, destinations)
+    async def route_held(self, which, destinations, origin):
+        return self._act("route_held", which, destinations, origin=origin)
 
     async def hasten(self, which, origin):
         return self._act("hasten", which, origin.author)
@@ -287,8 +288,10 @@ class FakeGateway:
         line = DestinationAccount(5, 1, 2, 0, 1, 0, 0)
         return Account(5, 5, 0, 0, 0, {"pacs": line}, {"pacs": line.difference})
 
-    def _act(self, *call):
+    def _act(self, *call, origin=None):
         self.calls.append(call)
+        if origin is not None:
+            self.authors.append(origin.author)
         return self._answer(Changed(count=3, bytes=3000))
 
     def _answer(self, value):

@@ -30,6 +30,23 @@ async def test_actions_take_a_filter(client, gateway, action):
     assert gateway.calls == [(action, Filter(destination="pacs"))]
 
 
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("queue/retry", {}),
+        ("queue/hold", {}),
+        ("queue/release", {}),
+        ("queue/release", {"to": "pacs"}),
+        ("queue/drop", {"because": "so"}),
+        ("instances/discard", {"because": "so"}),
+    ],
+)
+async def test_every_action_tells_who_asks(client, gateway, path, more):
+    body = {"ids": [1], "author": "eva", **more}
+    assert (await client.post(f"/api/v1/{path}", json=body)).status_code == 200
+    assert gateway.authors == ["eva"]
+
+
 async def test_every_condition_is_understood(client, gateway):
     conditions = {
         "destination": "pacs",
@@ -117,6 +134,7 @@ async def test_discard_wants_a_condition_and_a_reason(client, gateway):
 async def test_drop_says_because(client, gateway):
     await client.post("/api/v1/queue/drop", json={"ids": [1], "because": "sent by hand"})
     assert gateway.calls == [("drop", Filter(ids=(1,)), "sent by hand")]
+    assert gateway.authors == [""]
     answer = await client.post("/api/v1/queue/drop", json={"ids": [1], "because": 5})
     assert answer.status_code == 400
 
