@@ -11,6 +11,7 @@ import click
 
 from router.cli.desk import Desk, Json
 from router.cli.failures import Failure
+from router.cli.known import check_known
 from router.cli.output import plural, safe, seconds, until
 
 INTERVAL = 1.0
@@ -38,10 +39,13 @@ def drain(
 ) -> Json:
     """Until nothing waits: how long it took, and what is held or dead there.
 
-    Raises Failure when the time is over, or nothing can go there: paused, or not configured.
+    Raises Failure when the time is over, or nothing can go there: paused, or not configured;
+    Misuse for a name that nobody knows.
     """
     begun = told = clock()
     before = left = _left(desk, destination)
+    if not left.waiting:
+        check_known(desk, destination)  # else a slip of the pen would be drained at once
     while left.waiting:
         state, now = _state(desk, destination)
         if state is None:

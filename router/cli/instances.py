@@ -12,6 +12,7 @@ import click
 
 from router.cli.desk import Desk, Json, open_desk
 from router.cli.failures import FAILED, Failure, Misuse, os_error
+from router.cli.known import check_known
 from router.cli.options import (
     conditions,
     config_option,
@@ -54,6 +55,7 @@ def list_(
 ) -> None:
     """Instances by their numbers, oldest first."""
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, given["destination"])
         entries, more = paged(desk, "instances", conditions(given), limit)
     if as_json:
         print_json({"entries": entries, "more": more})
@@ -169,6 +171,7 @@ def resend(
     """
     which = _chosen(numbers, conditions(given))
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, which.get("destination"))
         result = desk.resend(which, to)
     if as_json:
         print_json(result)

@@ -10,6 +10,7 @@ from router.cli.desk import Desk, Json, open_desk
 from router.cli.drain import drain
 from router.cli.drain import in_words as paused_in_words
 from router.cli.failures import Misuse
+from router.cli.known import check_known
 from router.cli.options import (
     conditions,
     config_option,
@@ -62,6 +63,7 @@ def list_(
 ) -> None:
     """The queues: how many instances wait for each destination, and for what."""
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, destination)
         queues = [q for q in desk.queues() if destination in (None, q["destination"])]
         status = desk.status() if desk.running and not as_json else None
         pauses = [p for p in desk.pauses() if destination in (None, p["destination"])]
@@ -127,6 +129,7 @@ def show(
 ) -> None:
     """Deliveries one by one: since when, how often tried, and why they wait."""
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, given["destination"])
         entries, more = paged(desk, "queue", conditions(given), limit)
     if as_json:
         print_json({"entries": entries, "more": more})
@@ -314,6 +317,7 @@ def redirect(
     if because.strip():
         which["because"] = because.strip()
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, origin)
         result = desk.act("redirect", which, to=target)
     if as_json:
         print_json(result)
@@ -416,6 +420,7 @@ def _act(
     ask: bool = False,
 ) -> None:
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, which.get("destination"))
         if ask:
             _confirm(desk, which)
         result = desk.act(action, which)

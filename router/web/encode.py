@@ -245,7 +245,7 @@ def _one_of(table: Mapping[str, object]) -> Callable[[str, object, float], objec
 
 def _ago(name: str, value: object, now: float) -> float:
     try:
-        return now - parse_duration(value)
+        return max(0.0, now - parse_duration(value))
     except ValueError as error:
         raise ControlError(f"{name}: {error}", f'as in "{name}": "2h"') from None
 

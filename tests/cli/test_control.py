@@ -168,7 +168,8 @@ def test_queues_are_listed_and_shown(site: Site) -> None:
     assert "… and more" in ok("queue", "show", "-c", config, "--limit", "4")
     dead = ok("queue", "show", "-c", config, "-d", "archive")
     assert "A900" in dead
-    assert "nothing waits" in ok("queue", "show", "-c", config, "-d", "xyz")
+    assert "nothing waits" in ok("queue", "show", "-c", config, "--study", "9.9.9")
+    assert run("queue", "show", "-c", config, "-d", "xyz").exit_code == 2
 
 
 def test_filters(site: Site) -> None:

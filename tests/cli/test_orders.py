@@ -10,7 +10,7 @@ import pytest
 
 from router.cli import drain as drain_module
 from router.cli.drain import drain
-from router.cli.failures import Failure
+from router.cli.failures import Failure, Misuse
 from tests.cli.support import Event, Peer, Site, ok, ok_json, run, write_dicom
 
 COUNT = 4
@@ -233,11 +233,56 @@ def test_an_account_since(site: Site) -> None:
     assert "the account balances" in text
 
 
+# -- slips of the pen
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("queue", "list", "-d", "arhcive"),
+        ("queue", "show", "-d", "arhcive"),
+        ("queue", "retry", "-d", "arhcive"),
+        ("queue", "redirect", "--from", "arhcive", "--to", "broken"),
+        ("instances", "list", "-d", "arhcive"),
+        ("instances", "resend", "-d", "arhcive", "--to", "broken"),
+    ],
+)
+def test_a_destination_that_nobody_knows_is_no_empty_queue(
+    site: Site, args: tuple[str, ...]
+) -> None:
+    result = run(*args, "-c", site.config)
+    assert result.exit_code == 2
+    assert "did you mean 'archive'?" in result.stderr
+
+
+def test_an_empty_condition_does_not_mean_everything(site: Site, tmp_path: Path) -> None:
+    result = run("instances", "export", "-c", site.config, "--study", "", "--to", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "study is text" in result.stderr
+    assert not list((tmp_path / "x").iterdir())
+
+
+def test_an_account_since_before_there_was_time(site: Site) -> None:
+    assert "received since 1970-01-01" in ok("account", "-c", site.config, "--since", "9999999d")
+
+
+def test_who_drops_is_on_record(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, why = site.config, ("--because", "looked", "--yes")
+    monkeypatch.setenv("SUDO_USER", "eva")
+    assert ok_json("queue", "drop", "-c", config, "-d", "broken", "--id", "1", *why)["changed"] == 1
+    assert ok_json("queue", "hold", "-c", config, "-d", "broken", "--id", "2")["changed"] == 1
+    for number in ("1", "2"):
+        (event,) = ok_json("instances", "show", "-c", config, number)["events"]
+        assert event["who"].split(",")[0] == "eva"
+
+
 # -- draining
 
 
 class _Desk:
     """Queues that follow each other, question by question."""
+
+    running = True
 
     def __init__(self, ready: list[int], **state: object) -> None:
         self._ready = ready
@@ -292,6 +337,8 @@ def test_draining_ends_when_the_time_is_over(capsys: pytest.CaptureFixture[str])
 def test_draining_does_not_wait_for_what_will_not_go() -> None:
     with pytest.raises(Failure, match="pacs is paused by eva"):
         _drain(_Desk([3], paused="by eva"), 60.0)
+    with pytest.raises(Misuse, match="nothing was ever routed to a destination pcas"):
+        _drain(_Desk([0]), 60.0, "pcas")
     with pytest.raises(Failure, match="vna is not configured"):
         _drain(_Desk([3]), 60.0, "vna")
     with pytest.raises(Failure, match="its schedule opens in 50 s"):
