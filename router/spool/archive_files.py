@@ -57,6 +57,8 @@ class ArchiveFolder:
         self._folder = folder
         self._open_reader = open_reader
         self._head = head
+        self.steps = 0
+        """Calls of the system that came back, so that others see whether it gets on."""
 
     def write(self, batch: Sequence[InstanceRow], stop: threading.Event) -> Stored:
         """Write them; what was written before, and not told of, is written again in its place.
@@ -131,7 +133,9 @@ class ArchiveFolder:
                 offset = system.write_all(fd, [head], 0)
                 for piece in self._pieces(ref):
                     offset += system.write_all(fd, [piece], offset)
+                    self.steps += 1
                 system.sync_data(fd)
+            self.steps += 1
             for n in itertools.count():
                 target = directory / (f"{stem}-{n}.dcm" if n else f"{stem}.dcm")
                 # Of an earlier try it is replaced: whether that was synced nobody knows.  What

@@ -24,6 +24,8 @@ LONGEST_WAIT = 60.0
 _LAST_BATCH = 5.0
 """Seconds for a file that is being written when the gateway stops."""
 _MAX_UNREADABLE = 10_000
+_PATIENCE = 60.0
+"""Seconds in which the folder gets nothing done until that is told."""
 
 RunOnIndex = Callable[..., Awaitable[Any]]
 
@@ -116,6 +118,18 @@ class Archivist:
             len(stored.ids), stored.bytes, stored.trouble, tuple(stored.unreadable.values())
         )
 
+    async def _watched(self, folder: ArchiveFolder, future: asyncio.Future[Stored]) -> None:
+        """Until the batch is written; tells once when nothing gets on, as over a network whose
+        other end is gone: no call fails then."""
+        told = False
+        while not future.done():
+            before = folder.steps
+            await asyncio.wait({future}, timeout=_PATIENCE)
+            if not future.done() and folder.steps == before and not told:
+                told = True
+                why = f"{self._folder}: nothing could be written for {_PATIENCE:g} s"
+                self._tell(Moved(trouble=f"{why}, the file system does not answer"))
+
     async def _in_thread(self, folder: ArchiveFolder, batch: Sequence[InstanceRow]) -> Stored:
         """In a thread that nobody waits for at the end: a file system over the network may hang."""
         loop = asyncio.get_running_loop()
@@ -141,6 +155,7 @@ class Archivist:
 
         threading.Thread(target=body, name="spool-archive", daemon=True).start()
         try:
+            await self._watched(folder, future)
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._stop.set()

@@ -435,6 +435,37 @@ def test_a_folder_that_hangs_holds_up_no_stop(rig: Rig, monkeypatch: pytest.Monk
     assert len(left(rig)) == 2
 
 
+def test_a_folder_that_hangs_is_told_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call fails there, so nothing else would ever say why nothing leaves the spool."""
+    deliver(rig, fill(rig, 2, 1000, "pacs"))
+    release = threading.Event()
+    real = system.write_all
+
+    def hanging(*arguments: object, **more: object) -> int:
+        if threading.current_thread().name == "spool-archive":
+            release.wait(20)
+        return real(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(system, "write_all", hanging)
+    monkeypatch.setattr("router.spool.archive_task._PATIENCE", 0.01)
+    told: list[Moved] = []
+
+    def tell(moved: Moved) -> None:
+        told.append(moved)
+        release.set()
+
+    async def scene() -> Moved | None:
+        one = archivist(rig)
+        one._tell = tell
+        return await one.once()
+
+    moved = asyncio.run(scene())
+    (trouble,) = told
+    assert "does not answer" in trouble.trouble
+    assert moved is not None
+    assert (moved.count, moved.trouble) == (2, "")
+
+
 def test_without_an_archive_nothing_is_asked(open_rig: OpenRig) -> None:
     rig = open_rig()
     deliver(rig, fill(rig, 1, 1000, "pacs"))
