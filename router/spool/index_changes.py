@@ -192,12 +192,19 @@ def follow(db: Database, changes: Changes, matching: Matching | None = None) -> 
             continue
         heir, *others = left
         heir.reason = f"in place of instance {earlier.instance_id}, {earlier.state.name.lower()}"
-        changes.move(heir, DeliveryState.READY, at=at)
+        inherit(changes, heir, at=at)
         changes.repeat(heir, None)
         for row in others:
             changes.repeat(row, heir.instance_id)
         done.revived += 1
     return done
+
+
+def inherit(changes: Changes, heir: DeliveryRow, *, at: int) -> None:
+    """A DUPLICATE goes by itself; it has waited since it came, and is no younger now."""
+    since = heir.updated_at
+    changes.move(heir, DeliveryState.READY, at=at)
+    heir.updated_at = since
 
 
 REPEATS = f"""

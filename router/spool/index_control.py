@@ -17,6 +17,7 @@ from router.spool.index_database import (
 )
 from router.spool.index_events import Action
 from router.spool.index_select import Key
+from router.spool.index_spent import forget_spent
 from router.spool.index_tables import Tables
 from router.spool.index_types import (
     Changed,
@@ -63,7 +64,9 @@ class Control:
         def deferred(n: int, _: Key | None) -> list[Key]:
             return self._select.deferred(which, action.at, n)
 
-        more = self._each(action, dead, apply, limit) or self._each(action, deferred, apply, limit)
+        more = False
+        for page in (dead, deferred):
+            more = more or self._each(action, page, apply, limit, also=forget_spent)
         return action.changed(more=more)
 
     def ask_again(self, which: Filter, at: float, who: str, after: Key | None) -> Rerouted:
@@ -164,8 +167,10 @@ class Control:
         apply: Apply,
         limit: int | None,
         matching: Matching | None = None,
+        also: Callable[[Database, Sequence[DeliveryRow]], None] | None = None,
     ) -> bool:
-        """Apply to page after page; True when the limit ended it."""
+        """Apply to page after page, each in a transaction with what is ``also`` to be written; True
+        when the limit ended it."""
         after: Key | None = None
         while limit is None or action.count < limit:
             size = _AT_ONCE if limit is None else min(_AT_ONCE, limit - action.count)
@@ -180,6 +185,8 @@ class Control:
                 gated = self._gates.place(changes)
                 with self._db.transaction():
                     changes.write(self._db)
+                    if also is not None:
+                        also(self._db, rows)
                     action.record([row.instance_id for row in rows], len(rows))
                 action.count += len(rows)
                 action.gated += gated

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.spool.index_changes import REPEATS, Changes, DeliveryRow
+from router.spool.index_changes import REPEATS, Changes, DeliveryRow, inherit
 from router.spool.index_database import (
     GATED,
     Counts,
@@ -254,7 +254,7 @@ class Diversion:
             else:
                 self._db.run_rows(_DIVERT, rows)
             self._db.run_rows(
-                _ALONG, [(row.instance_id, page.number, t, page.at) for row, t in repeats.along]
+                _ALONG, [(row.instance_id, page.number, t) for row, t in repeats.along]
             )
             repeats.staying.write(self._db)
             self._db.tally(counts)
@@ -344,7 +344,7 @@ class Diversion:
             if staying:
                 heir, *others = staying
                 heir.reason = f"in place of instance {earlier}, which went to {name}"
-                result.staying.move(heir, DeliveryState.READY, at=page.at)
+                inherit(result.staying, heir, at=page.at)
                 result.staying.repeat(heir, None)
                 for row in others:
                     result.staying.repeat(row, heir.instance_id)
@@ -453,26 +453,30 @@ SELECT json_group_array(json_array(d.instance_id, d.destination_id))
 FROM wanted CROSS JOIN delivery AS d
     ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
 """
+# Its age (index_expire) goes on where it goes: that of one that was not tried counts from its time.
 _DIVERT = """
 WITH o(instance_id, origin, target, due_at, gate_id, reason, at) AS (VALUES {values})
 UPDATE delivery
 SET destination_id = o.target, due_at = o.due_at, gate_id = o.gate_id, reason = o.reason,
-    status = NULL, updated_at = o.at
+    status = NULL, updated_at = CASE attempts WHEN 0 THEN updated_at ELSE o.at END
 FROM o
 WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.origin
 """
 _GIVE_WAY = """
 WITH o(instance_id, origin, target, due_at, gate_id, reason, at, by, bit) AS (VALUES {values})
 UPDATE delivery
-SET destination_id = o.target, due_at = o.due_at, gate_id = o.gate_id, updated_at = o.at,
+SET destination_id = o.target, due_at = o.due_at, gate_id = o.gate_id,
+    updated_at = CASE attempts WHEN 0 THEN updated_at ELSE (
+        SELECT i.received_at FROM instance AS i WHERE i.id = delivery.instance_id
+    ) END,
     reason = coalesce(o.reason || '; ', '') || o.by || coalesce(': ' || delivery.reason, ''),
     status = NULL, attempts = 0, spent = coalesce(spent, 0) | o.bit
 FROM o
 WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.origin
 """
 _ALONG = """
-WITH o(instance_id, origin, target, at) AS (VALUES {values})
-UPDATE delivery SET destination_id = o.target, updated_at = o.at
+WITH o(instance_id, origin, target) AS (VALUES {values})
+UPDATE delivery SET destination_id = o.target
 FROM o
 WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.origin
 """

@@ -5,6 +5,8 @@ instance which one refused for good waits for another instead of being dead.  Mu
 up: `index_divert` moves what waits so.
 """
 
+from collections.abc import Iterable
+
 from router.spool.index_changes import DeliveryRow
 from router.spool.index_database import Database, Names, microseconds
 from router.spool.index_plans import Plans
@@ -18,6 +20,12 @@ _LOOKED_FOR = microseconds(86_400.0)
 def bit_of(plan: Plan, name: str) -> int:
     """The bit of a member; 0 for what is none."""
     return 1 << plan.members.index(name) if name in plan.members else 0
+
+
+def forget_spent(db: Database, rows: Iterable[DeliveryRow]) -> None:
+    """All members of their plans may be asked once more; into the open transaction."""
+    planned = [(row.instance_id, row.destination_id) for row in rows if row.plan_id is not None]
+    db.run_rows(_FORGET, planned)
 
 
 class Refusals:
@@ -56,6 +64,13 @@ class Refusals:
         self._db.run_rows(_SPEND, self._bits)
 
 
+_FORGET = """
+WITH o(instance_id, destination_id) AS (VALUES {values})
+UPDATE delivery SET spent = NULL
+FROM o
+WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
+    AND delivery.spent IS NOT NULL
+"""
 _SPENT = "SELECT spent FROM delivery WHERE instance_id = ? AND destination_id = ?"
 _SPEND = """
 WITH o(instance_id, destination_id, spent) AS (VALUES {values})

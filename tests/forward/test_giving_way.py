@@ -65,6 +65,25 @@ def test_it_is_dead_once_all_have_refused_it(tmp_path: Path) -> None:
     scenario(tmp_path, steps)
 
 
+def test_tried_again_by_an_operator_all_are_asked_once_more(tmp_path: Path) -> None:
+    async def steps(pair: Pair) -> None:
+        for name in "abc":
+            failing(pair, name, 0xC000, 1, 2)
+        pair.receive("a", "b", "c", count=2, on_refusal="next")
+        await asyncio.sleep(30)
+        assert state(pair, 1)[:2] == state(pair, 2)[:2] == ("c", DEAD)
+        failing(pair, "b", 0xC000, 1)
+        assert pair.real.retry(Filter(state=DEAD), at=wall()).count == 2
+        pair.forwarder.refresh()
+        await asyncio.sleep(30)
+        assert state(pair, 1)[1] is DEAD
+        assert [peer.asked.count("1.2.3.1") for peer in pair.peers.values()] == [2, 2, 2]
+        assert pair.where() == {"b": 1}, "which had refused it before"
+        assert pair.real.account(audit=True).balanced
+
+    scenario(tmp_path, steps)
+
+
 def test_one_that_was_refused_waits_for_the_other_to_come_up(tmp_path: Path) -> None:
     async def steps(pair: Pair) -> None:
         failing(pair, "a", 0xA900, 1)

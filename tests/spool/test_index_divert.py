@@ -123,6 +123,34 @@ def test_what_is_being_sent_or_does_not_wait_stays(index: Index) -> None:
     assert leased(index, "a") == [4]
 
 
+def test_its_age_counts_from_when_it_first_waited(index: Index) -> None:
+    fill(index, [1, 2], "a", plan=FAILOVER)
+    add(index, (ref(3, crc=1), meta(3, "a", uid="1.2.3.4.1")))
+    assert _divert(index, "a", "b").ready == {"b": 2, "a": 1}
+    assert index.expire("b", T0 + 1, "too old", (), T0 + 600).count == 0
+    expired = index.expire("b", T0 + 1.5, "too old", (), T0 + 600)
+    assert (expired.count, expired.oldest) == (1, T0 + 2)
+    assert index.expire("a", T0 + 3.5, "too old", (), T0 + 600).count == 1, "not of the diversion"
+
+
+def test_what_an_operator_tried_again_keeps_its_time_where_it_goes(index: Index) -> None:
+    fill(index, [1], "a", plan=FAILOVER)
+    index.settle([outcome(1, "a", DEAD)])
+    index.retry(Filter(), at=T0 + 400)
+    _divert(index, "a", "b")
+    assert index.expire("b", T0 + 399, "too old", (), T0 + 600).count == 0
+    assert index.expire("b", T0 + 401, "too old", (), T0 + 600).count == 1
+
+
+def test_one_that_had_its_try_elsewhere_is_no_younger_for_that(index: Index) -> None:
+    fill(index, [1], "a", plan=FAILOVER)
+    index.settle([outcome(1, "a", READY, due_at=T0 + 9000)])
+    assert index.divert("a", {"a", "b"}, (), T0 + 1100, give_way=60.0).ready == {"b": 1}
+    assert fate(index, 1, "b").attempts == 0
+    assert index.expire("b", T0 + 1, "too old", (), T0 + 1200).count == 0
+    assert index.expire("b", T0 + 1.5, "too old", (), T0 + 1200).count == 1
+
+
 def test_it_is_done_in_steps(index: Index) -> None:
     fill(index, range(1, 4), "a", plan=FAILOVER)
     fill(index, range(4, 7), "a", plan=BALANCE)
