@@ -129,12 +129,13 @@ class QueueGateway:
         at: float,
         give_way: float | None,
         *,
+        urgent: Mapping[str, int],
         gone: bool,
     ) -> Moved:
         """See `DivertIndex`."""
         divert = self._index.divert
         return await self._thread.run(
-            divert, destination, up, exclude, at, give_way=give_way, gone=gone
+            divert, destination, up, exclude, at, give_way=give_way, urgent=urgent, gone=gone
         )
 
     async def expire(

@@ -127,6 +127,13 @@ class Destination:
         return self.up and not self._regime.permit.why
 
     @property
+    def urgent(self) -> int | None:
+        """The priority from which on it sends though its schedule is shut; None when it sends
+        whatever waits, or nothing."""
+        permit = self._regime.permit
+        return permit.least if self.up and not permit.nothing else None
+
+    @property
     def gives_way_in(self) -> float | None:
         """Seconds until others may have what waits, as it is paused or shut for long; 0.0 when
         they may, None when it is neither, or never gives way."""

@@ -36,12 +36,18 @@ def _away(destination: Destination) -> bool:
 class _Standing:
     """How a destination was at the last round; ``diverted`` are those moved since it went."""
 
-    __slots__ = ("away", "diverted", "sends")
+    __slots__ = ("away", "diverted", "sends", "urgent")
 
     def __init__(self, destination: Destination | None) -> None:
         self.sends = destination is not None and destination.sends
+        self.urgent = None if destination is None else destination.urgent
         self.away = destination is None or _away(destination)
         self.diverted = 0
+
+    def takes_as(self, other: "_Standing") -> bool:
+        """Whether it sends what the other does, and is away if that is."""
+        mine = self.sends, self.urgent, self.away
+        return mine == (other.sends, other.urgent, other.away)
 
 
 @asynccontextmanager
@@ -146,7 +152,7 @@ class Diverter:
             if standing is None:
                 standing = self._standings[name] = _Standing(destination)
             now = _Standing(destination)
-            if (standing.sends, standing.away) != (now.sends, now.away):
+            if not now.takes_as(standing):
                 # Others may have what is meant for this one, or need it to take theirs.
                 self._all = True
                 if standing.away == now.away:
@@ -170,6 +176,11 @@ class Diverter:
             if (destination.sends if other != name else not _away(destination))
         ]
 
+    def _urgent(self) -> dict[str, int]:
+        """Who takes only what is that urgent: they are shut but for that."""
+        found = ((name, destination.urgent) for name, destination in self._destinations.items())
+        return {name: least for name, least in found if least is not None}
+
     async def _divert(self, name: str) -> None:
         counts: Counter[str] = Counter()
         more = True
@@ -184,6 +195,7 @@ class Diverter:
                         tuple(in_hand),
                         self._clock(),
                         None if retry is None else retry.give_way_after,
+                        urgent=self._urgent(),
                         gone=retry is None,
                     )
                 for other, count in moved.ready.items():

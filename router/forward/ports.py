@@ -4,7 +4,7 @@ Owns the narrow interfaces to the index, the spool and the counters, and the val
 them.  The index works in a thread of its own; here it is asynchronous.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -83,11 +83,13 @@ class DivertIndex(Protocol):
         at: float,
         give_way: float | None,
         *,
+        urgent: Mapping[str, int],
         gone: bool,
     ) -> Moved:
         """Moves some of what waits to the best member that is in ``up``, but for ``exclude``; from
         one that is up what it refused, or what waits ``give_way`` seconds for its next attempt.
-        ``gone``: it is not configured, and keeps no study."""
+        Those in ``urgent`` take what has that priority or more.  ``gone``: it is not configured,
+        and keeps no study."""
         ...
 
     async def waiting_at(self) -> Collection[str]:

@@ -14,6 +14,7 @@ SpoolError (nothing was changed).
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from router.spool.index_add import Adder
 from router.spool.index_commitments import Commitments
@@ -339,6 +340,7 @@ class Index(Operated):
         limit: int = 2000,
         give_way: float | None = None,
         *,
+        urgent: Mapping[str, int] = MappingProxyType({}),
         gone: bool = False,
     ) -> Moved:
         """Move READY deliveries at ``destination`` (due, deferred or gated) to a better member.
@@ -356,8 +358,13 @@ class Index(Operated):
         ``destination`` is up, what it refused (`Outcome.refused`, the plan's ``on_refusal``) and
         what waits ``give_way`` seconds or more for its next attempt go to the best other member
         that has not had its try, due at once, their attempts forgotten.
+
+        The destinations in ``urgent`` take only what has that priority or more; where
+        ``destination`` is one and not ``up``, that stays.
         """
-        return self._divert.divert(destination, up, exclude, at, limit, give_way, gone=gone)
+        return self._divert.divert(
+            destination, up, exclude, at, limit, give_way, urgent=urgent, gone=gone
+        )
 
     def expire(
         self,

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from router.spool.index_changes import Changes, DeliveryRow, Matching, follow
 from router.spool.index_database import (
+    Database,
     clean,
     count,
     id_list,

@@ -9,8 +9,9 @@ or its back-off has passed a limit; where it went so it does not go back to whil
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from router.spool.index_changes import REPEATS, Changes, DeliveryRow, inherit
@@ -52,8 +53,8 @@ class _Look:
     """For what deliveries of one plan at one destination another is looked for.
 
     ``targets`` are destination ids, the best first, and ``bits`` theirs in `index_spent`; where
-    ``down`` those that have had their try may be asked once more.  ``whole``: a study that was
-    begun stays.
+    ``down`` those that have had their try may be asked once more.  ``least`` are the priorities
+    that each takes, and what has ``keeps`` or more stays.  ``whole``: a study that was begun stays.
     """
 
     number: int
@@ -62,6 +63,8 @@ class _Look:
     excluded: str
     targets: tuple[int, ...]
     bits: tuple[int, ...]
+    least: tuple[int, ...]
+    keeps: int
     down: bool
     whole: bool
 
@@ -69,17 +72,23 @@ class _Look:
     def wanted(self) -> str:
         """The targets with their bits, as statements take them."""
         bits = (0,) * len(self.bits) if self.down else self.bits
-        return json.dumps(list(zip(self.targets, bits, strict=True)))
+        return json.dumps(list(zip(self.targets, bits, self.least, strict=True)))
+
+    @property
+    def whom(self) -> tuple[tuple[int, int], ...]:
+        """The targets, and from which priority on."""
+        return tuple(zip(self.targets, self.least, strict=True))
 
     def chosen(self, rows: Iterable[list[Any]]) -> list[tuple[int, int, int | None, int]]:
-        """Rows of instance id, length, gate id, ids of the destinations that have it, spent; each
-        with its target."""
+        """Rows of instance id, length, gate id, ids of the destinations that have it, spent, study,
+        priority; each with its target."""
         found = []
-        for instance, length, gate, there, spent, *_ in rows:
+        members = list(zip(self.targets, self.bits, self.least, strict=True))
+        for instance, length, gate, there, spent, _, priority in rows:
             open_to = [
                 (bool((spent or 0) & bit), place, target)
-                for place, (target, bit) in enumerate(zip(self.targets, self.bits, strict=True))
-                if target not in there
+                for place, (target, bit, least) in enumerate(members)
+                if target not in there and priority >= least
             ]
             found.append((instance, length, gate, min(open_to)[2]))
         return found
@@ -100,7 +109,7 @@ class _Stuck:
     """So many have nobody that they are not looked through again, before ``until``, for the same
     targets: of those that are due, only the instances above ``highest`` are."""
 
-    targets: tuple[int, ...]
+    targets: tuple[tuple[int, int], ...]
     highest: int
     since: int
     until: int
@@ -129,6 +138,7 @@ class Diversion:
         limit: int,
         give_way: float | None = None,
         *,
+        urgent: Mapping[str, int] = MappingProxyType({}),
         gone: bool = False,
     ) -> Moved:
         """See `Index.divert`."""
@@ -139,12 +149,11 @@ class Diversion:
         ready: dict[str, int] = {}
         gated: dict[str, int] = {}
         left = max(limit, 1)
+        ready_to = {*up, *urgent} - ({destination} - set(up))
         for plan_id in self._gates.plans_at(number):
             plan = self._plans.plan(plan_id)
             for giving in (True, False):
-                better = (
-                    _others(plan, destination, up) if giving else _better(plan, destination, up)
-                )
+                better = (_others if giving else _better)(plan, destination, ready_to)
                 if not better:
                     continue
                 self._destinations.ensure(better)
@@ -152,6 +161,8 @@ class Diversion:
                     *(number, plan_id, plan, excluded),
                     targets=tuple(self._destinations.id(name) for name in better),
                     bits=tuple(bit_of(plan, name) for name in better),
+                    least=tuple(_ANY if name in up else urgent[name] for name in better),
+                    keeps=_ALL if destination in up else urgent.get(destination, _ALL),
                     down=destination not in up,
                     whole=bool(plan.keep) and not gone,
                 )
@@ -173,10 +184,12 @@ class Diversion:
     ) -> list[tuple[int, int, int | None, int]]:
         """What moves since its destination is down, or a better one is up."""
         key = (look.number, look.plan_id)
-        above = self._above(key, look.targets, at)
+        above = self._above(key, look.whom, at)
         found = self._movable(look, limit, above)
-        if not found and not above:
-            self._note_stuck(key, look.targets, at, excluded)
+        # Where only the urgent ones move the others are not looked through for each of those.
+        some = any(least != _ANY for least in look.least) and len(found) < limit
+        if (some or not found) and not above:
+            self._note_stuck(key, look.whom, at, excluded)
         return found
 
     def _giving(
@@ -205,7 +218,7 @@ class Diversion:
         begun: set[int] = set()
         while True:
             where = (look.number, look.plan_id, look.excluded, look.wanted, limit, above)
-            rows = self._db.json(_MOVABLE, *where, id_list(begun))
+            rows = self._db.json(_MOVABLE, *where, id_list(begun), look.keeps)
             if not look.whole:
                 return look.chosen(rows)
             more = self._together.begun(
@@ -215,7 +228,7 @@ class Diversion:
                 return look.chosen(rows)
             begun |= more
 
-    def _above(self, key: tuple[int, int], targets: tuple[int, ...], at: int) -> int:
+    def _above(self, key: tuple[int, int], targets: tuple[tuple[int, int], ...], at: int) -> int:
         """The id from which on instances are to be looked at."""
         stuck = self._stuck.get(key)
         if stuck is None or stuck.targets != targets or not stuck.since <= at < stuck.until:
@@ -224,7 +237,7 @@ class Diversion:
         return stuck.highest
 
     def _note_stuck(
-        self, key: tuple[int, int], targets: tuple[int, ...], at: int, excluded: int
+        self, key: tuple[int, int], targets: tuple[tuple[int, int], ...], at: int, excluded: int
     ) -> None:
         if self._db.value(_MANY, *key, excluded + _STUCK):
             highest = self._db.value(_HIGHEST, *key)
@@ -380,12 +393,14 @@ def _count_moved(
         count(counts, what, target, 1, length)
 
 
+_ANY, _ALL = -(2**31), 2**31
 _STUCK = 1000
 _LOOKED_AGAIN = microseconds(60.0)
 _HAS_ONE = """
         AND EXISTS (
             SELECT 1 FROM json_each(?4) AS t
-            WHERE coalesce(p.spent, 0) & json_extract(t.value, '$[1]') = 0 AND NOT EXISTS (
+            WHERE coalesce(p.spent, 0) & json_extract(t.value, '$[1]') = 0
+                AND p.priority >= json_extract(t.value, '$[2]') AND NOT EXISTS (
                 SELECT 1 FROM delivery AS o
                 WHERE o.instance_id = p.instance_id
                     AND o.destination_id = json_extract(t.value, '$[0]')
@@ -394,9 +409,10 @@ _HAS_ONE = """
 """
 _CANDIDATES = f"""
 SELECT * FROM (
-    SELECT p.instance_id, p.gate_id, p.spent, p.study_order
+    SELECT p.instance_id, p.gate_id, p.spent, p.study_order, p.priority
     FROM delivery AS p INDEXED BY delivery_plan
     WHERE p.destination_id = ?1 AND p.plan_id = ?2 AND p.state = 0 AND p.plan_id IS NOT NULL
+        AND p.priority < ?8
         AND {{which}}
         AND p.instance_id NOT IN (SELECT value FROM json_each(?3))
         AND p.study_order NOT IN (SELECT value FROM json_each(?7))
@@ -408,7 +424,7 @@ _ROW = """
 SELECT json_group_array(json_array(d.instance_id, i.length, d.gate_id, json((
     SELECT json_group_array(o.destination_id) FROM delivery AS o
     WHERE o.instance_id = d.instance_id
-)), d.spent, d.study_order)) FROM (
+)), d.spent, d.study_order, d.priority)) FROM (
 """
 _MOVABLE = f"""
 {_ROW}
@@ -422,7 +438,7 @@ CROSS JOIN instance AS i ON i.id = d.instance_id
 # What waits for a time: a refusal (the bit of the destination is set), or a long back-off.
 _GIVING = f"""
 {_ROW}
-    SELECT p.instance_id, p.gate_id, p.spent, p.study_order
+    SELECT p.instance_id, p.gate_id, p.spent, p.study_order, p.priority
     FROM delivery AS p INDEXED BY delivery_due
     WHERE p.destination_id = ?1 AND p.plan_id = ?2 AND p.state = 0 AND p.due_at IS NOT NULL
         AND (

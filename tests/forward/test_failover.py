@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,13 +64,16 @@ class Diverting(Gateway):
         at: float,
         give_way: float | None,
         *,
+        urgent: Mapping[str, int],
         gone: bool,
     ) -> Moved:
         await asyncio.sleep(0.001)
         self.asked += 1
         if self.broken is not None:
             raise self.broken
-        return self.index.divert(destination, up, exclude, at, 20, give_way, gone=gone)
+        return self.index.divert(
+            destination, up, exclude, at, 20, give_way, urgent=urgent, gone=gone
+        )
 
     async def expire(
         self, destination: str, before: float, reason: str, exclude: Collection[int], at: float
@@ -96,13 +99,21 @@ class Pair(House):
         self.queues.refused = self.forwarder.refused
         self.number = 0
 
-    def receive(self, *members: str, mode: Mode = "failover", count: int = 1, **plan: str) -> None:
+    def receive(
+        self,
+        *members: str,
+        mode: Mode = "failover",
+        count: int = 1,
+        priority: int = 0,
+        **plan: str,
+    ) -> None:
         text = Plan(mode, members if len(members) > 1 else (), **plan).to_text()  # type: ignore[arg-type]
         entries = []
         for _ in range(count):
             self.number += 1
             ref, meta = entry(self.number, wall())
-            entries.append((ref, meta._replace(routes=(RouteMeta(members[0], "all", 0, text),))))
+            route = RouteMeta(members[0], "all", priority, text)
+            entries.append((ref, meta._replace(routes=(route,))))
         added = self.real.add(
             entries,
             Position(1, (self.number + 1) * 1000),

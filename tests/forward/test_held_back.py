@@ -54,6 +54,50 @@ def test_with_nobody_else_it_waits_and_goes_when_one_may_be_sent_to(tmp_path: Pa
     scenario(tmp_path, steps, start=False)
 
 
+def test_one_that_is_shut_takes_what_is_urgent(tmp_path: Path) -> None:
+    async def steps(pair: Pair) -> None:
+        pair.configs["b"] = replace(pair.configs["b"], hours=replace(SHUT_UNTIL_23, urgent=10))
+        pair.start({"a", "b", "c"})
+        pair.peers["a"].down()
+        pair.receive("a", "b", count=2)
+        pair.receive("a", "b", count=3, priority=10)
+        await asyncio.sleep(60)
+        assert pair.where() == {"b": 3}
+        assert {state(pair, n)[0] for n in (1, 2)} == {"a"}
+        pair.receive("a", "b", "c", count=4)
+        pair.receive("a", "b", "c", count=5, priority=20)
+        await asyncio.sleep(60)
+        assert pair.where() == {"b": 8, "c": 4}
+        pair.forwarder.pause("b", "update")
+        pair.receive("a", "b", count=6, priority=20)
+        await asyncio.sleep(60)
+        assert pair.where() == {"b": 8, "c": 4}, "paused it takes nothing, however urgent"
+        pair.forwarder.resume("b")
+        await asyncio.sleep(60)
+        assert pair.where() == {"b": 14, "c": 4}
+        await asyncio.sleep(1800)
+        assert pair.where() == {"b": 16, "c": 4}
+        pair.check()
+
+    scenario(tmp_path, steps, start=False)
+
+
+def test_one_that_gives_way_keeps_what_is_urgent(tmp_path: Path) -> None:
+    async def steps(pair: Pair) -> None:
+        pair.configs["a"] = replace(pair.configs["a"], hours=replace(SHUT_UNTIL_23, urgent=10))
+        pair.start({"a", "b"})
+        pair.receive("a", "b", count=2)
+        await asyncio.sleep(90)
+        assert pair.where() == {"b": 2}
+        pair.receive("a", "b", count=2)
+        pair.receive("a", "b", count=300, priority=10)
+        await asyncio.sleep(30)
+        assert pair.where() == {"a": 300, "b": 4}
+        pair.check()
+
+    scenario(tmp_path, steps, start=False, retry=RETRY)
+
+
 def test_a_pause_alone_moves_nothing(tmp_path: Path) -> None:
     async def steps(pair: Pair) -> None:
         pair.forwarder.pause("a", "update")

@@ -92,6 +92,37 @@ def test_first_available_stays_where_it_went(index: Index) -> None:
     assert _divert(index, "b", "a", "c").ready == {"a": 1}
 
 
+def test_to_one_that_is_shut_but_for_the_urgent_only_those_go(index: Index) -> None:
+    fill(index, [1], "a", plan=FAILOVER)
+    fill(index, [2], "a", plan=FAILOVER, priority=10)
+    fill(index, [3], "a", plan=FAILOVER, priority=20)
+
+    def moved(*up: str, **urgent: int) -> Moved:
+        return index.divert("a", set(up), (), T0 + 500, urgent=urgent)
+
+    assert moved(b=21) == Moved()
+    assert moved("a", b=10) == Moved(), "it is up itself"
+    assert moved(a=15, b=10).ready == {"b": 1}, "it sends what is as urgent itself"
+    assert leased(index, "b") == [2]
+    assert moved("c", b=20).ready == {"b": 1, "c": 1}
+    assert leased(index, "c") == [1]
+
+
+def test_those_that_are_not_urgent_are_not_looked_through_for_each_that_is(
+    index: Index,
+) -> None:
+    fill(index, range(1, 1500), "a", plan=FAILOVER)
+    fill(index, [2000], "a", plan=FAILOVER, priority=10)
+    assert index.divert("a", (), (), T0 + 500, urgent={"b": 10}).ready == {"b": 1}
+    fill(index, [2001], "a", plan=FAILOVER, priority=10)
+    examined: list[str] = []
+    index._db._connection.set_trace_callback(examined.append)
+    assert index.divert("a", (), (), T0 + 501, urgent={"b": 10}).ready == {"b": 1}
+    index._db._connection.set_trace_callback(None)
+    assert any("p.instance_id > 2000" in sql for sql in examined)
+    assert index.divert("a", {"b"}, (), T0 + 502).ready == {"b": 1499}, "it opened"
+
+
 def test_without_anybody_it_stays(index: Index) -> None:
     fill(index, [1], "a", plan=FAILOVER)
     for up in ((), ("a",), ("elsewhere",)):
