@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,9 @@ from router.forward.regime import Outgoing
 from router.forward.sharing import Sharing
 from router.net.errors import ConnectFailed
 from router.net.offer import Offer
+from router.spool.index import Index
 from router.spool.index_types import DeliveryState
+from router.spool.record import Position
 from tests.forward.fakes import (
     CT_PAIR,
     EXPLICIT,
@@ -21,7 +25,8 @@ from tests.forward.fakes import (
     House,
     waiting,
 )
-from tests.forward.virtual import run
+from tests.forward.test_with_index import Gateway, entry
+from tests.forward.virtual import run, wall
 
 DELIVERED, DEAD, READY = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.READY
 GE_SYNTAX = "1.2.840.113619.5.2"
@@ -50,6 +55,48 @@ def test_an_association_carries_one_study_and_a_study_one_association() -> None:
         assert len(house.peer.connects) == 10
         assert house.peer.most_open == 3
         await house.stop()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("associations", [1, 2])
+def test_studies_that_came_interleaved_and_larger_than_what_is_in_hand(
+    tmp_path: Path, associations: int
+) -> None:
+    """The queue has whole studies one after the other, however they came."""
+
+    async def scenario() -> None:
+        index = Index.open(tmp_path / "index.sqlite")
+        entries = []
+        for n in range(1, 3001):
+            ref, meta = entry(n, wall(), "pacs")
+            # Four times what is in hand at once, of each; and some latecomers of the first.
+            study = "1.5.0" if n > 2900 else f"1.5.{n % 3}"
+            entries.append((ref, replace(meta, study_instance_uid=study)))
+        index.add(
+            entries,
+            Position(1, 9_000_000),
+            suppress_duplicates=False,
+            same_bytes=lambda one, two: False,
+        )
+        house = House(
+            "pacs",
+            index=Gateway(index),
+            associations=associations,
+            association_per="study",
+        )
+        house.peer.latency = lambda uid: 0.01
+        house.start()
+        while len(house.peer.stored) < 3000:
+            await asyncio.sleep(1)
+        carried = defaultdict(set)
+        for one in house.peer.stored:
+            number = int(one.uid.rpartition(".")[2])
+            carried[one.association].add(entries[number - 1][1].study_instance_uid)
+        assert [len(studies) for studies in carried.values()] == [1] * 3
+        assert len(house.peer.connects) == 3, "none was begun twice"
+        await house.stop()
+        index.close()
 
     run(scenario())
 
