@@ -21,7 +21,6 @@ from router import __version__
 from router.commitments import Commitments
 from router.config import Config, Loaded
 from router.config.rollback import Read
-from router.config.versions import Origin
 from router.destinations import destinations_of, outgoing_of, peers_of
 from router.forward.forwarder import Forwarder
 from router.forward.gatekeeper import Gatekeeper
@@ -43,6 +42,7 @@ from router.operate import Operations, part10_head
 from router.proof import Proof
 from router.queues import Archives, QueueGateway, members_of, windows_of
 from router.reload import Reloader
+from router.signals import Signalled
 from router.spool.archive_task import Archivist
 from router.spool.errors import SpoolError
 from router.spool.index import Index
@@ -332,14 +332,17 @@ class Gateway:
 
     # -- running -------------------------------------------------------------------------------
 
-    async def serve(self, reload: Callable[[], bool] = lambda: False) -> None:
-        """Until SIGTERM or SIGINT; SIGHUP reloads, as ``reload`` does that was asked for before."""
+    async def serve(
+        self, reload: Callable[[], bool] = lambda: False, before: Sequence[int] = ()
+    ) -> None:
+        """Until SIGTERM or SIGINT; for the others see `Signalled`, and ``reload`` and ``before``
+        there."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reloader.soon, Origin(via="SIGHUP"))
-        # A signal of before may have been heard and not told yet: that comes first.
-        loop.call_soon(self._reload_if, reload)
+        signalled = Signalled(self)
+        signalled.listen(reload, before)
+        self._exit.push_async_callback(signalled.close)
         try:
             await self._stop.wait()
         except asyncio.CancelledError:  # a SIGTERM of before, which was to end the start
@@ -347,10 +350,6 @@ class Gateway:
                 task.uncancel()
         _log.info("stopping")
         await self.stop()
-
-    def _reload_if(self, asked: Callable[[], bool]) -> None:
-        if asked():
-            self.reloader.soon(Origin(via="SIGHUP"))
 
     async def stop(self) -> None:
         """Nothing new in, what is under way finished within its time, everything closed.

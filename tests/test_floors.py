@@ -25,6 +25,7 @@ FLOORS: dict[str, int] = {
     "router.cli": 6,
     "router.operate": 6,
     "router.orders": 6,
+    "router.signals": 6,
     "router.queues": 6,
     "router.proof": 6,
     "router.reload": 6,

@@ -8,8 +8,10 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from router.app import Gateway
+from router.cli.serve import note_signals
 from router.config import loads
 from router.config.versions import Origin
+from router.signals import PAUSING
 from tests.net.support import Wire, request
 
 TEXT = """
@@ -97,6 +99,36 @@ def test_a_hangup_during_the_start_was_forgotten(tmp_path: Path) -> None:
         await serving
         assert subject.counters.config.reloads.of("applied").value == 1
         assert subject.listeners.listening == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_pause_by_signal_during_the_start_is_obeyed_after_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kept = {number: signal.getsignal(number) for number in PAUSING}
+        try:
+            before = note_signals()
+            for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
+                os.kill(os.getpid(), number)
+            assert before == [signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1], "and it lives"
+            subject = gateway(tmp_path, "5s")
+            with capture_logs() as log:
+                await subject.start()
+                serving = asyncio.create_task(subject.serve(before=before))
+                await asyncio.sleep(0)
+                os.kill(os.getpid(), signal.SIGTERM)
+                await serving
+            assert [e["event"].partition(":")[0] for e in log if "SIGUSR" in e["event"]] == [
+                "SIGUSR1",
+                "SIGUSR2",
+                "SIGUSR1",
+            ], "in their order, also when it stops at once"
+            os.kill(os.getpid(), signal.SIGUSR1)  # as it stops: for nothing, and harmless
+            await asyncio.sleep(0)
+        finally:
+            for number, handler in kept.items():
+                asyncio.get_running_loop().remove_signal_handler(number)
+                signal.signal(number, handler)
 
     asyncio.run(scenario())
 

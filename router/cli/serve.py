@@ -32,8 +32,10 @@ def serve(config_path: Path | None) -> None:
 
     SIGTERM and SIGINT stop it: associations are finished or aborted within
     network.stop_timeout, and nothing that was acknowledged is lost.  SIGHUP reloads the
-    configuration, all or nothing.
+    configuration, all or nothing.  SIGUSR1 pauses all destinations, SIGUSR2 resumes those that it
+    paused.
     """
+    before = note_signals()
     note = finish_rollback(config_path) if config_path is not None else ""
     loaded = load_config(config_path)
     assert config_path is not None
@@ -41,7 +43,7 @@ def serve(config_path: Path | None) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL)
     import uvloop
 
-    code = uvloop.run(_run(loaded, config_path, note))
+    code = uvloop.run(_run(loaded, config_path, note, before))
     if code:
         raise SystemExit(code)
 
@@ -59,7 +61,7 @@ def finish_rollback(path: Path) -> str:
         raise Failure(str(error), error.fix) from error
 
 
-async def _run(loaded: "Loaded", path: Path, note: str) -> int:
+async def _run(loaded: "Loaded", path: Path, note: str, before: list[int]) -> int:
     import structlog
 
     from router.app import Gateway
@@ -86,7 +88,7 @@ async def _run(loaded: "Loaded", path: Path, note: str) -> int:
         hung_up = _cancel_on_signals()
         await gateway.start()
         tune_collector()
-        await gateway.serve(reload=hung_up.is_set)
+        await gateway.serve(reload=hung_up.is_set, before=before)
     except asyncio.CancelledError:
         logger.info("stopped before it had started")
     except (SpoolError, OSError) as error:
@@ -99,6 +101,15 @@ async def _run(loaded: "Loaded", path: Path, note: str) -> int:
     finally:
         log.close()
     return 0
+
+
+def note_signals() -> list[int]:
+    """From now on SIGUSR1 and SIGUSR2 do not end the process, as they would by default: they are
+    noted in what is returned, for the gateway to obey once it runs."""
+    heard: list[int] = []
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, _: heard.append(number))
+    return heard
 
 
 def _cancel_on_signals() -> asyncio.Event:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import Peer, Served, Site, ok_json, run, write_dicom
+from tests.cli.support import Peer, Served, Site, ok, ok_json, run, write_dicom
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +58,43 @@ def test_a_reload_takes_effect_or_changes_nothing(tmp_path: Path) -> None:
         assert ok_json("reload", "--config", site.config)["applied"] is True
         assert run("echo", "--calling", "TEST", site.gateway).exit_code == 0
         assert served.end(signal.SIGINT) == 0
+
+
+def _paused(site: Site) -> dict[str, str]:
+    found = ok_json("queue", "list", "--config", site.config)["pauses"]
+    return {pause["destination"]: f"{pause['who']}: {pause['reason']}" for pause in found}
+
+
+def test_a_signal_pauses_all_and_another_resumes_what_it_paused(tmp_path: Path) -> None:
+    told = "SIGUSR1: destinations paused; SIGUSR2 resumes them"
+    with Peer() as peer:
+        site = Site(tmp_path, peer.port)
+        with site.running() as served:
+            ok("queue", "pause", "broken", "--because", "move", "--config", site.config)
+            by_hand = _paused(site)["broken"]
+            served.kill(signal.SIGUSR1)
+            assert served.wait_for(told)["destinations"] == ["archive"]
+            both = {"archive": "SIGUSR1: signal", "broken": by_hand}
+            assert _paused(site) == both
+            assert "by SIGUSR1: signal" in ok("queue", "list", "--config", site.config)
+            served.kill(signal.SIGUSR1)
+            assert served.wait_for(told)["destinations"] == [], "a second one is harmless"
+            assert _paused(site) == both
+            site.send(write_dicom(tmp_path / "1.dcm", 1))
+            assert served.end() == 0
+        assert _paused(site) == both, "at rest"
+        with site.running() as served:
+            assert _paused(site) == both
+            assert peer.stored.empty()
+            served.kill(signal.SIGUSR2)
+            told = "SIGUSR2: destinations resumed"
+            assert served.wait_for(told)["destinations"] == ["archive"]
+            assert peer.stored.get(timeout=20)[0] == "1.2.3.4.1"
+            assert _paused(site) == {"broken": by_hand}
+            served.kill(signal.SIGUSR2)
+            assert served.wait_for(told)["destinations"] == []
+            assert _paused(site) == {"broken": by_hand}
+            assert served.end() == 0
 
 
 def _fails(config: Path) -> str:
