@@ -18,7 +18,7 @@ from rules.nearest import did_you_mean, nearest
 from rules.pattern import Exact, Interval, parse_address
 from rules.refusal import Refusal
 from rules.rule import After, Match, Mode, Received, Rule, leaves_of
-from rules.sending import PRIORITIES
+from rules.sending import PRIORITIES, Sending
 from rules.source import MappingNode, Node, Problem, Problems, ScalarNode, SequenceNode, kind
 from rules.subjects import parse_attribute
 from rules.uids import UIDKind, names, resolve
@@ -26,7 +26,7 @@ from rules.window import zone_of
 
 FILE_KEYS = ("rules", "given", "cases")
 CASE_KEYS = ("name", "given", "expect")
-EXPECT_KEYS = ("to", "not_to", "hold", "discard", "tag", "priority", "after", "schedule")
+EXPECT_KEYS = ("to", "not_to", "hold", "discard", "tag", "keep", "priority", "after", "schedule")
 GIVEN_FACTS = (
     *("calling_ae", "called_ae", "remote", "source"),
     *("sop_class", "transfer_syntax", "received"),
@@ -56,7 +56,8 @@ class Expectation:
     """What is None is not looked at.
 
     ``to`` are all routes there are, in any order.  ``hold`` and ``discard``: whether, or with a
-    reason that has this text in it.  ``tags`` are among the labels.  ``options``: of the route to
+    reason that has this text in it.  ``tags`` are among the labels.  ``keep`` is for how many
+    seconds rules keep it once it is settled, 0 when none says so.  ``options``: of the route to
     that destination, or with "" of at least one.
     """
 
@@ -65,6 +66,7 @@ class Expectation:
     hold: bool | str | None = None
     discard: bool | str | None = None
     tags: tuple[str, ...] = ()
+    keep: float | None = None
     options: tuple[tuple[Option, str, str | int], ...] = ()
 
 
@@ -360,7 +362,11 @@ class _Parser:
                 others.append("discard")
             if others and not (others == ["to"] and not to):
                 self._report(node.key(others[-1]), f"what '{gone}' expects excludes this one")
-        return Expectation(to, not_to, hold, discard, self._tags(node.get("tag")), options)
+        tags, keep = self._tags(node.get("tag")), self._keep(node.get("keep"))
+        if keep and discard not in (None, False):
+            fix = "what is discarded goes by spool.keep_settled"
+            self._report(node.key("keep"), "what 'discard' expects excludes this one", fix)
+        return Expectation(to, not_to, hold, discard, tags, keep, options)
 
     def _to(self, node: Node) -> tuple[Wanted, ...]:
         items = node.items if isinstance(node, SequenceNode) else (node,)
@@ -435,6 +441,11 @@ class _Parser:
             else:
                 found.append(text)
         return tuple(found)
+
+    def _keep(self, node: Node | None) -> float | None:
+        if node is None:
+            return None
+        return 0.0 if text_of(node) == "none" else Sending(None, self._report).keep(node)
 
     def _options(self, name: Option, node: Node) -> list[tuple[Option, str, str | int]]:
         if not isinstance(node, MappingNode):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rules.decision import Decision, Disposition, Route
 from rules.rule import Rule
 from rules.testcases import Case, Expectation, Wanted
+from rules.words import span_words
 
 _FATES: dict[Disposition, str] = {"hold": "is held", "discard": "is discarded"}
 
@@ -16,12 +17,14 @@ _FATES: dict[Disposition, str] = {"hold": "is held", "discard": "is discarded"}
 @dataclass(frozen=True, slots=True)
 class Mismatch:
     """One thing that is not as expected.  ``names`` are the destinations that it is about,
-    ``labels`` the labels; ``fate`` that it is about being held or discarded at all."""
+    ``labels`` the labels; ``fate`` that it is about being held or discarded at all, ``keep`` that
+    it is about for how long it is kept."""
 
     text: str
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     fate: bool = False
+    keep: bool = False
 
 
 def judge(case: Case, decision: Decision) -> tuple[Mismatch, ...]:
@@ -36,6 +39,7 @@ def judge(case: Case, decision: Decision) -> tuple[Mismatch, ...]:
             for tag in expected.tags
             if tag not in decision.tags
         ),
+        *_kept(expected, decision),
     )
 
 
@@ -48,6 +52,8 @@ def concerns(mismatch: Mismatch, rule: Rule, decision: Decision) -> bool:
     if any(name in mismatch.names for name in rule.destinations):
         return True
     if any(tag in mismatch.labels for tag in rule.tags):
+        return True
+    if mismatch.keep and rule.keep_for:
         return True
     if not mismatch.fate:
         return False
@@ -132,6 +138,18 @@ def _options(expected: Expectation, decision: Decision) -> Iterator[Mismatch]:
         )
         names = tuple(route.destination for route in routes)
         yield Mismatch(f"{option} is not {want}, but {had}", names)
+
+
+def _kept(expected: Expectation, decision: Decision) -> Iterator[Mismatch]:
+    """`keep` is that of the decision: nothing of what a rule discards."""
+    want, found = expected.keep, decision.keep_for
+    if want is None or want == found:
+        return
+    had = f"kept for {span_words(found)}" if found else "not kept by any rule"
+    if want:
+        yield Mismatch(f"it is not kept for {span_words(want)}: it is {had}", keep=True)
+    else:
+        yield Mismatch(f"it is {had}", keep=True)
 
 
 def _option(option: str, route: Route) -> str | int:

@@ -122,6 +122,12 @@ MISTAKES = [
     ("expect: {hold: true, to: pacs}", "1:22: what 'hold' expects excludes this one"),
     ("expect: {discard: true, priority: high}", "1:25: what 'discard' expects excludes this one"),
     ("expect: {hold: true, discard: true}", "1:22: what 'hold' expects excludes this one"),
+    ("expect: {discard: true, keep: 30d}", "1:25: what 'discard' expects excludes this one; what"),
+    ("expect: {keep: long}", "1:16: keep must be a duration, not 'long'; write it as"),
+    ("expect: {keep: study}", "1:16: keep must be a duration, not 'study'; write it as 30d; 'keep"),
+    ("expect: {keep: [30d]}", "1:16: keep must be a duration, not a list"),
+    ("expect: {keep: 0s}", "1:16: keep must be from 1s to 3650d, not '0s'"),
+    ("expect: {keeps: 30d}", "1:10: unknown key 'keeps' in expect; did you mean 'keep'?"),
     ("expect: {tag: nigth}", "1:15: no label is called 'nigth'; did you mean 'night'?"),
     ("expect: {tag: []}", "1:15: 'tag' is empty; leave it out"),
     ("expect: {priority: hihg}", "1:20: priority cannot be 'hihg'; did you mean 'high'?"),
@@ -326,6 +332,16 @@ VERDICTS = [
         ["schedule is not none: it does not go to teleread"],
     ),
     ("{after: at-once}", HELD, ["after is not at-once: it does not go anywhere"]),
+    ("{keep: 30d}", replace(routed(PACS), keep_for=2592000.0), []),
+    ("{keep: 1h}", replace(HELD, keep_for=3600.0), []),
+    ("{keep: 30d}", HELD, ["it is not kept for 30 d: it is not kept by any rule"]),
+    (
+        "{keep: 2d}",
+        replace(HELD, keep_for=5400.0),
+        ["it is not kept for 2 d: it is kept for 1.5 h"],
+    ),
+    ("{keep: none}", routed(PACS), []),
+    ("{keep: none, discard: false}", replace(HELD, keep_for=86400.0), ["it is kept for 1 d"]),
 ]
 
 
@@ -339,7 +355,8 @@ def test_the_rules_that_have_to_do_with_it() -> None:
     pair = Rule("pair", targets=(Target("failover", ("archive-a", "archive-b")),))
     label = Rule("label", tags=("night",))
     stop = Rule("stop", discard="")
-    rules = (pacs, pair, label, stop)
+    kept = Rule("kept", keep_for=60.0)
+    rules = (pacs, pair, label, stop, kept)
 
     def involved(expect: str, decision: Decision) -> list[str]:
         mismatches = judge(one(expect=expect), decision)
@@ -350,6 +367,7 @@ def test_the_rules_that_have_to_do_with_it() -> None:
     assert involved("{to: pacs}", GONE) == ["ct", "stop"]
     assert involved("{hold: true}", routed(PACS)) == ["ct", "stop"]
     assert involved("{tag: night}", routed(PACS)) == ["label"]
+    assert involved("{keep: 1d}", routed(PACS)) == ["kept"]
     assert involved("{to: pacs}", routed(PACS)) == []
 
 
