@@ -23,6 +23,7 @@ from router.spool.errors import SpoolError
 from router.spool.index_view import IndexView
 from router.spool.layout import BLOCK, RECORD_HEADER_SIZE, RecordHeader, SegmentHeader, crc32
 from router.spool.record import InstanceMeta, Ref
+from router.spool.recovery import is_of
 from router.spool.writer import large_path
 
 T = TypeVar("T")
@@ -173,10 +174,10 @@ class Lookout:
     def _record(self, fd: int, ref: Ref) -> tuple[InstanceMeta, Pieces]:
         raw = os.pread(fd, _FIRST, ref.offset)
         header = RecordHeader.from_bytes(raw[:RECORD_HEADER_SIZE])
-        if header is None or (header.id, header.generation, header.offset) != (
-            ref.id,
-            ref.generation,
-            ref.offset,
+        # One whose number was another's as well has that still in its record.
+        if header is None or (
+            (header.id, header.generation, header.offset) != (ref.id, ref.generation, ref.offset)
+            and not is_of(header, ref)
         ):
             raise SpoolError("no sound record at its place")
         figures = (header.data_offset, header.length, header.crc, header.large)

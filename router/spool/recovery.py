@@ -256,7 +256,7 @@ def check_record(path: Path | None, ref: Ref, large_directory: Path) -> str:
     return ", ".join(filter(None, (trouble, damaged_data)))
 
 
-def _is_of(header: RecordHeader, ref: Ref) -> bool:
+def is_of(header: RecordHeader, ref: Ref) -> bool:
     """Whether a record is the one that was given another number, since its own was another's."""
     figures = (header.generation, header.offset, header.length, header.crc, header.large)
     return figures == (ref.generation, ref.offset, ref.length, ref.crc, ref.large)
@@ -266,7 +266,7 @@ def read_header_and_meta(segment_fd: int, ref: Ref) -> tuple[RecordHeader, bytes
     """The header of a record and its description, both checked.  Raises SpoolError."""
     with system.translated(f"reading instance {ref.id}"):
         header = RecordHeader.from_bytes(os.pread(segment_fd, RECORD_HEADER_SIZE, ref.offset))
-        if header is None or (header.id != ref.id and not _is_of(header, ref)):
+        if header is None or (header.id != ref.id and not is_of(header, ref)):
             raise SpoolDamaged(f"instance {ref.id}: no sound record at its place")
         raw = os.pread(segment_fd, header.meta_length, ref.offset + RECORD_HEADER_SIZE)
     if crc32(raw) != header.meta_crc:

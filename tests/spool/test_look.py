@@ -132,7 +132,15 @@ def test_a_record_in_the_place_of_another_is_not_taken_for_it(rig: Rig, look: Lo
 
 @pytest.mark.parametrize(
     "change",
-    [{"id": 77}, {"generation": 77}, {"offset": 8192}, {"length": 999}, {"crc": 1}],
+    [
+        {"generation": 77},
+        {"offset": 8192},
+        {"length": 999},
+        {"crc": 1},
+        {"id": 77, "length": 999},
+        {"id": 77, "crc": 1},
+        {"id": 77, "flags": 1},
+    ],
     ids=str,
 )
 def test_a_sound_header_that_says_something_else_is_not_believed(

@@ -11,6 +11,8 @@ from router.spool import numbers, rebuild, system
 from router.spool.errors import SpoolError
 from router.spool.index import Index
 from router.spool.index_types import Filter
+from router.spool.index_view import IndexView
+from router.spool.look import Lookout
 from router.spool.record import Ref
 from router.spool.verify import verify
 from tests.spool.conftest import OpenRig
@@ -289,6 +291,20 @@ def test_it_is_there_once_after_a_start_that_was_killed(
     _, data = _twice(open_rig, size)
     _broken_off(open_rig(start=False), monkeypatch, when)
     _waits(open_rig(), data)
+
+
+@SIZES
+def test_it_can_be_looked_at_beside_the_gateway(open_rig: OpenRig, size: int) -> None:
+    """Regression: its record, which has the number of before, was told as damaged."""
+    _, data = _twice(open_rig, size)
+    rig = open_rig()
+    view = IndexView(rig.directory / "index.sqlite")
+    look = Lookout(rig.directory / "spool", view)
+    (ref,) = (w.ref for w in rig.index.lease("pacs", 100, 3e9, ()) if w.ref.length == len(data))
+    seen = look.one(ref, lambda ref, meta, pieces: b"".join(pieces))
+    look.close()
+    view.close()
+    assert (seen.id, seen.damage, seen.result) == (ref.id, "", data)
 
 
 @SIZES
