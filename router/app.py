@@ -160,10 +160,7 @@ class Gateway:
             lambda destination: self.forwarder.refused(destination),
         )
         self.proof = queues.proof = Proof(
-            lambda: self.index.commitments,
-            self.index_thread,
-            self.counters,
-            lambda destination, count: self.forwarder.notify(destination, count),
+            lambda: self.index.commitments, self.index_thread, self.counters, lambda: self.forwarder
         )
         self.forwarder = Forwarder(
             index=queues,
@@ -208,7 +205,9 @@ class Gateway:
             time.perf_counter,
             self.studies,
         )
-        self.commitments = Commitments(self.index, self.index_thread, self.counters, config)
+        self.commitments = Commitments(
+            self.index, self.index_thread, self.counters, config, self.forwarder.aside
+        )
         self.commitments.take_report, self.commitments.awaited = self.proof.take, self.proof.awaited
         self.listeners = Listeners(
             ServiceRegistry((VerificationService(), self.commitments.service, self.storage)),

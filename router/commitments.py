@@ -4,6 +4,7 @@ Owns its wiring: what is promised to those who send to us, and the one service t
 messages of both roles.  Must not know how commitments are decided or asked for.
 """
 
+import functools
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -23,15 +24,21 @@ from router.net.target import Target
 from router.observe.counters import Counters
 from router.spool.index import Index
 
+Aside = Callable[[str, Callable[[], Awaitable[Requestor]]], Awaitable[Requestor]]
+
 
 class Commitments:
     """Made with the gateway, before it listens.
 
+    ``aside`` opens an association with a remote by name where there is a place for it.
     ``take_report`` gets the N-EVENT-REPORTs of peers where ``awaited()``; both may be set before
     `start`.
     """
 
-    def __init__(self, index: Index, thread: Thread, counters: Counters, config: Config) -> None:
+    def __init__(
+        self, index: Index, thread: Thread, counters: Counters, config: Config, aside: Aside
+    ) -> None:
+        self._aside = aside
         self._counters = counters
         self._config = config
         self.take_report: Callable[[Received], Awaitable[int]] = _unexpected
@@ -77,7 +84,8 @@ class Commitments:
         return replace(target, calling_ae=own_ae, asynchronous_operations=1)
 
     async def _connect(self, target: Target) -> Requestor:
-        return await connect(target, PROPOSALS, observer=self._counters, roles=ROLES)
+        opened = functools.partial(connect, target, PROPOSALS, observer=self._counters, roles=ROLES)
+        return await self._aside(target.name, opened)
 
 
 async def _unexpected(_: Received) -> int:

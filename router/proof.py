@@ -10,18 +10,21 @@ import functools
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import structlog
 
 from router.commitment.committers import Committers
-from router.commitment.ports import CommitterConfig, CommitterStatus, NotAsked
+from router.commitment.ports import CommitterConfig, CommitterStatus, Held, NotAsked
 from router.commitment.scu import PROPOSALS
 from router.config import Config
 from router.net.connector import connect
 from router.net.errors import AssociationError
-from router.net.normalized import Received
+from router.net.normalized import Handler, Received
+from router.net.pool import Proposal
+from router.net.requestor import Requestor
 from router.net.target import Target
 from router.observe.counters import Counters
 from router.query import find
@@ -37,7 +40,7 @@ from router.spool.index_commitments import (
 from router.spool.index_types import DeliveryState, Outcome
 
 _QUESTION = 120.0
-"""Seconds for all questions of one batch to an archive, their association included."""
+"""Seconds for all questions of one batch to an archive."""
 _ACCEPTED_AT_ONCE = 2000
 
 
@@ -98,10 +101,22 @@ class CommitmentGateway:
         )
 
 
+class Calls(Protocol):
+    """What is allowed of calling destinations; `router.forward.forwarder.Forwarder` has it."""
+
+    held_changed: Callable[[str], None]
+
+    def notify(self, destination: str, count: int = 1) -> None: ...
+    def held(self, destination: str) -> tuple[str, float | None] | None: ...
+    async def aside(
+        self, destination: str, connect: Callable[[], Awaitable[Requestor]]
+    ) -> Requestor: ...
+
+
 class Proof:
     """What the destinations of a configuration have still to commit.
 
-    ``resent(destination, count)`` is called when something is to be sent again.
+    ``calls`` gives whoever sends to them, from `start` on.
     """
 
     def __init__(
@@ -109,8 +124,9 @@ class Proof:
         index: Callable[[], Commitments],
         thread: Thread,
         counters: Counters,
-        resent: Callable[[str, int], None],
+        calls: Callable[[], Calls],
     ) -> None:
+        self._calls = calls
         self._counters = counters
         self._names: frozenset[str] = frozenset()
         self._committers = Committers(
@@ -119,7 +135,7 @@ class Proof:
             new_uid=lambda: f"2.25.{uuid.uuid4().int}",
             random=random.Random(),
             observer=counters,
-            resent=resent,
+            resent=lambda destination, count: calls().notify(destination, count),
             log=structlog.get_logger("commitment"),
         )
 
@@ -127,6 +143,7 @@ class Proof:
         """Begins to ask."""
         configs = self._configs(config)
         self._names = frozenset(one.name for one in configs)
+        self._calls().held_changed = self._committers.held_changed
         self._committers.start(configs)
 
     def configure(self, config: Config) -> None:
@@ -189,19 +206,33 @@ class Proof:
                     name=name,
                     settings=remote.commitment,
                     connect=functools.partial(
-                        connect, target, PROPOSALS, self._counters, on_request=self.take
+                        self._connect, target, PROPOSALS, on_request=self.take
                     ),
                     look=functools.partial(self._look, target),
                     identity=target,
+                    held=functools.partial(self._held, name),
                 )
             )
         return found
 
+    def _held(self, name: str) -> Held | None:
+        found = self._calls().held(name)
+        return None if found is None else Held(*found)
+
+    async def _connect(
+        self, target: Target, proposals: Sequence[Proposal], on_request: Handler | None = None
+    ) -> Requestor:
+        """An association that counts among all that are requested."""
+        opened = functools.partial(
+            connect, target, proposals, self._counters, on_request=on_request
+        )
+        return await self._calls().aside(target.name, opened)
+
     async def _look(self, target: Target, references: Sequence[Reference]) -> Collection[str]:
         """Those that an archive lists, a question for each series."""
         try:
+            association = await self._connect(target, find.PROPOSALS)
             async with asyncio.timeout(_QUESTION):
-                association = await connect(target, find.PROPOSALS, self._counters)
                 try:
                     listed: set[str] = set()
                     for study, series in _series(references):

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from router.commitment.ports import NotAsked
 from router.config.load import loads
 from router.net.commitment import Commitment
+from router.net.requestor import Requestor
 from router.observe.counters import Counters
 from router.proof import Proof
 from router.spool.index import Index
@@ -39,10 +40,27 @@ class Here:
         return work(*args, **kwargs)
 
 
+class Free:
+    """Nothing stands in the way of calling anybody."""
+
+    held_changed: Callable[[str], None]
+
+    def notify(self, destination: str, count: int = 1) -> None:
+        raise AssertionError("nothing is to be sent again here")
+
+    def held(self, destination: str) -> None:
+        return None
+
+    async def aside(
+        self, destination: str, connect: Callable[[], Awaitable[Requestor]]
+    ) -> Requestor:
+        return await connect()
+
+
 def with_proof(path: Path, main: Callable[[Proof, Index], Coroutine[Any, Any, None]]) -> None:
     async def whole() -> None:
         index = Index.open(path / "index.db")
-        proof = Proof(lambda: index.commitments, Here(), Counters(), lambda name, count: None)
+        proof = Proof(lambda: index.commitments, Here(), Counters(), Free)
         await main(proof, index)
         await proof.stop()
         index.close()

@@ -96,6 +96,11 @@ class Committers:
             if destination in (None, name):
                 asker.hasten()
 
+    def held_changed(self, destination: str) -> None:
+        """What `CommitterConfig.held` tells of it may have changed."""
+        if (asker := self._askers.get(destination)) is not None:
+            asker.held_changed()
+
     def snapshot(self) -> dict[str, CommitterStatus]:
         """All that are configured, by name."""
         return {name: asker.status() for name, asker in self._askers.items()}

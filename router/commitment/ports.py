@@ -104,11 +104,21 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Why a destination is not to be called at present, and until when, in seconds since the epoch,
+    where that is known."""
+
+    why: str
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CommitterConfig:
     """A destination of which commitment is asked.
 
     ``connect`` opens an association for it, whose reports go where all go.  ``look`` gives those
     of the references that the destination lists, by SOP Instance UID, and raises NotAsked.
+    ``held`` tells whether it may be called now, None when it may.
     ``identity`` is equal for two when the same peer is called in the same way.
     """
 
@@ -117,13 +127,14 @@ class CommitterConfig:
     connect: Callable[[], Awaitable[Asked]] = field(compare=False)
     look: Callable[[Sequence[Reference]], Awaitable[Collection[str]]] = field(compare=False)
     identity: Hashable = None
+    held: Callable[[], Held | None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class CommitterStatus:
-    """``trouble`` says why a destination could not be asked when it was last tried, "" when it
-    could; ``next_at`` when it is asked next, in seconds since the epoch, None when nothing is to
-    be asked."""
+    """``trouble`` says why a destination is not asked now, or could not be when it was last tried,
+    "" when it could; ``next_at`` when it is asked next, in seconds since the epoch, None when
+    nothing is to be asked, or nobody knows when."""
 
     trouble: str
     next_at: float | None

@@ -28,6 +28,7 @@ from router.commitment.ports import (
     CommitmentIndex,
     CommitterConfig,
     CommitterStatus,
+    Held,
     NotAsked,
     Observer,
 )
@@ -94,6 +95,8 @@ class Asker:
         self._retry_at = 0.0
         self._next_at: float | None = None
         self._trouble = ""
+        self._held: Held | None = None
+        self._freed_at = 0.0
         self.name = config.name
 
     def start(self) -> None:
@@ -109,9 +112,15 @@ class Asker:
         self._failures, self._retry_at = 0, 0.0
         self._wake.set()
 
+    def held_changed(self) -> None:
+        """It may have been paused or shut, or the reverse."""
+        if self._config.held() != self._held:
+            self._wake.set()
+
     def status(self) -> CommitterStatus:
         """For display."""
-        return CommitterStatus(self._trouble, self._next_at)
+        trouble = self._trouble if self._held is None else self._held.why
+        return CommitterStatus(trouble, self._next_at)
 
     async def stop(self, grace: float = 1.0) -> None:
         """What is asked now is cut off; it is asked again after a start."""
@@ -149,8 +158,11 @@ class Asker:
     async def _turn(self) -> float | None:
         """Asks for all that is to be asked now; when there will be more."""
         settings = self._settings
-        await self._give_up()
+        if not self._kept_back():
+            await self._give_up()
         while True:
+            if self._kept_back():
+                return None if self._held is None else self._held.until
             now = self._clock()
             found = await self._index.uncommitted(self.name, settings.batch)
             again = found.due_at
@@ -177,8 +189,17 @@ class Asker:
             if transaction is not None:
                 await self._ask(transaction)
 
+    def _kept_back(self) -> bool:
+        """Whether it is not to be called now; what it is told then comes in all the same."""
+        before, self._held = self._held, self._config.held()
+        if before is not None and self._held is None:
+            self._freed_at = self._clock()
+        return self._held is not None
+
     async def _give_up(self) -> None:
         now = self._clock()
+        if 0.0 <= now - self._freed_at < self._settings.answer_within:
+            return  # it could not be asked before: it has time for one more answer
         age = self._settings.max_age
         reason = f"not committed within {_in_words(age)}"
         if self._trouble:

@@ -111,6 +111,11 @@ class Crew:
 
     # -- sending off -------------------------------------------------------------------------
 
+    def make_room(self) -> None:
+        """Lets go what lies idle above what the destination may have."""
+        if (most := self._regime.most) < self.door.standing:
+            self.door.pool.trim(most)
+
     def dispatch(self) -> None:
         """Sends off one more courier, if there is something for it; it calls again."""
         if not self._owner.may_send() or self._opening is not None:
@@ -208,7 +213,7 @@ class Crew:
     def _too_many(self) -> bool:
         """Whether more couriers than may be at work would go on."""
         going_on = [courier for courier in self._at_work() if not courier.yielding]
-        return len(going_on) > max(1, self._regime.width)
+        return len(going_on) > (max(1, self._regime.width) if self._regime.most else 0)
 
     def _starving(self, courier: Courier) -> bool:
         """Whether the most urgent instance can go on no association unless one makes room.

@@ -134,6 +134,16 @@ class Destination:
         return permit.least if self.up and not permit.nothing else None
 
     @property
+    def held(self) -> tuple[str, float | None] | None:
+        """Why nothing at all may go to it now, as it is paused or shut, and until when, in seconds
+        since the epoch, where that is known; None when something may."""
+        permit = self._regime.permit
+        permit.look(self._clock())
+        if self._config is None or not permit.nothing:
+            return None
+        return permit.why, None if permit.paused else permit.until
+
+    @property
     def gives_way_in(self) -> float | None:
         """Seconds until others may have what waits, as it is paused or shut for long; 0.0 when
         they may, None when it is neither, or never gives way."""
@@ -290,6 +300,7 @@ class Destination:
                 self._crew.top_up()
             self._crew.dispatch()
         self._door.reap()
+        self._crew.make_room()
         self._regime.holds(self._crew.standing)
 
     def _abide(self) -> None:

@@ -5,7 +5,7 @@ and nothing else, so that none can hold up another.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from random import Random
@@ -13,6 +13,7 @@ from random import Random
 from structlog.typing import FilteringBoundLogger
 
 from router.forward.destination import Destination
+from router.forward.errands import E
 from router.forward.expiry import Expiry
 from router.forward.failover import Diverter, at_rest
 from router.forward.parts import Surroundings
@@ -35,6 +36,7 @@ class Forwarder:
     ``clock`` gives seconds since the epoch; timers run by the event loop's own clock.  To be
     used on one event loop, from `start` to `stop`.  ``returned(destination)`` is called when
     something that was in hand when `at_rest` was entered came back unsent: enter it once more.
+    ``held_changed(destination)``, to be set before `start`, is called when `held` may have changed.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Forwarder:
         self._random = random
         self._logger = log
         self._returned = returned
+        self.held_changed: Callable[[str], None] = lambda destination: None
         self._common = Common()
         self._around = Surroundings(index, open_reader, clock, random, observer, log, self._common)
         self._outgoing = Outgoing()
@@ -140,6 +143,7 @@ class Forwarder:
         self._changed(destination)
 
     def _changed(self, destination: str) -> None:
+        self.held_changed(destination)
         if self._diverter is not None:
             self._diverter.changed(destination)
 
@@ -164,6 +168,16 @@ class Forwarder:
         self._pauses.pop(destination, None)
         if (found := self._destinations.get(destination)) is not None:
             found.resume()
+
+    def held(self, destination: str) -> tuple[str, float | None] | None:
+        """See `Destination.held`; None of one that is not configured."""
+        found = self._destinations.get(destination)
+        return None if found is None else found.held
+
+    async def aside(self, destination: str, connect: Callable[[], Awaitable[E]]) -> E:
+        """An association with a destination that carries nothing of its queue, once there is a
+        place for it among those of all; raises what ``connect`` raises."""
+        return await self._common.errands.open(destination, connect)
 
     def sending(self) -> set[tuple[int, str]]:
         """What is on its way, as (instance id, destination)."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from router.forward.concurrency import Concurrency
+from router.forward.errands import Errands
 from router.forward.permit import Permit
 from router.forward.places import Places
 from router.forward.ports import DestinationConfig
@@ -30,6 +31,7 @@ class Common:
     def __init__(self) -> None:
         self.total = Metered(Bandwidth())
         self.places = Places()
+        self.errands = Errands(self.places)
 
     def configure(self, outgoing: Outgoing) -> None:
         """Takes on other limits."""
@@ -109,7 +111,7 @@ class Regime:
 
     @property
     def most(self) -> int:
-        """Associations that it may have."""
+        """Associations for sending that it may have; 0 while an errand has its only place."""
         allowed = self._places.allowed(self._name)
         return self._configured if allowed is None else min(self._configured, allowed)
 

@@ -251,6 +251,14 @@ class Pool:
             if entry.association.closed or now >= entry.idle_since + self._linger:
                 self._let_go(entry)
 
+    def trim(self, most: int) -> None:
+        """Closes idle associations, the longest idle first, until ``most`` stand."""
+        idle = [entry for entry in self._entries if not entry.busy]
+        for entry in sorted(idle, key=lambda entry: entry.idle_since):
+            if self.open <= most:
+                break
+            self._let_go(entry)
+
     def retire(self) -> None:
         """Opens nothing more; idle associations are closed now, others when released."""
         self.retired = True

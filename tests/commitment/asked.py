@@ -20,7 +20,7 @@ from router.commitment.dataset import (
     decode_action,
     encode_report,
 )
-from router.commitment.ports import CommitterConfig, NotAsked
+from router.commitment.ports import CommitterConfig, Held, NotAsked
 from router.dimse.command import Command
 from router.net.commitment import Commitment
 from router.net.errors import AssociationError, ConnectFailed
@@ -206,6 +206,7 @@ class Scene:
         self.archive = FakeArchive()
         self.counts = Counts()
         self.resent: list[tuple[str, int]] = []
+        self.held: Held | None = None
         self._uids = iter(f"2.25.{n}" for n in range(1, 10_000))
         self.began = asyncio.get_running_loop().time()
         self.config = CommitterConfig(
@@ -213,6 +214,7 @@ class Scene:
             settings=Commitment.model_validate({"after": 10, "answer_within": 600} | settings),
             connect=self.archive.connect,
             look=self.archive.look,
+            held=lambda: self.held,
         )
         self.committers = Committers(
             self.slow,
@@ -236,6 +238,11 @@ class Scene:
         self.index.settle([outcome(n, PACS, UNCOMMITTED, at=wall()) for n in numbers])
         self.committers.notify(PACS)
         await asyncio.sleep(0)
+
+    def hold(self, why: str = "", until: float | None = None) -> None:
+        """It is paused or shut, for a reason, until then; with none it is not any more."""
+        self.held = Held(why, until) if why else None
+        self.committers.held_changed(PACS)
 
     def ago(self, moment: float) -> float:
         """Seconds from the beginning to a moment of the loop's clock."""

@@ -544,3 +544,72 @@ def test_a_clock_that_was_ahead_delays_nothing(tmp_path: Path) -> None:
         assert sorted(asked) == ["1.2.3.4.1", "1.2.3.4.2"], "each once"
 
     play(tmp_path, main)
+
+
+# -- paused and shut
+
+
+def test_while_it_is_paused_it_is_asked_nothing_and_what_it_says_counts(tmp_path: Path) -> None:
+    async def main(scene: Scene) -> None:
+        await scene.took(1)
+        await scene.until(11)
+        assert scene.archive.calls == 1
+        scene.hold("paused: by anna")
+        await scene.took(2)
+        await scene.until(2000)
+        scene.committers.hasten(PACS)
+        await scene.until(2010)
+        assert len(scene.archive.asked) == 1
+        assert scene.committers.snapshot()[PACS].trouble == "paused: by anna"
+        assert await scene.report("2.25.1", uid(1)) == 0
+        assert state(scene.index, 1, PACS) is DELIVERED
+        scene.hold()
+        await scene.until(2011)
+        assert len(scene.archive.asked) == 2, "the first has waited long enough"
+        assert scene.committers.snapshot()[PACS].trouble == ""
+
+    play(tmp_path, main)
+
+
+def test_a_pause_between_two_batches_holds_at_once(tmp_path: Path) -> None:
+    async def main(scene: Scene) -> None:
+        scene.archive.takes = 5.0
+        await scene.took(*range(1, 8))
+        await scene.until(1)
+        scene.hold("paused: by anna")
+        await scene.until(100)
+        assert len(scene.archive.asked) == 1
+
+    play(tmp_path, main, batch=3)
+
+
+def test_while_its_schedule_is_shut_it_waits_until_that_opens(tmp_path: Path) -> None:
+    async def main(scene: Scene) -> None:
+        scene.hold("schedule night is shut", wall() + 1000)
+        await scene.took(1)
+        await scene.until(999)
+        assert scene.archive.calls == 0
+        scene.held = None  # nobody says so: it looks for itself
+        await scene.until(1001)
+        assert scene.archive.calls == 1
+
+    play(tmp_path, main)
+
+
+def test_what_could_not_be_asked_for_has_time_for_an_answer_before_it_is_dead(
+    tmp_path: Path,
+) -> None:
+    async def main(scene: Scene) -> None:
+        await scene.took(1)
+        await scene.until(11)
+        scene.hold("paused: by anna")
+        await scene.until(10_000)
+        assert state(scene.index, 1, PACS) is UNCOMMITTED, "no fault of the archive"
+        scene.hold()
+        await scene.until(10_100)
+        assert len(scene.archive.asked) == 2
+        assert state(scene.index, 1, PACS) is UNCOMMITTED
+        await scene.until(10_700)
+        assert state(scene.index, 1, PACS) is DEAD
+
+    play(tmp_path, main, max_age=3000)

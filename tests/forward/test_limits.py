@@ -196,6 +196,95 @@ def test_a_destination_that_is_gone_keeps_no_place() -> None:
     assert Places().allowed("a") is None
 
 
+def test_an_errand_takes_turns_with_sending_where_there_is_one_place() -> None:
+    async def scenario() -> None:
+        places, woken = Places(2), set[str]()
+        for name in "ab":
+            places.join(name, functools.partial(woken.add, name))
+            places.holds(name, 1)
+        errand = asyncio.ensure_future(places.errand("a"))
+        await asyncio.sleep(0)
+        assert (errand.done(), woken) == (False, {"a"}), "it is asked to make room"
+        assert (places.allowed("a"), places.allowed("b")) == (0, 1)
+        places.holds("a", 0)
+        give_back = await errand
+        assert (places.allowed("a"), places.allowed("b")) == (0, 1)
+        woken.clear()
+        give_back()
+        give_back()
+        assert "a" in woken
+        assert (places.allowed("a"), places.allowed("b")) == (1, 1)
+
+    run(scenario())
+
+
+def test_an_errand_that_is_called_off_leaves_nothing_behind() -> None:
+    async def scenario() -> None:
+        places = Places(1)
+        places.join("a", lambda: None)
+        places.holds("a", 1)
+        waiting = [asyncio.ensure_future(places.errand("a")) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        places.holds("a", 0)  # before the cancelled one had its turn
+        give_back = await waiting[1]
+        late = asyncio.ensure_future(places.errand("a"))
+        await asyncio.sleep(0)
+        give_back()  # it has its place, and does not know yet
+        late.cancel()
+        await asyncio.wait([waiting[0], late])
+        assert waiting[0].cancelled()
+        assert late.cancelled()
+        assert places.allowed("a") == 1
+
+    run(scenario())
+
+
+def test_errands_are_never_more_than_there_are_places_and_all_have_their_turn() -> None:
+    """With as many places as destinations, all of which send all the time."""
+
+    async def scenario(limit: int) -> None:
+        dice, names = Random(limit), "abc"
+        places = Places(limit)
+        sending, errands, done = dict.fromkeys(names, 0), 0, 0
+
+        def send(name: str) -> None:
+            allowed = places.allowed(name)
+            assert allowed is not None
+            sending[name] = min(allowed, 4)
+            places.holds(name, sending[name])
+            total = sum(sending.values()) + errands
+            assert total <= limit
+
+        async def errand(name: str) -> None:
+            nonlocal errands, done
+            for _ in range(20):
+                give_back = await places.errand(name)
+                errands += 1
+                assert sum(sending.values()) + errands <= limit
+                await asyncio.sleep(dice.random())
+                errands -= 1
+                done += 1
+                give_back()
+                await asyncio.sleep(dice.random())
+
+        async def sender(name: str) -> None:
+            while done < 60:
+                send(name)
+                await asyncio.sleep(dice.random())
+
+        for name in names:
+            places.join(name, lambda: None)
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(errand(name))
+                group.create_task(sender(name))
+        assert done == 60
+
+    for limit in (3, 4, 7):
+        run(scenario(limit))
+
+
 @pytest.mark.parametrize("zone", ["Europe/Stockholm", "Australia/Lord_Howe", "America/Santiago"])
 def test_a_permit_is_right_about_every_change_of_a_year(zone: str) -> None:
     windows = parse_windows(["mon-fri 18:00-07:00", "sat 02:15-02:45", "sun 00:00-24:00"], zone)

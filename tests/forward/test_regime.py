@@ -700,3 +700,87 @@ def test_a_full_board_asks_for_the_more_urgent_once_a_second_at_most() -> None:
         await house.stop(grace=0)
 
     run(scenario())
+
+
+class Aside:
+    """An association that carries nothing of the queue."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+
+    async def ended(self) -> None:
+        await self.over.wait()
+
+
+def test_an_association_beside_the_queue_counts_and_sending_makes_room() -> None:
+    async def scenario() -> None:
+        house = House("a", "b", associations=4, linger=1000.0)
+        for name in "ab":
+            for n in range(1, 201):
+                house.index.add(name, waiting(n, study=f"1.{n}"))
+            house.peers[name].latency = lambda uid: 0.5
+        open_to_a = lambda: sum(not one.closed for one in house.peers["a"].associations)  # noqa: E731
+        house.forwarder.start(house.configs.values(), outgoing=Outgoing(associations=2))
+        await asyncio.sleep(10)
+        assert open_to_a() == 1
+        began, seen = wall(), []
+
+        async def connect() -> Aside:
+            await asyncio.sleep(0.1)  # one that is being released counts no more
+            seen.append(open_to_a())
+            return Aside()
+
+        aside = await house.forwarder.aside("a", connect)
+        assert (wall() - began < 1, seen) == (True, [0])
+        before = len(house.peers["a"].stored)
+        await asyncio.sleep(10)
+        assert len(house.peers["a"].stored) == before, "its only place is taken"
+        assert "0 of 4 associations" in status(house, "a").limited
+        aside.over.set()
+        await asyncio.sleep(10)
+        assert len(house.peers["a"].stored) > before + 15
+        await house.index.until_closed("a")
+        aside = await house.forwarder.aside("a", connect)  # what lies idle is let go
+        assert seen == [0, 0]
+        aside.over.set()
+        await asyncio.sleep(0.1)
+        await house.stop(grace=0)
+
+    run(scenario())
+
+
+def test_one_that_cannot_be_opened_beside_the_queue_keeps_no_place() -> None:
+    async def scenario() -> None:
+        house = House("a", associations=4)
+        house.forwarder.start(house.configs.values(), outgoing=Outgoing(associations=1))
+
+        async def connect() -> Aside:
+            raise ConnectFailed("no")
+
+        for _ in range(3):
+            with pytest.raises(ConnectFailed):
+                await house.forwarder.aside("a", connect)
+        house.arrive("a", waiting(1))
+        await house.index.until_closed("a")
+        await house.stop()
+
+    run(scenario())
+
+
+def test_what_is_paused_or_shut_says_so_and_until_when() -> None:
+    async def scenario() -> None:
+        house = House("a")
+        told: list[tuple[str, float | None] | None] = []
+        house.forwarder.held_changed = lambda name: told.append(house.forwarder.held(name))
+        house.start()
+        await asyncio.sleep(1)
+        assert house.forwarder.held("a") is None
+        assert house.forwarder.held("nobody") is None
+        house.forwarder.pause("a", "by anna")
+        assert told[-1] == ("paused: by anna", None)
+        house.forwarder.resume("a")
+        await asyncio.sleep(1)
+        assert told[-1] is None
+        await house.stop()
+
+    run(scenario())
