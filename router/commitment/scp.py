@@ -8,7 +8,7 @@ PS3.4 §J.3.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from structlog.typing import FilteringBoundLogger
@@ -29,6 +29,7 @@ from router.commitment.dataset import (
 )
 from router.commitment.judge import judge
 from router.commitment.scp_ports import Association, Connect, Index, Observer, Thread
+from router.commitment.search import Search
 from router.commitment.settings import CommitmentSettings
 from router.dimse.command import Command
 from router.dimse.status import SUCCESS, Service, StatusClass, describe_status, status_class
@@ -38,9 +39,7 @@ from router.net.pool import Proposal
 from router.net.target import Target
 from router.spool.index_promises import (
     Asked,
-    Kept,
     Promise,
-    PromiseItem,
     PromiseState,
 )
 from router.ul import RoleSelection
@@ -104,6 +103,8 @@ class CommitmentSCP:
         self._log = log
         self._clock = clock
         self._random = random
+        turn = asyncio.Lock()  # one search at a time, in the order of asking
+        self._undecided, self._decided = (Search(index, thread, turn) for _ in range(2))
         self._back: dict[int, Back] = {}
         self._wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -261,7 +262,9 @@ class CommitmentSCP:
         """Note what can be told of the instances; the promises of which all is decided."""
         promises, run = self._index.promises, self._thread.run
         items = {p.id: await run(promises.items, p.id) for p in due}
-        kept = await self._look(i for all_ in items.values() for i in all_ if i.verdict is None)
+        kept = await self._undecided.look(
+            {n: [i for i in all_ if i.verdict is None] for n, all_ in items.items()}
+        )
         decided: set[int] = set()
         now = self._clock()
         for promise in due:
@@ -292,7 +295,7 @@ class CommitmentSCP:
         """
         promises, run = self._index.promises, self._thread.run
         items = {p.id: [i for i in await run(promises.items, p.id) if i.verdict == 0] for p in due}
-        kept = await self._look(item for all_ in items.values() for item in all_)
+        kept = await self._decided.look(items)
         for promise in due:
             verdicts: dict[int, int] = {}
             for item in items[promise.id]:
@@ -311,25 +314,6 @@ class CommitmentSCP:
                     transaction=promise.transaction_uid,
                     instances=len(verdicts),
                 )
-
-    async def _look(self, items: Iterable[PromiseItem]) -> dict[str, list[Kept]]:
-        """What the index has of these, in steps between which others have their turn; no further
-        back than to where each was found."""
-        classes: dict[str, set[str]] = {}
-        for item in items:
-            classes.setdefault(item.sop_instance_uid, set()).add(item.sop_class_uid)
-        found: dict[str, list[Kept]] = {}
-        place = None
-        while classes:
-            some, place = await self._thread.run(self._index.promises.look, tuple(classes), place)
-            for one in some:
-                found.setdefault(one.sop_instance_uid, []).append(one)
-            for one in some:
-                if one.sop_class_uid in classes.get(one.sop_instance_uid, ()):
-                    del classes[one.sop_instance_uid]
-            if place is None:
-                break
-        return found
 
     # -- reporting -----------------------------------------------------------------------------
 
@@ -463,6 +447,8 @@ class CommitmentSCP:
 
     async def _settle(self, promise: Promise, state: PromiseState, why: str) -> None:
         self._back.pop(promise.id, None)
+        self._undecided.forget(promise.id)
+        self._decided.forget(promise.id)
         await self._thread.run(self._index.promises.settle, promise.id, state, why, self._clock())
 
 

@@ -18,12 +18,32 @@ from router.spool.index_types import STATES, DeliveryState, Disposition
 from router.spool.record import DAMAGED
 
 _STEP = 20_000
-"""Rows of the index of instances that are looked through at a time: some ten milliseconds."""
+"""Rows of the index of instances that are looked through at a time: two to ten milliseconds, in
+which nobody else is kept from running."""
 _KEPT = 10_000
 """Promises that are over and still told of."""
 _FIRST = (2**62, 2**62, 2**62, 2**62)
 _DAMAGED = f"{DAMAGED}*"
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
+
+_ROW = "(study_order, sop_key, crc, id)"
+_STEP_END = f"""
+SELECT json_array(study_order, sop_key, crc, id) FROM instance INDEXED BY instance_sop
+WHERE {_ROW} < (?, ?, ?, ?)
+ORDER BY study_order DESC, sop_key DESC, crc DESC, id DESC LIMIT 1 OFFSET ?
+"""
+# What is wanted is picked out in one statement: what it passes over never becomes an object.
+_IN_STEP = f"""
+SELECT json_group_array(id) FROM (
+    SELECT sop_key, id FROM instance INDEXED BY instance_sop WHERE {_ROW} < (?, ?, ?, ?)
+    ORDER BY study_order DESC, sop_key DESC, crc DESC, id DESC LIMIT ?
+) WHERE sop_key IN (SELECT sop_key FROM temp.wanted)
+"""
+_AFTER_END = "SELECT id FROM instance WHERE id > ? AND id <= ? ORDER BY id LIMIT 1 OFFSET ?"
+_AFTER = """
+SELECT json_group_array(id) FROM instance NOT INDEXED
+WHERE id > ? AND id <= ? AND sop_key IN (SELECT sop_key FROM temp.wanted)
+"""
 
 
 class PromiseState(IntEnum):
@@ -120,6 +140,7 @@ class Promises:
     def __init__(self, db: Database, destinations: Names) -> None:
         self._db = db
         self._destinations = destinations
+        self._wanted: set[str] = set()
 
     def ask(self, asked: Asked, at: float, due_at: float) -> tuple[str, int]:
         """Note a request: ``new``, ``known`` when the same is under way, or ``conflict`` when its
@@ -291,28 +312,48 @@ class Promises:
 
     # -- finding instances ---------------------------------------------------------------------
 
-    def look(self, uids: Collection[str], place: Place | None) -> tuple[list[Kept], Place | None]:
-        """Some of the instances with these UIDs, and where to go on; None at the end.
+    def want(self, uids: Sequence[str], *, anew: bool) -> None:
+        """`look` and `look_after` are for the instances with these UIDs from now on; ``anew``: no
+        longer for others."""
+        if anew:
+            self._db.run(
+                "CREATE TEMP TABLE IF NOT EXISTS wanted(sop_key INTEGER PRIMARY KEY) STRICT"
+            )
+            self._db.run("DELETE FROM temp.wanted")
+            self._wanted.clear()
+        self._wanted.update(uids)
+        self._db.run(
+            "INSERT OR IGNORE INTO temp.wanted SELECT value FROM json_each(?)",
+            id_list([sop_key(uid) for uid in uids]),
+        )
+
+    def newest(self) -> int:
+        """The highest id of an instance, 0 without any."""
+        return int(self._db.value("SELECT coalesce(max(id), 0) FROM instance"))
+
+    def look(self, place: Place | None) -> tuple[list[Kept], Place | None]:
+        """Some of the instances that are wanted, and where to go on; None at the end.
 
         From the study that came last back to the first, a bounded part at each call: without
         its study an instance can only be found so (see `index_schema`).
         """
-        keys = {sop_key(uid) for uid in uids}
-        rows = self._db.json(
-            "SELECT json_group_array(json_array(study_order, sop_key, crc, id)) FROM ("
-            " SELECT study_order, sop_key, crc, id FROM instance INDEXED BY instance_sop"
-            " WHERE (study_order, sop_key, crc, id) < (?, ?, ?, ?)"
-            " ORDER BY study_order DESC, sop_key DESC, crc DESC, id DESC LIMIT ?)",
-            *(place or _FIRST),
-            _STEP,
-        )
-        found = self._kept([row[3] for row in rows if row[1] in keys])
-        wanted = set(uids)
-        last = rows[-1] if len(rows) == _STEP else None
-        following = None if last is None else (last[0], last[1], last[2], last[3])
-        return [kept for kept in found if kept.sop_instance_uid in wanted], following
+        begin = place or _FIRST
+        end = self._db.value(_STEP_END, *begin, _STEP - 1)
+        ids = self._db.json(_IN_STEP, *begin, _STEP)
+        return self._named(ids), None if end is None else tuple(json.loads(end))
 
-    def _kept(self, ids: Sequence[int]) -> list[Kept]:
+    def look_after(self, after: int, until: int) -> tuple[list[Kept], int]:
+        """Some of those that are wanted and have an id above ``after``, up to ``until``; and up to
+        which one it looked."""
+        end = self._db.value(_AFTER_END, after, until, _STEP - 1)
+        last = until if end is None else int(end)
+        return self._named(self._db.json(_AFTER, after, last)), last
+
+    def _named(self, ids: Sequence[int]) -> list[Kept]:
+        return [one for one in self.kept(ids) if one.sop_instance_uid in self._wanted]
+
+    def kept(self, ids: Sequence[int]) -> list[Kept]:
+        """Those of these instances that there are."""
         if not ids:
             return []
         deliveries: dict[int, dict[str, DeliveryState]] = {number: {} for number in ids}

@@ -1,7 +1,7 @@
 """Commitment as SCP in virtual time, over a real index and peers that a test scripts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -373,9 +373,9 @@ def test_no_further_back_than_needed(index: Index, monkeypatch: pytest.MonkeyPat
     looks: list[int] = []
     look = index.promises.look
 
-    def counted(uids: Collection[str], place: Any) -> Any:
-        looks.append(len(uids))
-        return look(uids, place)
+    def counted(place: Any) -> Any:
+        looks.append(1)
+        return look(place)
 
     monkeypatch.setattr(index.promises, "look", counted)
 
@@ -385,7 +385,74 @@ def test_no_further_back_than_needed(index: Index, monkeypatch: pytest.MonkeyPat
         assert len(desk.peers["ct"].reports[0][1].committed) == 2
 
     scenario(index, act)
-    assert looks == [2, 1, 1]
+    assert len(looks) == 3
+
+
+def test_the_index_is_walked_over_once_for_what_is_not_there(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of UIDs, in many requests, while others ask for what there is."""
+    monkeypatch.setattr("router.spool.index_promises._STEP", 10)
+    fill(index, list(range(1, 201)), "pacs")
+    steps, since = [0], [0]
+    look, look_after = index.promises.look, index.promises.look_after
+
+    def walked(place: Any) -> Any:
+        steps[0] += 1
+        return look(place)
+
+    def followed(after: int, until: int) -> Any:
+        since[0] += 1
+        return look_after(after, until)
+
+    monkeypatch.setattr(index.promises, "look", walked)
+    monkeypatch.setattr(index.promises, "look_after", followed)
+
+    async def act(desk: Desk) -> None:
+        for request in range(20):
+            strange = range(1000 * (request + 1), 1000 * (request + 1) + 200)
+            assert await desk.ask(*strange, uid=f"2.25.9{request}", remote="mr") == 0
+        await asyncio.sleep(30)
+        at = wall()
+        assert await desk.ask(*range(1, 11)) == 0
+        await desk.peers["ct"].arrived.wait()
+        assert wall() - at < 2, "one that asks for little does not stand behind the other's grace"
+        await desk.peers["mr"].arrived.wait()
+        await asyncio.sleep(60)
+        assert len(desk.peers["mr"].reports) == 20
+        assert all(len(report.failed) == 200 for _, report, _ in desk.peers["mr"].reports)
+
+    scenario(index, act)
+    assert steps[0] <= 21 * 21, "once for each request at the most"
+    assert since[0] == 0, "nothing came since"
+
+
+def test_what_is_found_is_looked_up_by_its_number_from_then_on(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.spool.index_promises._STEP", 10)
+    fill(index, list(range(1, 101)), "pacs")
+    steps = [0]
+    look = index.promises.look
+
+    def walked(place: Any) -> Any:
+        steps[0] += 1
+        return look(place)
+
+    monkeypatch.setattr(index.promises, "look", walked)
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1, 500)
+        await asyncio.sleep(30)
+        walks = steps[0]
+        fill(index, [500, *range(501, 540)], "pacs", study="1.2.99")
+        await asyncio.sleep(600)
+        index.settle([outcome(n, "pacs", DELIVERED, status=0) for n in (1, 500)])
+        await desk.peers["ct"].arrived.wait()
+        assert len(desk.peers["ct"].reports[0][1].committed) == 2
+        assert steps[0] == walks
+
+    scenario(index, act, when="delivered")
 
 
 def test_a_verdict_outlives_the_purge_of_its_instance(index: Index) -> None:

@@ -43,8 +43,9 @@ def look(index: Index, *uids: str) -> dict[str, list[Kept]]:
     """All that is found, over as many calls as it takes."""
     found: dict[str, list[Kept]] = {}
     place = None
+    index.promises.want(uids, anew=True)
     for _ in range(100):
-        some, place = index.promises.look(uids, place)
+        some, place = index.promises.look(place)
         for one in some:
             found.setdefault(one.sop_instance_uid, []).append(one)
         if place is None:
@@ -226,9 +227,29 @@ def test_a_long_search_goes_in_steps(index: Index, monkeypatch: pytest.MonkeyPat
         fill(index, [number], "pacs", study=f"1.2.{number % 4}")
     found = look(index, *(f"1.2.3.4.{n}" for n in range(1, 30)))
     assert sorted(kept.instance_id for all_ in found.values() for kept in all_) == [*range(1, 21)]
-    some, place = index.promises.look(["1.2.3.4.1"], None)
+    index.promises.want(["1.2.3.4.1"], anew=True)
+    some, place = index.promises.look(None)
     assert some == []
     assert place is not None, "the study that came last is looked through first"
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 100])
+def test_what_came_since_is_found_in_steps(
+    index: Index, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(index_promises, "_STEP", step)
+    for number in (1, 2, 4, 9, 11, 12, 13):
+        fill(index, [number], "pacs", study=f"1.2.{number % 3}")
+    assert index.promises.newest() == 13
+    index.promises.want([f"1.2.3.4.{n}" for n in (1, 4)], anew=True)
+    index.promises.want([f"1.2.3.4.{n}" for n in (9, 13, 99)], anew=False)
+    found, after, calls = [], 1, 0
+    while after < 12:
+        some, after = index.promises.look_after(after, 12)
+        found += [one.instance_id for one in some]
+        calls += 1
+    assert found == [4, 9]
+    assert calls == {1: 5, 3: 2, 7: 1, 100: 1}[step]
 
 
 def test_another_uid_with_the_same_number_is_not_it(
@@ -238,6 +259,9 @@ def test_another_uid_with_the_same_number_is_not_it(
     rows = index._db.run("UPDATE instance SET sop_key = 7")
     assert rows == 2
     monkeypatch.setattr(index_promises, "sop_key", lambda _: 7)
+    index.promises.want(["1.2.3.4.1"], anew=True)
+    index.promises.want(["1.2.3.4.2"], anew=True)
+    assert [one.sop_instance_uid for one in index.promises.look_after(0, 9)[0]] == ["1.2.3.4.2"]
     assert list(look(index, "1.2.3.4.2")) == ["1.2.3.4.2"]
 
 
