@@ -264,6 +264,8 @@ class Gateway:
         self._exit.push_async_callback(self.index_thread.run, self.spool.close)
         path = config.data_dir / "index.sqlite"
         self._take_index(await self.index_thread.run(open_index, path))
+        # First: what is found anew is compared with what these have, not those of before.
+        await self.index_thread.run(self._take_peers, config)
         await recover(
             self.spool,
             self.index,

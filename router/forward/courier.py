@@ -10,7 +10,7 @@ after the other, so that an answer out of order holds nobody up.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -93,7 +93,7 @@ class Courier:
         token: int,
         *,
         probing: bool,
-        peer: object,
+        peer: Hashable,
         open_reader: OpenReader,
         log: FilteringBoundLogger,
     ) -> None:

@@ -4,7 +4,7 @@ Owns the number of attempts that an instance is allowed, when it is tried again,
 may have arrived without our having heard.  Must not know associations or queues.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from random import Random
 
 from router.forward.attempts import Attempts
@@ -87,14 +87,14 @@ class Fates:
             retry=self.retry,
         )
 
-    def delivered(self, item: Waiting, reason: str, status: int) -> None:
-        """The destination has it; ``reason`` is its warning, or ""."""
+    def delivered(self, item: Waiting, reason: str, status: int, peer: Hashable = None) -> None:
+        """The destination, then this ``peer``, has it; ``reason`` is its warning, or ""."""
         seconds = self._clock() - item.received_at
         self._observer.on_sent(self._destination, item.ref.length)
         self._observer.on_delivered(
             self._destination, "warning" if reason else "delivered", seconds
         )
-        self._record(item, DeliveryState.DELIVERED, reason, status)
+        self._record(item, DeliveryState.DELIVERED, reason, status, peer=peer)
 
     def unanswered_by(self, item: Waiting, error: AssociationError) -> None:
         """The association fell in the middle of the instance's message; an attempt is charged."""
@@ -144,6 +144,7 @@ class Fates:
         due_at: float | None = None,
         attempted: bool = True,
         refused: bool = False,
+        peer: Hashable = None,
     ) -> None:
         if state is not DeliveryState.READY:
             self._went_out.discard(item.ref.id)
@@ -160,6 +161,7 @@ class Fates:
             refused,
             association,
             seconds,
+            peer,
         )
         if self._ledger.record(outcome):
             self._wake()

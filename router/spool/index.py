@@ -23,7 +23,7 @@ from router.spool.index_divert import Diversion
 from router.spool.index_expire import Expiry
 from router.spool.index_keep import Keep
 from router.spool.index_operated import Operated
-from router.spool.index_peers import Peer, Peers
+from router.spool.index_peers import Peer
 from router.spool.index_promises import Promises
 from router.spool.index_read import Reading
 from router.spool.index_retain import Choice, Kind
@@ -83,8 +83,8 @@ class Index(Operated):
         self._gates = tables.gates
         self._queues = tables.queues
         self._keep = Keep(database)
-        self._peers = Peers(database)
-        self._adder = Adder(tables, self._keep, self._peers)
+        self._peers = tables.peers
+        self._adder = Adder(tables, self._keep)
         self._divert = Diversion(database, destinations, plans, self._gates)
         self._expiry = Expiry(database, destinations, self._gates)
         self.commitments = Commitments(database, destinations, self._gates)
@@ -152,7 +152,8 @@ class Index(Operated):
     def take_peers(self, peers: Mapping[str, Peer], at: float) -> list[str]:
         """Which peer (host, port, AE title) each destination is from now on; those that were
         another before.  What was added until now and is DELIVERED or UNCOMMITTED there makes
-        nothing a duplicate any more.  What an error leaves unwritten holds until the end."""
+        nothing a duplicate any more; what repeats one that is settled DELIVERED by a peer of before
+        goes in its place.  What an error leaves unwritten holds until the end."""
         return self._peers.take(peers, at, self._adder.last_id)
 
     def figures(self, ids: Sequence[int]) -> dict[int, tuple[int, int]]:

@@ -21,7 +21,6 @@ from router.spool.index_duplicates import Context, Duplicates, Earlier, Entry, S
 from router.spool.index_gates import Arrivals, GateKey, gate_study
 from router.spool.index_hour import hour_of
 from router.spool.index_keep import Keep
-from router.spool.index_peers import Peers
 from router.spool.index_routes import disposition_of, routes_of
 from router.spool.index_schema import sop_key
 from router.spool.index_tables import Tables
@@ -60,14 +59,16 @@ class Adder:
     Keeps in memory the last id, the position, and the latest contexts by their values.
     """
 
-    def __init__(self, tables: Tables, keep: Keep, peers: Peers) -> None:
+    def __init__(self, tables: Tables, keep: Keep) -> None:
         self._db = tables.db
         self._destinations = tables.destinations
         self._rules = tables.rules
         self._plans = tables.plans
         self._gates = tables.gates
         self._keep = keep
-        self._duplicates = Duplicates(self._db, self._destinations, self._plans, self._gates, peers)
+        self._duplicates = Duplicates(
+            self._db, self._destinations, self._plans, self._gates, tables.peers
+        )
         self._together = Together(self._db, self._destinations)
         self._contexts: dict[tuple[object, ...], Context] = {}
         self.last_id = 0

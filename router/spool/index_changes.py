@@ -157,11 +157,17 @@ class Followed:
     revived: int = 0
 
 
-def follow(db: Database, changes: Changes, matching: Matching | None = None) -> Followed:
+def follow(
+    db: Database,
+    changes: Changes,
+    matching: Matching | None = None,
+    elsewhere: Collection[tuple[int, int]] = (),
+) -> Followed:
     """Add to ``changes`` what they mean for the deliveries that repeat those that ended.
 
     One that became DEAD or DROPPED is not coming.  Of its repeats the first goes in its place
-    and the rest repeat that one; those that ``matching`` names are dropped as it was.
+    and the rest repeat that one; those that ``matching`` names are dropped as it was.  So it is
+    with those in ``elsewhere``, delivered to a peer that the destination is no more.
     """
     done = Followed()
     ended = changes.ended()
@@ -169,14 +175,15 @@ def follow(db: Database, changes: Changes, matching: Matching | None = None) -> 
     for earlier, *row in db.json_rows(REPEATS, list(ended)):
         found = DeliveryRow(row[0], row[1], STATES[row[2]], *row[3:])
         repeats[earlier, found.destination_id].append(found)
-    lost = [key for key in repeats if ended[key].state is not DeliveryState.DELIVERED]
+    there = {k for k in repeats if ended[k].state is DeliveryState.DELIVERED and k not in elsewhere}
+    lost = [key for key in repeats if key not in there]
     meant: Collection[tuple[int, int]] = ()
     if matching is not None and lost:
         meant = matching([row.instance_id for key in lost for row in repeats[key]])
     for key, rows in repeats.items():
         earlier = ended[key]
         at = earlier.updated_at
-        if earlier.state is DeliveryState.DELIVERED:
+        if key in there:
             for row in rows:
                 changes.let_go(row.instance_id, at=at)
             continue
@@ -192,6 +199,8 @@ def follow(db: Database, changes: Changes, matching: Matching | None = None) -> 
             continue
         heir, *others = left
         heir.reason = f"in place of instance {earlier.instance_id}, {earlier.state.name.lower()}"
+        if key in elsewhere:
+            heir.reason += " to another peer"
         inherit(changes, heir, at=at)
         changes.repeat(heir, None)
         for row in others:

@@ -22,6 +22,7 @@ from router.spool.index_database import (
     seconds,
 )
 from router.spool.index_gates import Gates
+from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
 from router.spool.index_spent import Refusals
 from router.spool.index_types import STATES, DeliveryState, Outcome, Settled, Waiting
@@ -39,11 +40,14 @@ class Queues:
     the last time that it was asked at.
     """
 
-    def __init__(self, db: Database, destinations: Names, gates: Gates, plans: Plans) -> None:
+    def __init__(
+        self, db: Database, destinations: Names, gates: Gates, plans: Plans, peers: Peers
+    ) -> None:
         self._db = db
         self._destinations = destinations
         self._plans = plans
         self._gates = gates
+        self._peers = peers
         self._due: dict[int, int] = {}
         self._seen: dict[int, int] = {}
         self._clock_set: set[int] = set()
@@ -131,6 +135,7 @@ class Queues:
         numbers = {o.destination: self._destinations.find(o.destination) for o in outcomes}
         keys = {(o.instance_id, numbers[o.destination]) for o in outcomes}
         rows = self.rows([(i, number) for i, number in keys if number is not None])
+        elsewhere: set[tuple[int, int]] = set()
         applied = 0
         for outcome in outcomes:
             key = (outcome.instance_id, outcome.destination)
@@ -149,6 +154,8 @@ class Queues:
                 row.due_at = None if due is None else microseconds(due)
             if state is DeliveryState.DEAD and row.plan_id is not None:
                 state = refusals.turn(row, outcome)
+            if state in _ARRIVED and self._peers.is_past(outcome.destination, outcome.peer):
+                elsewhere.add((row.instance_id, row.destination_id))
             row.attempts += outcome.attempted
             row.status = outcome.status
             if state is not DeliveryState.HELD:
@@ -156,7 +163,7 @@ class Queues:
             changes.move(row, state, at=microseconds(outcome.at))
         revived = gated = 0
         if applied:
-            revived = follow(self._db, changes).revived
+            revived = follow(self._db, changes, elsewhere=elsewhere).revived
             gated = self._gates.place(changes)
             with self._db.transaction():
                 changes.write(self._db)

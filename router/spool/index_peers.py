@@ -4,7 +4,7 @@ Owns the table ``peer``.  A name may stand for another host one day: what the ho
 given, the one of now does not have, so it makes nothing a duplicate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from router.spool.index_database import Database, clean, microseconds
 
@@ -19,17 +19,25 @@ class Peers:
         self._db = db
         rows = db.json(_ALL)
         self._noted: dict[str, Peer] = {name: (host, port, ae) for name, host, port, ae, _ in rows}
+        self._present = dict(self._noted)
+        """Written or not."""
         self._after: dict[str, int] = {row[0]: row[4] for row in rows if row[4]}
 
     def after(self, destination: str) -> int:
         """The last instance that may have gone to another peer of that name; 0 without one."""
         return self._after.get(clean(destination), 0) if self._after else 0
 
+    def is_past(self, destination: str, peer: Hashable) -> bool:
+        """Whether this is not the peer that the destination is now; not for None."""
+        present = self._present.get(clean(destination))
+        return None not in (peer, present) and peer != present
+
     def take(self, peers: Mapping[str, Peer], at: float, last_id: int) -> list[str]:
         """See `Index.take_peers`."""
         wanted = {
             clean(name): (clean(host), port, clean(ae)) for name, (host, port, ae) in peers.items()
         }
+        self._present |= wanted
         other = {name: peer for name, peer in wanted.items() if self._noted.get(name) != peer}
         if not other:
             return []

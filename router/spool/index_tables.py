@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from router.spool.index_database import Database, Names
 from router.spool.index_deliver import Queues
 from router.spool.index_gates import Gates
+from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
 from router.spool.index_select import Selector
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Names, plans and gates are kept in memory as they are in the database: one of each."""
+    """Names, plans, gates and peers are kept in memory as they are in the database: one of each."""
 
     db: Database
     destinations: Names
     rules: Names
     plans: Plans
     gates: Gates
+    peers: Peers
     queues: Queues
     select: Selector
 
@@ -30,12 +32,14 @@ class Tables:
         destinations = Names(db, "destination")
         plans = Plans(db)
         gates = Gates(db, destinations, plans)
+        peers = Peers(db)
         return cls(
             db=db,
             destinations=destinations,
             rules=Names(db, "rule"),
             plans=plans,
             gates=gates,
-            queues=Queues(db, destinations, gates, plans),
+            peers=peers,
+            queues=Queues(db, destinations, gates, plans, peers),
             select=Selector(db, destinations),
         )

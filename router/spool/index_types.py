@@ -4,7 +4,7 @@ Owns the states of a delivery, the filters and the results; no SQL.  Times are s
 epoch, sizes are bytes of data sets.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
@@ -177,7 +177,8 @@ class Outcome:
     (None: at once).  ``status`` is the DIMSE status, if there was one.  ``attempted`` is False
     when the destination was not asked at all, which does not count as an attempt.  ``refused``
     tells of a DEAD one that another destination might take.  ``association`` is the
-    one on which it was tried, "" without one; ``seconds`` is how long that took.
+    one on which it was tried, "" without one; ``seconds`` is how long that took.  ``peer`` is who
+    answered there, as in `Index.take_peers`; None where that does not matter.
     """
 
     instance_id: int
@@ -191,6 +192,7 @@ class Outcome:
     refused: bool = False
     association: str = ""
     seconds: float | None = None
+    peer: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,20 @@ def test_an_older_index_takes_the_first_for_the_one_of_before(tmp_path: Path) ->
     assert index.take_peers({"pacs": OLD}, T0) == []
     assert index.take_peers({"pacs": NEW}, T0) == ["pacs"]
     index.close()
+
+
+@pytest.mark.parametrize("revived", [NEW, OLD], ids=["not the host of now", "the host of now"])
+def test_what_repeats_one_that_was_under_way_to_the_host_of_before(
+    index: Index, revived: tuple[str, int, str]
+) -> None:
+    _come(index, 1, "pacs")
+    index.take_peers({"pacs": revived}, T0 + 2000)
+    _come(index, 2, "pacs")
+    _come(index, 3, "pacs")
+    settled = index.settle([replace(outcome(1, "pacs", DELIVERED), peer=OLD)])
+    again = READY if revived == NEW else DUPLICATE
+    assert settled.revived == (revived == NEW)
+    assert (state(index, 1, "pacs"), state(index, 2, "pacs")) == (DELIVERED, again)
+    assert state(index, 3, "pacs") is DUPLICATE
+    index.settle([replace(outcome(2, "pacs", DELIVERED), peer=NEW)])
+    assert index.purge(T0 + 1e6, 10).count == 3
