@@ -120,9 +120,9 @@ class Fates:
         if self.retry.max_age is not None and age >= self.retry.max_age:
             self.give_up(item, f"given up after {in_words(age)}: {reason}", status)
             return
-        due = self._clock() + delay(self.retry, attempts + (not attempted), self._random.random())
+        wait = delay(self.retry, attempts + (not attempted), self._random.random())
         self._observer.on_failed(self._destination, "deferred")
-        self._record(item, DeliveryState.READY, reason, status, due_at=due, attempted=attempted)
+        self._record(item, DeliveryState.READY, reason, status, wait=wait, attempted=attempted)
 
     def give_up(
         self, item: Waiting, reason: str, status: int | None = None, *, refused: bool = True
@@ -141,7 +141,7 @@ class Fates:
         reason: str,
         status: int | None,
         *,
-        due_at: float | None = None,
+        wait: float | None = None,
         attempted: bool = True,
         refused: bool = False,
         peer: Hashable = None,
@@ -149,14 +149,15 @@ class Fates:
         if state is not DeliveryState.READY:
             self._went_out.discard(item.ref.id)
         association, seconds = self._attempts.ended(item.ref.id)
+        now = self._clock()
         outcome = Outcome(
             item.ref.id,
             self._destination,
             state,
-            self._clock(),
+            now,
             status,
             reason,
-            due_at,
+            None if wait is None else now + wait,
             attempted,
             refused,
             association,
