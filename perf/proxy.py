@@ -255,7 +255,9 @@ class _Line:
     async def _pass_requests(self) -> None:
         frames, cut = Frames(), self._script.cut
         limit = cut.after if cut is not None and cut.direction == "request" else None
+        clock = asyncio.get_running_loop().time
         rate = self._script.bandwidth
+        due = clock()
         while True:
             stop = self._script.stop_reading
             if stop is not None and self._record.to_acceptor >= stop:
@@ -264,9 +266,11 @@ class _Line:
                 return
             if limit is not None and cut is not None and self._record.to_acceptor >= limit:
                 await self._end(cut.how)
+            asked = clock()
             data = await self._from_sender.read(_CHUNK if rate is None else 4096)
             if not data:
                 return
+            due += clock() - asked  # while the sender says nothing nothing is saved up
             for pdu in frames.feed(data):
                 self._note(pdu)
             if self._over.is_set():
@@ -278,7 +282,10 @@ class _Line:
             with contextlib.suppress(OSError):
                 await self._to_acceptor.drain()
             if rate is not None:
-                await asyncio.sleep(len(data) / rate)
+                # By the clock: a sleep that took too long is made up for, or a busy machine would
+                # make the line slower than it is meant to be.
+                due += len(data) / rate
+                await asyncio.sleep(max(0.0, due - clock()))
 
     async def _stall(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -86,7 +86,7 @@ class Runner:
             with asyncio.Runner(debug=not on_uvloop, loop_factory=factory) as runner:
                 result = runner.run(main())
             gc.collect()
-        assert faults == []
+        assert faults == [], faults
         assert len([line for line in self.logs if line.get("exc_info")]) == tracebacks, self.logs
         return result
 

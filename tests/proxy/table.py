@@ -18,7 +18,7 @@ from router.spool.index_types import DeliveryState
 from tests.forward.fakes import CT, EXPLICIT, IMPLICIT, MR
 
 DEAD, DELIVERED = DeliveryState.DEAD, DeliveryState.DELIVERED
-PATIENCE = 1.5
+PATIENCE = 2.0
 """Seconds of each time-out in the test."""
 SMALL = 2_000
 LARGE = 12_000_000
@@ -38,7 +38,8 @@ class Case:
     destination is called down.  ``charged`` are the instances that fare so, counted from 1; the
     others are delivered once, at the first attempt, but for the third where ``next_too`` is the
     text of a reason for which its first may fail: it was begun before the end was seen.
-    ``sop_classes`` are those of the three.
+    ``sop_classes`` are those of the three.  ``quiet``: it is tried apart from those that are not,
+    as it comes near to the time-outs, and ninety others on the same loop would push it over.
     """
 
     group: str
@@ -59,6 +60,7 @@ class Case:
     window: int = 1
     next_too: str = ""
     sop_classes: tuple[str, str, str] = (CT, CT, CT)
+    quiet: bool = False
 
 
 # -- before the association stands ----------------------------------------------------------------
@@ -349,7 +351,7 @@ _WRONG = (
 
 # -- slow, but right ------------------------------------------------------------------------------
 
-_SLOW = Case("Slow, but right", "", calls=1, goes_on=True)
+_SLOW = Case("Slow, but right", "", quiet=True, calls=1, goes_on=True)
 _RIGHT = (
     replace(
         _SLOW,
@@ -362,7 +364,7 @@ _RIGHT = (
         _SLOW,
         fault="a line so slow that the data set takes longer than the time-out",
         scripts=(Script(bandwidth=1_000_000),),
-        size=2_400_000,
+        size=3_200_000,
     ),
 )
 
