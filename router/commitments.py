@@ -13,7 +13,6 @@ from dataclasses import replace
 import structlog
 
 from router.commitment.scp import PROPOSALS, ROLES, CommitmentSCP
-from router.commitment.scp_ports import Thread
 from router.commitment.service import CommitmentService
 from router.config import Config
 from router.dimse.status import NO_SUCH_SOP_INSTANCE
@@ -23,6 +22,7 @@ from router.net.requestor import Requestor
 from router.net.target import Target
 from router.observe.counters import Counters
 from router.spool.index import Index
+from router.spool.index_thread import Thread
 
 Aside = Callable[[str, Callable[[], Awaitable[Requestor]]], Awaitable[Requestor]]
 

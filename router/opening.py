@@ -11,9 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from router.queues import Thread
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index import Index, move_aside
+from router.spool.index_thread import Thread
 from router.spool.rebuild import rebuild
 from router.spool.spool import Spool
 

@@ -10,13 +10,14 @@ import functools
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from router.commitment.committers import Committers
+from router.commitment.index import CommitmentIndex
 from router.commitment.ports import CommitterConfig, CommitterStatus, Held, NotAsked
 from router.commitment.scu import PROPOSALS
 from router.config import Config
@@ -28,77 +29,15 @@ from router.net.requestor import Requestor
 from router.net.target import Target
 from router.observe.counters import Counters
 from router.query import find
-from router.queues import Thread
 from router.spool.index_commitments import (
     Commitments,
-    Committed,
     Reference,
-    Refusal,
-    Transaction,
-    Uncommitted,
 )
+from router.spool.index_thread import Thread
 from router.spool.index_types import DeliveryState, Outcome
 
 _QUESTION = 120.0
-"""Seconds for all questions of one batch to an archive."""
-_ACCEPTED_AT_ONCE = 2000
-
-
-class CommitmentGateway:
-    """The index's side of commitments; see `router.commitment.ports.CommitmentIndex`."""
-
-    def __init__(self, index: Callable[[], Commitments], thread: Thread) -> None:
-        self._index = index
-        self._thread = thread
-
-    async def uncommitted(self, destination: str, most: int) -> Uncommitted:
-        """See `Commitments`."""
-        return await self._thread.run(self._index().uncommitted, destination, most)
-
-    async def waiting_at(self) -> Sequence[str]:
-        """See `Commitments`."""
-        return await self._thread.run(self._index().waiting_at)
-
-    async def ask(
-        self, destination: str, uid: str, limit: int, at: float, due_at: float
-    ) -> Transaction | None:
-        """See `Commitments`."""
-        return await self._thread.run(self._index().ask, destination, uid, limit, at, due_at)
-
-    async def ask_again(
-        self, destination: str, uid: str, at: float, due_at: float
-    ) -> Transaction | None:
-        """See `Commitments`."""
-        return await self._thread.run(self._index().ask_again, destination, uid, at, due_at)
-
-    async def note(self, number: int, due_at: float, trouble: str) -> None:
-        """See `Commitments`."""
-        await self._thread.run(self._index().note, number, due_at, trouble)
-
-    async def answer(
-        self,
-        uid: str,
-        committed: Iterable[str],
-        refused: Mapping[str, Refusal],
-        *,
-        at: float,
-        most: Mapping[str, int],
-        words: str,
-    ) -> Committed:
-        """See `Commitments`."""
-        return await self._thread.run(
-            self._index().answer, uid, committed, refused, at=at, most=most, words=words
-        )
-
-    async def give_up(self, destination: str, made_before: float, reason: str, at: float) -> int:
-        """See `Commitments`."""
-        return await self._thread.run(self._index().give_up, destination, made_before, reason, at)
-
-    async def accept(self, destination: str, reason: str, at: float) -> int:
-        """See `Commitments`."""
-        return await self._thread.run(
-            self._index().accept, destination, reason, at, _ACCEPTED_AT_ONCE
-        )
+"""Seconds for all questions of one batch to an archive, their association included."""
 
 
 class Calls(Protocol):
@@ -130,7 +69,7 @@ class Proof:
         self._counters = counters
         self._names: frozenset[str] = frozenset()
         self._committers = Committers(
-            CommitmentGateway(index, thread),
+            CommitmentIndex(index, thread),
             clock=time.time,
             new_uid=lambda: f"2.25.{uuid.uuid4().int}",
             random=random.Random(),

@@ -6,9 +6,9 @@ windows, members, archives to ask.  Must not know how deliveries are made.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 from router.config import Config
 from router.forward.ports import NotAnswered
@@ -18,23 +18,13 @@ from router.net.requestor import RequestorObserver
 from router.net.target import Target
 from router.query.find import PROPOSALS, QueryRefused, count_instances
 from router.spool.index import Index
+from router.spool.index_thread import Thread
 from router.spool.index_types import DeliveryState, Expired, Gate, Moved, Outcome, Settled, Waiting
 from rules import RuleSet
 from rules.window import Windows
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _QUESTION = 60.0
 """Seconds for one question to an archive, its association included."""
-
-
-class Thread(Protocol):
-    """Where the index lives."""
-
-    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """The result of ``work``, done there."""
-        ...
 
 
 class Provisional(Protocol):

@@ -10,8 +10,8 @@ from random import Random
 
 from structlog.typing import FilteringBoundLogger
 
+from router.commitment.index import CommitmentIndex
 from router.commitment.ports import (
-    CommitmentIndex,
     CommitterConfig,
     CommitterStatus,
     Observer,

@@ -1,73 +1,20 @@
 """What asking for commitment needs of others, and what it tells them.
 
-Owns the narrow interfaces to the index, an association and the counters.  The index works in a
-thread of its own; here it is asynchronous.
+Owns the narrow interfaces to an association and the counters; for the index see `commitment.index`.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from router.dimse.command import Command
 from router.net.commitment import Commitment
 from router.net.pool import Proposal
-from router.spool.index_commitments import Committed, Reference, Refusal, Transaction, Uncommitted
+from router.spool.index_commitments import Reference
 
 
 class NotAsked(Exception):
     """An archive could not be asked what it has; the text is fit for an operator."""
-
-
-class CommitmentIndex(Protocol):
-    """`router.spool.index_commitments.Commitments`, each call run where the index lives.
-
-    Any of them may raise SpoolError; then nothing was changed.
-    """
-
-    async def uncommitted(self, destination: str, most: int) -> Uncommitted:
-        """What a destination has still to be asked."""
-        ...
-
-    async def waiting_at(self) -> Sequence[str]:
-        """Destinations that have UNCOMMITTED deliveries."""
-        ...
-
-    async def ask(
-        self, destination: str, uid: str, limit: int, at: float, due_at: float
-    ) -> Transaction | None:
-        """Makes a transaction of what is in none."""
-        ...
-
-    async def ask_again(
-        self, destination: str, uid: str, at: float, due_at: float
-    ) -> Transaction | None:
-        """The first transaction that is due."""
-        ...
-
-    async def note(self, number: int, due_at: float, trouble: str) -> None:
-        """When it is to be asked again, and what stood in the way."""
-        ...
-
-    async def answer(
-        self,
-        uid: str,
-        committed: Iterable[str],
-        refused: Mapping[str, Refusal],
-        *,
-        at: float,
-        most: Mapping[str, int],
-        words: str,
-    ) -> Committed:
-        """What the destination says of a transaction."""
-        ...
-
-    async def give_up(self, destination: str, made_before: float, reason: str, at: float) -> int:
-        """Those of the oldest transaction that was made before a time are DEAD."""
-        ...
-
-    async def accept(self, destination: str, reason: str, at: float) -> int:
-        """Some become DELIVERED without proof; how many."""
-        ...
 
 
 class Asked(Protocol):

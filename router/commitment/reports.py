@@ -24,7 +24,8 @@ from router.commitment.dataset import (
     decode_report,
     describe_reason,
 )
-from router.commitment.ports import CommitmentIndex, Observer
+from router.commitment.index import CommitmentIndex
+from router.commitment.ports import Observer
 from router.dimse.status import (
     INVALID_ARGUMENT_VALUE,
     NO_SUCH_EVENT_TYPE,

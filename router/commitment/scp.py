@@ -28,7 +28,7 @@ from router.commitment.dataset import (
     encode_report,
 )
 from router.commitment.judge import judge
-from router.commitment.scp_ports import Association, Connect, Index, Observer, Thread
+from router.commitment.scp_ports import Association, Connect, Index, Observer
 from router.commitment.search import Search
 from router.commitment.settings import CommitmentSettings
 from router.dimse.command import Command
@@ -42,6 +42,7 @@ from router.spool.index_promises import (
     Promise,
     PromiseState,
 )
+from router.spool.index_thread import Thread
 from router.ul import RoleSelection
 
 PROPOSALS: tuple[Proposal, ...] = (

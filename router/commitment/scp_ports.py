@@ -1,26 +1,15 @@
 """What commitment as SCP needs of others, and what it tells them.
 
-Owns the narrow interfaces to the index and its thread, an association and the counters.
+Owns the narrow interfaces to the index, an association and the counters.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 from router.dimse.command import Command
 from router.net.pool import Proposal
 from router.net.target import Target
 from router.spool.index_promises import Promises
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Thread(Protocol):
-    """Where the index lives."""
-
-    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """The result of ``work``, done there."""
-        ...
 
 
 class Index(Protocol):

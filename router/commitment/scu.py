@@ -23,9 +23,9 @@ from router.commitment.dataset import (
     encode_action,
     is_uid,
 )
+from router.commitment.index import CommitmentIndex
 from router.commitment.ports import (
     Asked,
-    CommitmentIndex,
     CommitterConfig,
     CommitterStatus,
     Held,

@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from router.commitment.scp_ports import Index, Thread
+from router.commitment.scp_ports import Index
 from router.spool.index_promises import Kept, PromiseItem
+from router.spool.index_thread import Thread
 
 _AT_ONCE = 2000
 """UIDs, or ids, that are handed over at a time: some ten milliseconds."""

@@ -1,7 +1,7 @@
 """A destination that is asked for commitment, in virtual time, over a real index."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,84 +20,22 @@ from router.commitment.dataset import (
     decode_action,
     encode_report,
 )
+from router.commitment.index import CommitmentIndex
 from router.commitment.ports import CommitterConfig, Held, NotAsked
 from router.dimse.command import Command
 from router.net.commitment import Commitment
 from router.net.errors import AssociationError, ConnectFailed
 from router.net.normalized import Received
 from router.net.pool import Proposal
-from router.spool.errors import SpoolError
 from router.spool.index import Index
 from router.spool.index_commitments import (
-    Committed,
     Reference,
-    Refusal,
-    Transaction,
-    Uncommitted,
 )
+from tests.commitment.threads import SlowThread
 from tests.forward.virtual import wall
 from tests.spool.index_samples import T0, UNCOMMITTED, fill, outcome
 
 PACS = "pacs"
-
-
-class SlowIndex:
-    """The index, a turn of the loop away; ``broken`` calls fail first."""
-
-    def __init__(self, index: Index) -> None:
-        self._commitments = index.commitments
-        self.broken = 0
-
-    async def _turn(self) -> None:
-        await asyncio.sleep(0)
-        if self.broken:
-            self.broken -= 1
-            raise SpoolError("the disk is full")
-
-    async def uncommitted(self, destination: str, most: int) -> Uncommitted:
-        await self._turn()
-        return self._commitments.uncommitted(destination, most)
-
-    async def waiting_at(self) -> Sequence[str]:
-        await self._turn()
-        return self._commitments.waiting_at()
-
-    async def ask(
-        self, destination: str, uid: str, limit: int, at: float, due_at: float
-    ) -> Transaction | None:
-        await self._turn()
-        return self._commitments.ask(destination, uid, limit, at, due_at)
-
-    async def ask_again(
-        self, destination: str, uid: str, at: float, due_at: float
-    ) -> Transaction | None:
-        await self._turn()
-        return self._commitments.ask_again(destination, uid, at, due_at)
-
-    async def note(self, number: int, due_at: float, trouble: str) -> None:
-        await self._turn()
-        self._commitments.note(number, due_at, trouble)
-
-    async def answer(
-        self,
-        uid: str,
-        committed: Iterable[str],
-        refused: Mapping[str, Refusal],
-        *,
-        at: float,
-        most: Mapping[str, int],
-        words: str,
-    ) -> Committed:
-        await self._turn()
-        return self._commitments.answer(uid, committed, refused, at=at, most=most, words=words)
-
-    async def give_up(self, destination: str, made_before: float, reason: str, at: float) -> int:
-        await self._turn()
-        return self._commitments.give_up(destination, made_before, reason, at)
-
-    async def accept(self, destination: str, reason: str, at: float) -> int:
-        await self._turn()
-        return self._commitments.accept(destination, reason, at, 2)
 
 
 class FakeAssociation:
@@ -202,7 +140,7 @@ class Scene:
 
     def __init__(self, path: Path, **settings: Any) -> None:
         self.index = Index.open(path)
-        self.slow = SlowIndex(self.index)
+        self.slow = SlowThread()
         self.archive = FakeArchive()
         self.counts = Counts()
         self.resent: list[tuple[str, int]] = []
@@ -217,7 +155,7 @@ class Scene:
             held=lambda: self.held,
         )
         self.committers = Committers(
-            self.slow,
+            CommitmentIndex(lambda: self.index.commitments, self.slow, accepted_at_once=2),
             clock=wall,
             new_uid=lambda: next(self._uids),
             random=Random(7),

@@ -31,6 +31,7 @@ from router.spool.errors import SpoolError
 from router.spool.index import Filter, Index
 from router.spool.index_promises import Asked, Promise
 from router.ul import AbortReason, AbortSource
+from tests.commitment.threads import SlowThread
 from tests.forward.virtual import run, wall
 from tests.spool.index_samples import DELIVERED, fill, outcome
 
@@ -38,20 +39,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 CT = "1.2.840.10008.5.1.4.1.1.2"
 INSTANCE = "1.2.840.10008.1.20.1.1"
-
-
-class Thread:
-    """The index, a turn of the loop away; ``broken`` calls fail first."""
-
-    def __init__(self) -> None:
-        self.broken = 0
-
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        await asyncio.sleep(0)
-        if self.broken:
-            self.broken -= 1
-            raise SpoolError("the disk is full")
-        return work(*args, **kwargs)
 
 
 @dataclass
@@ -114,7 +101,7 @@ class Desk:
 
     def __init__(self, index: Index, **settings: Any) -> None:
         self.index = index
-        self.thread = Thread()
+        self.thread = SlowThread()
         self.peers: dict[str, Peer] = {"ct": Peer(), "mr": Peer()}
         self.counted = Counted()
         self.scp = CommitmentSCP(
