@@ -1,26 +1,9 @@
-import httpx
 import pytest
 
 from router.spool.errors import SpoolDamaged
 from router.spool.index_types import DeliveryState, Disposition, Filter
-from router.web.control import create_control_app
 from router.web.sources import ControlError, Reloaded
-from tests.web.fakes import SOP_INSTANCE, STUDY, FakeGateway
-
-
-@pytest.fixture
-async def gateway():
-    gateway = FakeGateway()
-    yield gateway
-    await gateway.exporter.close()
-
-
-@pytest.fixture
-async def client(gateway):
-    app = create_control_app(gateway, now=lambda: 10_000.0)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
-        yield client
+from tests.web.fakes import SOP_INSTANCE, STUDY
 
 
 @pytest.mark.parametrize("action", ["retry", "hold", "release"])

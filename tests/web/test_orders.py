@@ -2,30 +2,13 @@
 
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from router.observe.state import DestinationState
 from router.spool.index_types import Delivery, DeliveryState, Filter, Pause
-from router.web.control import create_control_app
 from router.web.page import render
 from router.web.standing import Situation, Standing, situation
-from tests.web.fakes import STATUS, FakeGateway, delivery
-
-
-@pytest.fixture
-async def gateway():
-    gateway = FakeGateway()
-    yield gateway
-    await gateway.exporter.close()
-
-
-@pytest.fixture
-async def client(gateway):
-    app = create_control_app(gateway, now=lambda: 10_000.0)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
-        yield client
+from tests.web.fakes import STATUS, delivery
 
 
 @pytest.mark.parametrize(

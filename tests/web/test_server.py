@@ -60,13 +60,6 @@ class Waiting:
 
 
 @pytest.fixture
-async def gateway():
-    gateway = FakeGateway()
-    yield gateway
-    await gateway.exporter.close()
-
-
-@pytest.fixture
 async def serve():
     servers = []
 

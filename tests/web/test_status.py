@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.web import page
 from router.web.sources import ControlError, Readiness
 from router.web.status import create_app, hosts_for
-from tests.web.fakes import EVIL, SOP_INSTANCE, STUDY, FakeGateway
+from tests.web.fakes import EVIL, SOP_INSTANCE, STUDY
 
 READ_ONLY = (
     "/",
@@ -20,13 +20,6 @@ READ_ONLY = (
     "/rules",
     "/api/v1/rules",
 )
-
-
-@pytest.fixture
-async def gateway():
-    gateway = FakeGateway()
-    yield gateway
-    await gateway.exporter.close()
 
 
 def client_of(app, host="127.0.0.1:8080"):
