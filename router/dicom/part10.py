@@ -1,17 +1,15 @@
 """The head of a DICOM file: preamble, prefix and file meta information.
 
-Owns writing it for a data set that is kept as sent, and reading it however it was written, with
-what is wanted of the data set behind it.  Must not know the spool or the network, and leaves the
-data set itself to `scan`.
+Owns writing it for a data set that is kept as sent, and reading it however it was written.  Must
+not know the spool or the network, and leaves the data set itself to `scan`.
 
 PS3.10 §7.1 (file meta information); read with more tolerance than that asks for.
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from router.dicom import elements
 from router.dicom.elements import HEADER, LONG_HEADER, UNDEFINED, BadHeader, show
@@ -24,7 +22,6 @@ from router.dicom.uids import (
     IMPLEMENTATION_VERSION_NAME,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from router.dicom.wanted import Key
 
 _PREFIX_AT = 128
 _META_GROUP = 2
@@ -104,33 +101,6 @@ def read_file_meta(source: BinaryIO | bytes | memoryview) -> FileMeta:
     if meta.sop_class_uid and meta.sop_instance_uid:
         return meta
     return _complete(reader, meta)
-
-
-class FileFacts(NamedTuple):
-    """What a file says of itself as if it were received; ``attributes`` as `Scanner` has them."""
-
-    transfer_syntax_uid: str
-    sop_class_uid: str
-    attributes: dict[Any, tuple[str, ...]]
-
-
-def facts_of_file(path: Path | str, wanted: Collection[Key]) -> FileFacts:
-    """The transfer syntax, the SOP class and what is wanted of the data set of a file.
-
-    Raises DicomError, which says what is wrong and where, also when the data set is damaged
-    before the last attribute that is wanted; errors of the file itself (OSError) pass through.
-    Positions in the data set are in bytes from its own start, inflated.
-    """
-    with Path(path).open("rb") as file:
-        meta = read_file_meta(file)
-        scanner = Scanner(meta.transfer_syntax_uid, wanted)
-        for piece in _Reader(file).pieces(meta.data_set_offset):
-            if scanner.feed(piece):
-                break
-    scanner.finish()
-    if scanner.error:
-        raise DicomError(f"in the data set at byte {meta.data_set_offset}: {scanner.error}")
-    return FileFacts(meta.transfer_syntax_uid, meta.sop_class_uid, scanner.attributes())
 
 
 class _Reader:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.dicom.errors import DicomError
-from router.dicom.part10 import FileMeta, facts_of_file, read_file_meta, write_file_meta
+from router.dicom.part10 import FileMeta, read_file_meta, write_file_meta
 from router.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from tests.dicom.build import BIG, EXPLICIT, IMPLICIT, JPEG, explicit, implicit, item
+from tests.dicom.build import BIG, EXPLICIT, IMPLICIT, JPEG, explicit, implicit
 from tests.dicom.files import dicom_files
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -159,39 +159,3 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             continue
         assert meta.sop_class_uid
         assert meta.sop_instance_uid
-
-
-# -- what is wanted of a file ------------------------------------------------------------------
-
-BODY_PART, REQUEST, STEP_ID = 0x00180015, 0x00400275, 0x00400009
-BEHIND = (
-    explicit(BODY_PART, "CS", b"EAR ")
-    + explicit(REQUEST, "SQ", item(explicit(STEP_ID, "SH", b"A1")))
-    + explicit(0x7FE00010, "OW", bytes(200_000))
-)
-
-
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.dcm"
-    with pytest.raises(FileNotFoundError):
-        facts_of_file(path, (BODY_PART,))
-    path.write_bytes(b"no DICOM at all, but a text that goes on for a while")
-    with pytest.raises(DicomError, match="not a DICOM file"):
-        facts_of_file(path, (BODY_PART,))
-    path.write_bytes(HEAD + DATA + BEHIND[:37])
-    at = len(DATA) + 32
-    error = f"in the data set at byte {len(HEAD)}: .* ends at byte {at + 5}, inside .* byte {at}"
-    with pytest.raises(DicomError, match=error):
-        facts_of_file(path, ((REQUEST, STEP_ID),))
-    assert facts_of_file(path, (BODY_PART,)).attributes == {BODY_PART: ("EAR",)}
-
-
-def test_the_facts_of_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "x.dcm"
-    path.write_bytes(HEAD + DATA + BEHIND)
-    wanted = (BODY_PART, (REQUEST, STEP_ID), 0x00080020)
-    syntax, sop_class, attributes = facts_of_file(str(path), wanted)
-    assert (syntax, sop_class) == (EXPLICIT, CT)
-    assert attributes == {BODY_PART: ("EAR",), (REQUEST, STEP_ID): ("A1",)}
-    path.write_bytes(DATA + BEHIND)
-    assert facts_of_file(path, wanted) == (EXPLICIT, CT, attributes)
