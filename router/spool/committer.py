@@ -157,19 +157,9 @@ class Committer:
     def _note_place(job: Job, touched: dict[int, Segment]) -> None:
         header = job.header
         assert header is not None
-        end = header.offset + header.size
+        job.ref, job.end = header.ref, header.end
         if not header.moved:
-            touched[header.generation].acked = end
-        job.ref = Ref(
-            id=job.id,
-            generation=header.generation,
-            offset=header.offset,
-            data_offset=header.data_offset,
-            length=header.length,
-            crc=header.crc,
-            large=header.large,
-        )
-        job.end = Position(header.generation, end)
+            touched[header.generation].acked = job.end.offset
 
     def _append(self, job: Job) -> Segment:
         large = bool(job.flags & FLAG_LARGE)

@@ -49,6 +49,8 @@ from typing import NamedTuple
 
 from isal import isal_zlib
 
+from router.spool.record import Position, Ref
+
 BLOCK = 4096
 SEGMENT_MAGIC = b"DCMRSEG1"
 RECORD_MAGIC = b"DREC"
@@ -132,6 +134,24 @@ class RecordHeader(NamedTuple):
     def size(self) -> int:
         """Bytes that the record takes in the segment, to the next block boundary."""
         return record_size(self.meta_length, 0 if self.large else self.length)
+
+    @property
+    def ref(self) -> Ref:
+        """Where the instance lies."""
+        return Ref(
+            id=self.id,
+            generation=self.generation,
+            offset=self.offset,
+            data_offset=self.data_offset,
+            length=self.length,
+            crc=self.crc,
+            large=self.large,
+        )
+
+    @property
+    def end(self) -> Position:
+        """Where the record ends."""
+        return Position(self.generation, self.offset + self.size)
 
     def to_bytes(self) -> bytes:
         """64 bytes."""

@@ -164,23 +164,14 @@ def _magic_blocks(fd: int, start: int, end: int) -> Iterator[int]:
 
 def _record(fd: int, header: RecordHeader, large_directory: Path, *, sync: bool) -> Recovered:
     meta, damage = _description(fd, header)
-    ref = Ref(
-        id=header.id,
-        generation=header.generation,
-        offset=header.offset,
-        data_offset=header.data_offset,
-        length=header.length,
-        crc=header.crc,
-        large=header.large,
-    )
+    ref = header.ref
     if header.large:
         damaged_data = _check_large(large_path(large_directory, header.id), ref, sync=sync)
     else:
         damaged_data = _check(fd, ref)
     unsure = not damage and any(why in damaged_data for why in _MAY_PASS)
     damage = ", ".join(filter(None, (damage, damaged_data)))
-    end = Position(header.generation, header.offset + header.size)
-    return Recovered(ref, meta, end, header.moved, damage, header.origin, unsure=unsure)
+    return Recovered(ref, meta, header.end, header.moved, damage, header.origin, unsure=unsure)
 
 
 def _description(fd: int, header: RecordHeader) -> tuple[InstanceMeta, str]:
