@@ -11,7 +11,7 @@ that share bytes do not exist, so this index could not be made anew from its spo
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from perf import data, wire
@@ -115,6 +115,17 @@ class Backlog:
 
 
 def _store(spool: Spool, template: data.Template, meta: InstanceMeta) -> asyncio.Future[Record]:
+    head = bytearray(template.data[: template.pixel_offset])
+    uid = meta.sop_instance_uid.encode()
+    head[template.uid_offset : template.uid_offset + len(uid)] = uid
+    pixels = memoryview(template.data)[template.pixel_offset :]
+    return store(spool, (memoryview(head), pixels), meta)
+
+
+def store(
+    spool: Spool, pieces: Iterable[memoryview], meta: InstanceMeta
+) -> "asyncio.Future[Record]":
+    """What the spool has of a data set in pieces, once it is on the disk."""
     done: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
 
     def committed(ref: Ref | None, end: Position | None, error: SpoolError | None) -> None:
@@ -124,10 +135,7 @@ def _store(spool: Spool, template: data.Template, meta: InstanceMeta) -> asyncio
             done.set_result((ref, meta, end))
 
     writer = spool.begin(lambda: None)
-    head = bytearray(template.data[: template.pixel_offset])
-    uid = meta.sop_instance_uid.encode()
-    head[template.uid_offset : template.uid_offset + len(uid)] = uid
-    writer.append(memoryview(head))
-    writer.append(memoryview(template.data)[template.pixel_offset :])
+    for piece in pieces:
+        writer.append(piece)
     writer.commit(meta.to_bytes(), committed)
     return done

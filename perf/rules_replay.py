@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from perf import data, wire
+from perf.backlog import Record, store
 from perf.processes import BenchError
-from router.spool.errors import SpoolError
 from router.spool.index import Index
-from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
+from router.spool.record import InstanceMeta, RouteMeta
 from router.spool.settings import SpoolSettings
 from router.spool.spool import Spool
 
@@ -47,8 +47,6 @@ try:
 finally:
     sys.stderr.write(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
-
-Record = tuple[Ref, InstanceMeta, Position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +126,9 @@ def _describe(number: int, count: int, now: float) -> InstanceMeta:
 def _store(
     spool: Spool, template: tuple[bytes, int], meta: InstanceMeta
 ) -> "asyncio.Future[Record]":
-    done: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-
-    def committed(ref: Ref | None, end: Position | None, error: SpoolError | None) -> None:
-        if ref is None or end is None:
-            done.set_exception(BenchError(f"the spool refused an instance: {error}"))
-        else:
-            done.set_result((ref, meta, end))
-
     encoded, at = template
     uid = meta.sop_instance_uid.encode()
-    writer = spool.begin(lambda: None)
-    writer.append(memoryview(encoded[:at] + uid + encoded[at + len(uid) :]))
-    writer.commit(meta.to_bytes(), committed)
-    return done
+    return store(spool, [memoryview(encoded[:at] + uid + encoded[at + len(uid) :])], meta)
 
 
 def _add(index: Index, records: Sequence[Record]) -> None:
