@@ -23,7 +23,15 @@ from perf.contenders import (
     parse_metrics,
     program,
 )
-from perf.processes import BenchError, Child, accepts, cpu_seconds, group_members, resident_bytes
+from perf.processes import (
+    BenchError,
+    Child,
+    accepts,
+    cpu_seconds,
+    group_members,
+    resident_bytes,
+    wait_until,
+)
 from perf.report import Sample, Target
 from perf.rows import ROWS, TITLES, Row, receive
 from perf.rows_floor import measure_against_floor
@@ -178,9 +186,9 @@ def test_a_child_is_measured_and_ended_with_what_it_forked(tmp_path: Path) -> No
         assert cpu_seconds(child.pid) >= 0
         assert resident_bytes(child.pid) > 10**6
         child.stop(grace=5)
-    # SIGKILL is delivered, but an orphan may take a moment to be reaped by init.
     assert child.popen.returncode is not None
-    assert all(_is_zombie(pid) for pid in group_members(child.pid))
+    # SIGKILL is sent, but an orphan may take a moment to die of it, and to be reaped by init.
+    assert wait_until(lambda: all(_is_zombie(pid) for pid in group_members(child.pid)), 10)
 
 
 def _is_zombie(pid: int) -> bool:
