@@ -7,13 +7,10 @@ the running gateway is in `operate`.
 
 import asyncio
 import contextlib
-import functools
 import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -46,6 +43,7 @@ from router.signals import Signalled
 from router.spool.archive_task import Archivist
 from router.spool.errors import SpoolError
 from router.spool.index import Index
+from router.spool.index_thread import IndexThread
 from router.spool.index_types import AddResult, Gate
 from router.spool.keeper import Keeper, Upkeep
 from router.spool.record import InstanceMeta, Position, Ref
@@ -56,34 +54,12 @@ from router.web.standing import PAUSED
 _log = structlog.get_logger("app")
 _USUAL_LINES = 600
 """A minute, for each address, about associations that come and go as they should."""
-P = ParamSpec("P")
-T = TypeVar("T")
 
 KEEPER_INTERVAL = 1.0
 _LAST_COMMITS = 1.0
 """Seconds for the commits of instances whose associations were cut off at stop."""
 _LAST_PAGES = 5.0
 """Seconds for answers of the web pages that are under way at stop."""
-
-
-class IndexThread:
-    """The one thread that the index lives in."""
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "index")
-
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `work`, done there."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
-
-    def post(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have `work` done there, before all that is asked from now on; it must not raise."""
-        self._executor.submit(work, *args, **kwargs)
-
-    def close(self) -> None:
-        """End it, after what was asked of it."""
-        self._executor.shutdown()
 
 
 class Gateway:
