@@ -13,6 +13,7 @@ import click
 from router.cli.desk import Desk, Json, open_desk
 from router.cli.failures import FAILED, Failure, Misuse, os_error
 from router.cli.known import check_known
+from router.cli.lists import limit_option, paged, pages, print_more
 from router.cli.options import (
     conditions,
     config_option,
@@ -21,15 +22,7 @@ from router.cli.options import (
     socket_option,
 )
 from router.cli.output import age, plural, print_json, print_table, safe, seconds, size, until
-from router.cli.queue import (
-    all_option,
-    in_words,
-    limit_option,
-    paged,
-    pages,
-    print_more,
-    print_redone,
-)
+from router.cli.queue import all_option, in_words, print_redone
 
 
 @click.group()

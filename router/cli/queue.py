@@ -1,7 +1,6 @@
 """``queue``: what waits for the destinations, and acting on it."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from router.cli.drain import drain
 from router.cli.drain import in_words as paused_in_words
 from router.cli.failures import Misuse
 from router.cli.known import check_known
+from router.cli.lists import PAGE, limit_option, paged, print_more
 from router.cli.options import (
     conditions,
     config_option,
@@ -23,7 +23,6 @@ from router.cli.options import (
 from router.cli.output import age, plural, print_json, print_table, safe, seconds, size, until
 from router.units import parse_duration
 
-_PAGE = 1000
 _DONE = {
     "retry": "to be retried",
     "hasten": "to be sent without waiting",
@@ -33,14 +32,6 @@ _DONE = {
 }
 _NOT_RUNNING = "; the gateway is not running and goes by it when it starts"
 
-limit_option = click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="At most so many; 0 for all.",
-)
 all_option = click.option("--all", "everything", is_flag=True, help="All of them, no condition.")
 
 
@@ -439,11 +430,11 @@ def _act(
 
 def _confirm(desk: Desk, which: Json) -> None:
     meant = {k: v for k, v in which.items() if k not in ("because", "all")}
-    page = desk.queue(meant, _PAGE, "")
+    page = desk.queue(meant, PAGE, "")
     number = len(page["entries"])
     if not number:
         return
-    count = f"{_PAGE} deliveries and more" if page["next"] else plural(number, "delivery")
+    count = f"{PAGE} deliveries and more" if page["next"] else plural(number, "delivery")
     taken = meant.get("state") == "uncommitted"
     end = "It will not be known whether they are kept." if taken else "They will never be made."
     click.confirm(f"Drop {count}? {end}", abort=True, err=True)
@@ -469,31 +460,3 @@ def _which(given: dict[str, object], everything: bool) -> Json:
             raise Misuse("--all goes with no condition", "leave one of them out")
         which["all"] = True
     return which
-
-
-def pages(desk: Desk, what: str, which: Json, size_: int = _PAGE) -> Iterator[Json]:
-    """Entries of a list (``queue`` or ``instances``), as many as there are."""
-    ask = desk.queue if what == "queue" else desk.instances
-    after = ""
-    while True:
-        page = ask(which, size_, after)
-        yield from page["entries"]
-        after = page["next"]
-        if not after:
-            return
-
-
-def paged(desk: Desk, what: str, which: Json, limit: int) -> tuple[list[Json], bool]:
-    """Up to ``limit`` entries (0 for all), and whether there are more."""
-    entries: list[Json] = []
-    for entry in pages(desk, what, which, min(limit + 1, _PAGE) if limit else _PAGE):
-        if limit and len(entries) == limit:
-            return entries, True
-        entries.append(entry)
-    return entries, False
-
-
-def print_more(more: bool) -> None:
-    """The line under a list that was cut."""
-    if more:
-        click.echo("… and more: --limit N shows so many, --limit 0 all")
