@@ -15,7 +15,8 @@ from router.cli.failures import FAILED, Failure, Misuse
 from router.cli.options import config_option, json_option, load_config
 from router.cli.output import plural, print_json, print_table, safe, size
 from router.spool.errors import SpoolError
-from router.spool.verify import Finding, Report, SegmentReport, verify
+from router.spool.verify import verify
+from router.spool.verify_report import Finding, Report, SegmentReport
 
 Progress = Callable[[int, int], None]
 

@@ -20,7 +20,8 @@ from router.spool.index_types import Disposition, Filter
 from router.spool.layout import BLOCK, RECORD_HEADER_SIZE
 from router.spool.record import Ref
 from router.spool.segments import Segment, SegmentTable
-from router.spool.verify import Finding, Report, verify
+from router.spool.verify import verify
+from router.spool.verify_report import Finding, Report
 from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of
@@ -429,7 +430,7 @@ def test_a_bit_flipped_in_any_byte_of_a_segment_header_costs_no_record(site: Sit
 
 
 def test_a_report_keeps_a_bounded_number_of_findings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.spool.verify.FINDINGS_KEPT", 3)
+    monkeypatch.setattr("router.spool.verify_report.FINDINGS_KEPT", 3)
     report = Report()
     for number in range(5):
         report.add(Finding("damaged", f"segment {number}", "x"))

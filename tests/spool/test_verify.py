@@ -13,7 +13,8 @@ from router.spool.errors import SpoolError
 from router.spool.index import Index
 from router.spool.index_types import DeliveryState, Filter, Outcome
 from router.spool.index_view import IndexView
-from router.spool.verify import Report, _Verification, verify
+from router.spool.verify import _Verification, verify
+from router.spool.verify_report import Report
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import deliver, fill
 from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of
