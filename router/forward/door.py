@@ -12,7 +12,12 @@ from router.forward.ports import DestinationConfig
 from router.forward.sharing import Sharing
 from router.forward.suspects import CONTROL, Suspects, may_be_of_a_proposal
 from router.forward.verdict import describe_pair, no_context
-from router.net.errors import AssociationError, AssociationRejected
+from router.net.errors import (
+    AssociationError,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectFailed,
+)
 from router.net.pool import Checkout, Pool, Proposal
 
 
@@ -103,7 +108,11 @@ class Door:
         except Exception as error:
             if not isinstance(error, AssociationError):
                 self._logger.exception("no association", destination=self._name)
-            self._not_opened(token, error, wanted[0] if alone and not probing else None)
+            suspect = wanted[0] if alone and not probing else None
+            if suspect is not None and pool.served(suspect):
+                suspect = None  # one that stands has it
+            if not self._enough_of_us(error, suspect, now):
+                self._not_opened(token, error, suspect)
             return None
         self.rejected = 0
         self.bury_refused()
@@ -145,6 +154,22 @@ class Door:
             for item in items:
                 self._fates.give_up(item, reason)
 
+    def _enough_of_us(self, error: Exception, alone: Proposal | None, began: float) -> bool:
+        """Whether one more failed since others of ours stand: the peer rejects it, or lets it wait
+        until it is done with them, as one does that serves a single association at a time."""
+        if isinstance(error, AssociationRejected):
+            may_be = alone is None
+        elif isinstance(error, ConnectFailed):
+            may_be = self.suspects.answered_since(began)
+        else:
+            may_be = isinstance(error, AssociationTimeout)
+        if not may_be or not self._crowded():
+            return False
+        self.rejected = 0
+        self._observer.on_association_failed(self._name, getattr(error, "kind", ""))
+        self._logger.info("no more associations taken", destination=self._name, reason=str(error))
+        return True
+
     def _not_opened(self, token: int, error: Exception, alone: Proposal | None) -> None:
         now, reason = self._clock(), f"internal error: {type(error).__name__}"
         final = isinstance(error, AssociationRejected) and not error.transient
@@ -152,10 +177,6 @@ class Door:
         if isinstance(error, AssociationError):
             self._observer.on_association_failed(self._name, error.kind)
             reason = str(error)
-        if isinstance(error, AssociationRejected) and not alone and self._crowded():
-            self.rejected = 0
-            self._logger.info("no more associations taken", destination=self._name, reason=reason)
-            return
         if not (alone and may_be_of_a_proposal(error) and self.suspects.to_blame(alone, now)):
             self._availability.fallen(self._breaker.failed(token, reason, now))
             return
@@ -169,7 +190,7 @@ class Door:
         self._board.fit(config.associations * config.asynchronous_operations)
         self.suspects = Suspects()
         return Pool(
-            self.suspects.watched(config.connect, self._clock),
+            self.suspects.watched(config.connect, self._clock, lambda: self.pool.open > 0),
             limit=config.associations,
             linger=config.linger,
             clock=self._clock,

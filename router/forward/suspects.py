@@ -13,7 +13,7 @@ reason that need not be its own is proposed alone as well: it may have been one 
 from collections.abc import Callable, Sequence
 from math import inf
 
-from router.net.errors import AssociationRejected, ConnectFailed
+from router.net.errors import AssociationRejected, AssociationTimeout, ConnectFailed
 from router.net.pool import Association, Connect, Proposal
 
 MEMORY = 600.0
@@ -76,14 +76,18 @@ class Suspects:
             return [CONTROL], True
         return [min(doubtful, key=lambda pair: self._failed.get(pair, -inf))], True
 
-    def watched(self, connect: Connect, clock: Callable[[], float]) -> Connect:
-        """``connect``, with what comes of it noted here."""
+    def watched(
+        self, connect: Connect, clock: Callable[[], float], others: Callable[[], bool]
+    ) -> Connect:
+        """``connect``, with what comes of it noted here.  With ``others`` that stand, one that is
+        not answered in time tells nothing: the peer may be busy with those."""
 
         async def watched(proposals: Sequence[Proposal]) -> Association:
             try:
                 association = await connect(proposals)
             except Exception as error:
-                if may_be_of_a_proposal(error):
+                busy = isinstance(error, AssociationTimeout) and others()
+                if may_be_of_a_proposal(error) and not busy:
                     self.failed(proposals, clock())
                 raise
             doubtful = [pair for pair in proposals if pair in association.doubtful]
@@ -124,6 +128,10 @@ class Suspects:
     def answered(self, now: float) -> None:
         """The peer is there."""
         self._answered_at = now
+
+    def answered_since(self, began: float) -> bool:
+        """Whether the peer answered something after ``began``."""
+        return self._answered_at > began
 
     def to_blame(self, pair: Proposal, now: float) -> bool:
         """Whether what just failed alone failed for its own sake: others did not, lately."""

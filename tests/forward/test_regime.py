@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,10 +11,10 @@ import pytest
 from router.forward.permit import Hours
 from router.forward.regime import Outgoing
 from router.forward.throttle import Bandwidth, Speed
-from router.net.errors import AssociationRejected, ConnectFailed
+from router.net.errors import AssociationRejected, AssociationTimeout, ConnectFailed
 from router.spool.index_types import DeliveryState
 from rules.window import parse_windows
-from tests.forward.fakes import MR, Answer, FakePeer, House, timed_out, waiting
+from tests.forward.fakes import CT, MR, Answer, FakePeer, House, timed_out, waiting
 from tests.forward.virtual import run, wall
 
 DELIVERED, READY = DeliveryState.DELIVERED, DeliveryState.READY
@@ -515,6 +516,95 @@ def test_a_new_peer_that_rejects_is_down_though_the_old_one_is_still_sent_to() -
         await asyncio.sleep(10)
         assert house.counts.availability == [("pacs", False)]
         assert len(other.connects) <= 4
+        await house.stop(grace=0)
+
+    run(scenario())
+
+
+def one_after_the_other(peer: FakePeer, patience: float = 30.0) -> Callable[..., Awaitable[object]]:
+    """`connect` of a peer that answers a request for an association only once it is done with the
+    one that it has, as DCMTK's storescp."""
+    connect = peer.connect
+
+    async def patient(proposals):  # type: ignore[no-untyped-def]
+        try:
+            async with asyncio.timeout(patience):
+                while any(not each.closed for each in peer.associations):
+                    await asyncio.sleep(0.25)
+        except TimeoutError:
+            peer.connects.append(asyncio.get_running_loop().time())
+            raise AssociationTimeout("PACS did not answer the association request") from None
+        return await connect(proposals)
+
+    return patient
+
+
+@pytest.mark.parametrize("latency", [0.5, 10.0, 45.0])
+def test_a_peer_that_lets_a_second_association_wait_is_not_down(latency: float) -> None:
+    async def scenario() -> None:
+        house = House("pacs", asynchronous_operations=8)
+        peer = house.peer
+        peer.latency = lambda uid: latency
+        connect = one_after_the_other(peer)
+        house.configs["pacs"] = replace(house.configs["pacs"], connect=connect)
+        kinds = [MR] + [CT] * 49
+        house.index.add(
+            "pacs",
+            *(waiting(n, study=f"1.{n // 50}", sop_class=kinds[n % 50]) for n in range(1, 301)),
+        )
+        house.start()
+        await house.index.until_closed("pacs")
+        assert house.index.count("pacs", DELIVERED) == 300
+        assert {row.item.attempts for row in house.index.rows["pacs"].values()} == {1}
+        assert house.counts.availability == []
+        await house.stop()
+
+    run(scenario())
+
+
+def test_a_peer_that_hangs_is_down_though_an_association_stands() -> None:
+    async def scenario() -> None:
+        house = House("pacs")
+        peer = house.peer
+        house.index.add("pacs", *(waiting(n, study=f"1.{n}") for n in range(1, 11)))
+        peer.latency = lambda uid: 60.0
+        peer.answer = lambda uid: timed_out()
+        connect = one_after_the_other(peer)
+
+        async def hangs(proposals):  # type: ignore[no-untyped-def]
+            if peer.associations:
+                await asyncio.sleep(30)
+                raise AssociationTimeout("PACS did not answer the association request")
+            return await connect(proposals)
+
+        house.configs["pacs"] = replace(house.configs["pacs"], connect=hangs)
+        house.start()
+        await asyncio.sleep(100)
+        assert house.counts.availability == [("pacs", False)]
+        await house.stop(grace=0)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_no_connection_beside_one_that_is_answered_is_no_sign_of_a_dead_peer(answers: bool) -> None:
+    async def scenario() -> None:
+        house = House("pacs")
+        peer = house.peer
+        connect = peer.connect
+        peer.latency = lambda uid: 3.0 if answers else 1000.0
+
+        async def no_more(proposals):  # type: ignore[no-untyped-def]
+            if peer.associations:
+                await asyncio.sleep(10)
+                raise ConnectFailed("PACS could not be connected to within 10 s")
+            return await connect(proposals)
+
+        house.configs["pacs"] = replace(house.configs["pacs"], connect=no_more)
+        house.index.add("pacs", *(waiting(n, study=f"1.{n}") for n in range(1, 31)))
+        house.start()
+        await asyncio.sleep(20)
+        assert house.counts.availability == ([] if answers else [("pacs", False)])
         await house.stop(grace=0)
 
     run(scenario())
