@@ -126,6 +126,7 @@ class Operations(Orders):
                     in_flight=state.in_flight,
                     paused=state.paused,
                     opens_at=state.until,
+                    shut=state.shut,
                     limited=state.limited,
                 )
                 for name, state in sorted(gateway.forwarder.snapshot().items())

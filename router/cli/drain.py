@@ -109,8 +109,10 @@ def in_words(pause: Json) -> str:
 
 
 def _why(state: Json, now: float) -> str:
-    if not state["up"]:
-        return f"; it is down: {state['reason']}"
     if state["opens_at"] is not None:
         return f"; its schedule opens {until(state['opens_at'], now)}"
+    if state.get("shut"):
+        return f"; {state['shut']}, and does not open again"
+    if not state["up"]:
+        return f"; it is down: {state['reason']}"
     return f"; {state['limited']}" if state["limited"] else ""

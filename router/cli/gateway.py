@@ -79,19 +79,22 @@ def _word(state: Json | None) -> str:
         return "not configured"
     if state["paused"]:
         return "PAUSED"
-    if not state["up"]:
-        return "DOWN"
-    return "up" if state["opens_at"] is None else "shut"
+    if state.get("shut") or state["opens_at"] is not None:
+        return "shut"
+    return "up" if state["up"] else "DOWN"
 
 
 def _why(state: Json | None, now: float) -> str:
     if state is not None and state["paused"]:
         return str(state["paused"])
-    if state is not None and state["up"]:
-        opens = until(state["opens_at"], now)
-        return f"its schedule opens {opens}" if opens else str(state["limited"])
     if state is None:
         return ""
+    if opens := until(state["opens_at"], now):
+        return f"its schedule opens {opens}"
+    if state.get("shut"):
+        return f"{state['shut']}, and does not open again"
+    if state["up"]:
+        return str(state["limited"])
     probe = until(state["next_probe_at"], now)
     return f"{state['reason']}; tried again {probe}" if probe else str(state["reason"])
 

@@ -96,10 +96,10 @@ def waiting(queue: Json, status: Json | None) -> tuple[str, list[str]]:
         return "", ["not configured", *why]
     if state.get("paused"):
         return "", [f"PAUSED {state['paused']}", *why]
+    if state.get("shut") or state.get("opens_at") is not None:
+        return until(state["opens_at"], status["now"]), ["schedule shut", *why]
     if not state["up"]:
         return until(state["next_probe_at"], status["now"]), [f"DOWN: {state['reason']}", *why]
-    if state.get("opens_at") is not None:
-        return until(state["opens_at"], status["now"]), ["schedule shut", *why]
     if state.get("limited"):
         why = [state["limited"], *why]
     return until(queue["next_due_at"]), why

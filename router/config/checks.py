@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from router.config.checks_sending import sending
-from router.config.checks_time import past_holidays, retries
+from router.config.checks_time import over_for_good, past_holidays, retries
 from router.config.explain import dotted
 from router.config.model import Config
 from router.config.place import at as at
@@ -149,6 +149,7 @@ def warnings(config: Config, rules: RuleSet, root: Node, now: float) -> Iterator
             )
     yield from _ambiguous_callers(config, root)
     yield from past_holidays(config, root, now)
+    yield from over_for_good(config, root, now)
     for index, ae in enumerate(config.local):
         if ae.accept == ():
             yield at(root, "local", index, "accept").problem(f"nobody may call {ae.ae_title!r}")

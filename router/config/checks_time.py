@@ -32,6 +32,20 @@ def _retry(retry: Retry, name: str, root: Node) -> Iterator[Problem]:
         )
 
 
+def over_for_good(config: Config, root: Node, now: float) -> Iterator[Problem]:
+    """Schedules of single dates that are all over; ``now`` in seconds since the epoch."""
+    for name, schedule in config.schedules.items():
+        windows = schedule.windows("UTC")  # a day more or less does not matter here
+        if not windows.dated or windows.spans or windows.holidays is not None:
+            continue
+        last = max(each.last for each in windows.dated)
+        if last < datetime.fromtimestamp(now, UTC).date().toordinal() - 2:
+            yield at(root, "schedules", name).problem(
+                f"schedule {name!r} never opens again: its last day was {date.fromordinal(last)}",
+                "what waits for it waits for ever",
+            )
+
+
 def past_holidays(config: Config, root: Node, now: float) -> Iterator[Problem]:
     """Files of holidays whose dates are all over; ``now`` in seconds since the epoch."""
     today = datetime.fromtimestamp(now, UTC).date().toordinal()

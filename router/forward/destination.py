@@ -223,7 +223,12 @@ class Destination:
         configured = self._config is not None
         probe = None if self._breaker.up or not configured else self._breaker.next_probe
         permit = self._regime.permit
-        reason = permit.why or self._ledger.trouble or self._breaker.reason
+        # What is urgent waits for a destination that is down, though that be shut for the rest.
+        held = permit.why if permit.nothing or self._breaker.up else ""
+        shut = held if configured and not permit.paused else ""
+        if permit.nothing:  # it is not called, whatever it was before
+            probe = None
+        reason = held or self._ledger.trouble or self._breaker.reason
         return DestinationStatus(
             name=self.name,
             configured=configured,
@@ -236,7 +241,8 @@ class Destination:
             unsettled=self._ledger.unsettled,
             open_associations=self._door.pool.open,
             paused=permit.paused,
-            until=permit.until if configured and not permit.paused else None,
+            until=permit.until if shut else None,
+            shut=shut,
             limited=", ".join(self._regime.limits) if configured else "",
         )
 

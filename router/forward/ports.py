@@ -184,8 +184,9 @@ class DestinationStatus:
     ``reason`` says why it is not sending, "" when it is or when there is nothing to send.
     ``next_probe`` is in seconds since the epoch.  ``active`` instances have been taken from the
     queue: ``waiting`` for an association, ``in_flight`` or ``unsettled`` (answered, not yet
-    recorded).  ``paused`` is why an operator stopped it, ``until`` when its schedule opens (seconds
-    since the epoch), ``limited`` what holds it back though it sends.
+    recorded).  ``paused`` is why an operator stopped it, ``shut`` that its schedule is, ``until``
+    when that opens (seconds since the epoch), None when it never does again; ``limited`` what holds
+    it back though it sends.
     """
 
     name: str
@@ -200,6 +201,7 @@ class DestinationStatus:
     open_associations: int
     paused: str = ""
     until: float | None = None
+    shut: str = ""
     limited: str = ""
 
 

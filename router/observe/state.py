@@ -16,8 +16,9 @@ from router.spool.index_types import QueueLine
 class DestinationState:
     """Whether a destination answers; ``reason`` says why not, in words for an operator.
 
-    ``paused`` is "" unless somebody paused it; ``opens_at`` is when its schedule opens, None
-    when it is open; ``limited`` says what holds it back though it sends.
+    ``paused`` is "" unless somebody paused it; ``shut`` says that its schedule is, ``opens_at``
+    when that opens, None when it never does again; ``limited`` says what holds it back though it
+    sends.
     """
 
     name: str
@@ -28,6 +29,7 @@ class DestinationState:
     in_flight: int = 0
     paused: str = ""
     opens_at: float | None = None
+    shut: str = ""
     limited: str = ""
 
 

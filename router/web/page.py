@@ -161,8 +161,10 @@ def _destination_cells(state: DestinationState | None, now: float) -> tuple[Cont
         return (bad("not configured"), "", "waits until it is configured again or dropped")
     if state.paused:
         return (bad("paused"), state.associations, state.paused)
-    if state.up and state.opens_at is not None:
+    if state.opens_at is not None:
         return ("shut", state.associations, f"its schedule opens in {span(state.opens_at - now)}")
+    if state.shut:
+        return (bad("shut"), state.associations, f"{state.shut}, and does not open again")
     if state.up:
         why = state.reason or state.limited
         return (element("span", "up", class_="good"), state.associations, why)

@@ -76,10 +76,10 @@ def _of_destination(name: str, standing: Standing) -> Situation | None:
         return Situation("waiting", "not configured")
     if found.paused:
         return Situation("waiting", "paused", None, found.paused)
+    if found.shut or found.opens_at is not None:
+        return Situation("waiting", "schedule", found.opens_at, found.shut)
     if not found.up:
         return Situation("waiting", "destination down", found.next_probe_at, found.reason)
-    if found.opens_at is not None:
-        return Situation("waiting", "schedule", found.opens_at)
     return None
 
 

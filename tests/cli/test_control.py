@@ -145,6 +145,10 @@ def test_when_and_why_a_queue_waits() -> None:
     assert waiting(queue | {"instances": 0}, status) == ("now", ["schedule night shut"])
     assert waiting(queue | {"state": "dead", "waits": []}, status) == ("now", [])
     assert waiting(queue, status | {"destinations": [down | {"up": True}]})[0] == "now"
+    shut = down | {"shut": "schedule night is shut", "opens_at": 160.0}
+    for each, when in ((shut, "in 60 s"), (shut | {"opens_at": None}, "")):
+        why = ["schedule shut", "schedule night shut"]
+        assert waiting(queue, status | {"destinations": [each]}) == (when, why)
     assert waiting(queue, status | {"destinations": []}) == (
         "",
         ["not configured", "schedule night shut"],

@@ -343,3 +343,5 @@ def test_draining_does_not_wait_for_what_will_not_go() -> None:
         _drain(_Desk([3]), 60.0, "vna")
     with pytest.raises(Failure, match="its schedule opens in 50 s"):
         _drain(_Desk([3], opens_at=150.0), 5.0)
+    with pytest.raises(Failure, match="schedule advent is shut, and does not open again"):
+        _drain(_Desk([3], up=False, shut="schedule advent is shut"), 5.0)

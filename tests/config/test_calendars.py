@@ -65,3 +65,24 @@ def test_holidays_that_are_all_over_are_told(tmp_path: Path) -> None:
     (warning,) = load(file, {}).warnings
     assert warning.line == 5
     assert warning.message == "schedule 'office': its last holiday was 2020-12-25"
+
+
+@pytest.mark.parametrize(
+    ("windows", "told"),
+    [
+        ('["2020-12-24 08:00-12:00", "2021-01-05..2021-01-06 08:00-12:00"]', True),
+        ('["2020-12-24 08:00-12:00", "sat 08:00-12:00"]', False),
+        ('["2020-12-24 08:00-12:00", "2099-01-05 08:00-12:00"]', False),
+    ],
+)
+def test_a_schedule_that_never_opens_again_is_told(
+    windows: str, told: bool, tmp_path: Path
+) -> None:
+    text = TEXT.format(what="closed").replace(
+        '["mon-fri 08:00-17:00"], holidays: days.txt', windows
+    )
+    file = tmp_path / "c.yaml"
+    file.write_text(text.replace(", on_holidays: closed", ""))
+    found = [w.message for w in load(file, {}).warnings if "never opens again" in w.message]
+    expected = "schedule 'office' never opens again: its last day was 2021-01-06"
+    assert found == ([expected] if told else [])

@@ -741,6 +741,47 @@ def test_a_limit_that_is_lifted_is_used() -> None:
     run(scenario())
 
 
+# -- what an operator reads ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("urgent", [None, 10])
+def test_one_that_went_down_before_it_shut_is_shut_unless_something_may_go(
+    urgent: int | None,
+) -> None:
+    async def scenario() -> None:
+        house = House("pacs", hours=hours(OPEN, urgent=urgent))  # until 23:00
+        house.peer.down()
+        house.index.add("pacs", waiting(1))
+        house.start()
+        await asyncio.sleep(10)
+        assert status(house).reason == "10.0.0.5:104: connection refused"
+        assert (status(house).shut, status(house).next_probe is None) == ("", False)
+        await asyncio.sleep(HALF_AN_HOUR)
+        now = status(house)
+        if urgent is None:
+            assert (now.shut, now.next_probe) == ("schedule night is shut", None)
+            assert now.reason == now.shut
+        else:
+            assert (now.shut, now.until) == ("", None)
+            assert now.reason == "10.0.0.5:104: connection refused"
+        await house.stop()
+
+    run(scenario())
+
+
+def test_a_schedule_that_never_opens_again_is_shut() -> None:
+    async def scenario() -> None:
+        over = parse_windows(["2020-12-24 08:00-12:00"], "UTC")
+        house = House("pacs", hours=hours(over))
+        house.index.add("pacs", waiting(1))
+        house.start()
+        await asyncio.sleep(10)
+        assert (status(house).shut, status(house).until) == ("schedule night is shut", None)
+        await house.stop()
+
+    run(scenario())
+
+
 # -- what is urgent on a slow way ------------------------------------------------------------------
 
 

@@ -177,6 +177,11 @@ PAUSED = {"pacs": Pause("pacs", 90.0, "eva", "upgrade")}
             Situation("waiting", "schedule", 500.0),
         ),
         (
+            _ready(),
+            _standing(DestinationState("pacs", up=False, shut="schedule night is shut")),
+            Situation("waiting", "schedule", None, "schedule night is shut"),
+        ),
+        (
             _ready(waits="study not complete"),
             _standing(pauses=PAUSED),
             Situation("waiting", "study not complete", None, "study not complete"),
@@ -216,9 +221,15 @@ def test_the_page_says_what_is_paused_or_shut():
                 DestinationState("pacs", up=True, paused="by an operator"),
                 DestinationState("vna", up=True, opens_at=1300.0),
                 DestinationState("tele", up=True, limited="20 Mbit/s"),
+                DestinationState("once", up=True, shut="schedule advent is shut"),
             ),
         ),
     )
     page = str(render(status))
-    for words in ("by an operator", "its schedule opens in 5 min", "20 Mbit/s"):
+    for words in (
+        "by an operator",
+        "its schedule opens in 5 min",
+        "20 Mbit/s",
+        "does not open again",
+    ):
         assert words in page
