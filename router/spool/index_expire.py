@@ -54,22 +54,25 @@ class Expiry:
     ) -> tuple[list[DeliveryRow], float | None]:
         """Those that came before a time, the oldest first, and when the next one came.
 
-        Instances are numbered as they come, so the first page that has none of them is the last.
+        Instances are numbered as they come, so the first page that has none of them is the last;
+        one among them may be younger, as somebody had it tried again.
         """
         old: list[DeliveryRow] = []
-        after = -1
+        after, younger = -1, None
         while len(old) < limit:
             page = self._db.json(_OLDEST, number, after, _PAGE)
-            younger = None
+            older = False
             for since, gate, *row in page:
                 if since >= before:
                     younger = since if younger is None else min(younger, since)
-                elif gate is None and row[0] not in exclude:
+                    continue
+                older = True
+                if gate is None and row[0] not in exclude:
                     old.append(DeliveryRow(row[0], row[1], STATES[row[2]], *row[3:]))
-            if younger is not None or len(page) < _PAGE:
-                return old[:limit], None if younger is None else younger / 1e6
+            if not older or len(page) < _PAGE:
+                break
             after = page[-1][2]
-        return old[:limit], None
+        return old[:limit], None if younger is None else younger / 1e6
 
 
 # An operator's retry takes the attempts away and notes its time.
