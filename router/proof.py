@@ -83,13 +83,13 @@ class Proof:
         configs = self._configs(config)
         self._names = frozenset(one.name for one in configs)
         self._calls().held_changed = self._committers.held_changed
-        self._committers.start(configs)
+        self._committers.start(configs, _unasked(config))
 
     def configure(self, config: Config) -> None:
         """Takes on another configuration."""
         configs = self._configs(config)
         self._names = frozenset(one.name for one in configs)
-        self._committers.configure(configs)
+        self._committers.configure(configs, _unasked(config))
 
     async def stop(self) -> None:
         """What is under way is cut off; it is asked again after a start."""
@@ -186,6 +186,11 @@ class Proof:
         except (AssociationError, find.QueryRefused) as error:
             raise NotAsked(str(error)) from error
         return listed
+
+
+def _unasked(config: Config) -> list[str]:
+    """Destinations that are configured without it."""
+    return [n for n, r in config.remotes.items() if r.host is not None and r.commitment is None]
 
 
 def _series(references: Iterable[Reference]) -> Iterator[tuple[str, str]]:

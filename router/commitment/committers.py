@@ -1,11 +1,12 @@
 """All destinations of which commitment is asked.
 
 Owns the set of them as configured, and what becomes of deliveries at others: what waits for a
-commitment that nobody asks for any more is delivered.  Must not know how one is asked.
+commitment that nobody asks for any more is delivered, and stays where it is while its destination
+is gone.  Must not know how one is asked.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 
 from structlog.typing import FilteringBoundLogger
@@ -52,6 +53,8 @@ class Committers:
         self._resent = resent
         self._logger = log
         self._configs: dict[str, CommitterConfig] = {}
+        self._others: frozenset[str] = frozenset()
+        self._gone: set[str] = set()
         self._askers: dict[str, Asker] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -60,13 +63,19 @@ class Committers:
             index, clock=clock, log=log, observer=observer, answered=self._answered
         )
 
-    def start(self, configs: Iterable[CommitterConfig]) -> None:
-        """Begins to ask."""
+    def start(self, configs: Iterable[CommitterConfig], others: Collection[str] = ()) -> None:
+        """Begins to ask; see `configure`."""
         self._main = asyncio.get_running_loop().create_task(self._run(), name="commitments")
-        self.configure(configs)
+        self.configure(configs, others)
 
-    def configure(self, configs: Iterable[CommitterConfig]) -> None:
-        """Takes on a new set of destinations, without waiting; those that are the same go on."""
+    def configure(self, configs: Iterable[CommitterConfig], others: Collection[str] = ()) -> None:
+        """Takes on a new set of destinations, without waiting; those that are the same go on.
+
+        ``others`` are the destinations that are configured not to be asked: what waited to be
+        committed there is delivered.  At one that is in neither it waits: a slip in a name must
+        not make proof of what nobody promised.
+        """
+        self._others = frozenset(others)
         wanted = {config.name: config for config in configs}
         for name, asker in list(self._askers.items()):
             if wanted.get(name) != self._configs[name]:
@@ -136,17 +145,29 @@ class Committers:
             await self._wake.wait()
             self._wake.clear()
             try:
-                for name in await self._index.waiting_at():
+                waiting = await self._index.waiting_at()
+                for name in waiting:
                     await self._accept(name)
+                self._tell_gone(waiting)
             except Exception as error:
                 unexpected = not isinstance(error, SpoolError)
                 why = str(error) or repr(error)
                 self._logger.error("commitments cannot be settled", why=why, exc_info=unexpected)
                 asyncio.get_running_loop().call_later(_PAUSE, self._wake.set)
 
+    def _tell_gone(self, waiting: Iterable[str]) -> None:
+        gone = {n for n in waiting if n not in self._askers and n not in self._others}
+        for name in sorted(gone - self._gone):
+            self._logger.warning(
+                "not committed, and the destination is not configured any more: it stays so until "
+                "it is configured again, or sent elsewhere, or dropped",
+                destination=name,
+            )
+        self._gone = gone
+
     async def _accept(self, name: str) -> None:
         total = 0
-        while name not in self._askers:
+        while name in self._others and name not in self._askers:
             count = await self._index.accept(name, ACCEPTED, self._clock())
             total += count
             if not count:

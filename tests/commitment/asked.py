@@ -165,7 +165,7 @@ class Scene:
         )
 
     def start(self, *, configured: bool = True) -> None:
-        self.committers.start([self.config] if configured else [])
+        self.committers.start(*(([self.config],) if configured else ([], [PACS])))
 
     def with_settings(self, **settings: Any) -> CommitterConfig:
         return replace(self.config, settings=self.config.settings.model_copy(update=settings))

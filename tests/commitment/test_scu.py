@@ -455,7 +455,7 @@ def test_without_the_setting_all_is_delivered(tmp_path: Path) -> None:
     async def main(scene: Scene) -> None:
         await scene.took(*range(1, 6))
         await scene.until(11)
-        scene.committers.configure([])
+        scene.committers.configure([], [PACS])
         await scene.until(12)
         assert [state(scene.index, n, PACS) for n in range(1, 6)] == [DELIVERED] * 5
         reason = fate(scene.index, 1, PACS).reason
@@ -464,6 +464,23 @@ def test_without_the_setting_all_is_delivered(tmp_path: Path) -> None:
         await scene.until(13)
         assert state(scene.index, 6, PACS) is DELIVERED
         assert scene.counts.became == {"accepted": 6}
+
+    play(tmp_path, main)
+
+
+def test_a_destination_that_is_gone_has_committed_nothing(tmp_path: Path) -> None:
+    """It may be a slip in a name: what it took stays, and is asked for when it is back."""
+
+    async def main(scene: Scene) -> None:
+        await scene.took(1, 2)
+        await scene.until(11)
+        scene.committers.configure([], ["pasc"])
+        await scene.until(1000)
+        assert [state(scene.index, n, PACS) for n in (1, 2)] == [UNCOMMITTED] * 2
+        asked = len(scene.archive.asked)
+        scene.committers.configure([scene.config], ["pasc"])
+        await scene.until(2000)
+        assert len(scene.archive.asked) > asked
 
     play(tmp_path, main)
 
