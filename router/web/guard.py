@@ -114,6 +114,13 @@ def bounded(endpoint: Endpoint, seconds: float) -> Endpoint:
             return error(refusal.status, refusal.error, refusal.fix)
         except TimeoutError:
             _log.warning("request took too long", path=request.url.path, seconds=seconds)
+            if request.method == "POST":
+                return error(
+                    503,
+                    f"the order was broken off after {seconds:g} s; what it did until then stands",
+                    "the log says how much it was; give it again with conditions that leave that "
+                    "out, else some is done twice",
+                )
             return error(503, "the gateway did not answer in time", "try again; see its log")
         except ClientDisconnect:
             return error(400, "the request broke off")

@@ -1,7 +1,11 @@
+import asyncio
+
+import httpx
 import pytest
 
 from router.spool.errors import SpoolDamaged
 from router.spool.index_types import DeliveryState, Disposition, Filter
+from router.web.control import create_control_app
 from router.web.sources import ControlError, Reloaded
 from tests.web.fakes import SOP_INSTANCE, STUDY
 
@@ -303,3 +307,19 @@ async def test_what_the_gateway_refuses_is_passed_on(client, gateway):
     answer = await client.post("/api/v1/queue/retry", json={"all": True})
     assert answer.status_code == 409
     assert answer.json() == {"error": "pacs is not a destination", "fix": "name one"}
+
+
+async def test_an_order_that_takes_too_long_says_that_it_was_done_in_part(gateway):
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    gateway.resend = gateway.queues = never
+    app = create_control_app(gateway, timeout=0.01)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
+        order = {"ids": [1], "to": "pacs"}
+        answer = await client.post("/api/v1/instances/resend", json=order)
+        looked = await client.get("/api/v1/queue")
+    assert answer.status_code == looked.status_code == 503
+    assert "what it did until then stands" in answer.json()["error"]
+    assert looked.json()["fix"].startswith("try again")
