@@ -135,7 +135,8 @@ class Keeper:
 
         Raises SpoolError only from the index; trouble with files is reported in the result.
         """
-        why, before, most = self._due(now)
+        # With an archive these are the discarded ones: `archive.after` is not for them.
+        why, before, most = self._due(now, self._spool.settings.keep_settled)
         purged = self._purge(why, before, most, now)
         # At once: should the index fail now, these are told of once only.
         self._doomed += [ref.id for ref in purged.large]
@@ -194,7 +195,9 @@ class Keeper:
     def to_archive(self, now: float, exclude: Collection[int] = ()) -> list[InstanceRow]:
         """Some whose time is over at ``now``, oldest first, for `archived` when they are in the
         archive; ``exclude`` are left out.  On the index's thread.  Raises SpoolError."""
-        why, before, most = self._due(now)
+        settings = self._spool.settings
+        after = settings.archive.after if settings.archive is not None else None
+        why, before, most = self._due(now, settings.keep_settled if after is None else after)
         ids = self._index.aged(
             before,
             _ARCHIVE_STEP,
@@ -216,8 +219,9 @@ class Keeper:
         """Whether anything is to go through the archive."""
         return self._spool.settings.archive is not None and bool(self._index.aged(math.inf, 1))
 
-    def _due(self, now: float) -> tuple[Why, float, int | None]:
-        """Why instances may go now, those settled until when, and how many bytes of them."""
+    def _due(self, now: float, kept: float) -> tuple[Why, float, int | None]:
+        """Why instances may go now, those settled until when, and how many bytes of them.
+        ``kept`` is for how long they stay where there is room."""
         if self._pressure():
             # Whatever the time: the clock may have been set back since the settling.
             return "room", math.inf, None
@@ -228,10 +232,6 @@ class Keeper:
                 math.inf,
                 max(excess // 2, min(excess, self._spool.settings.segment_size)),
             )
-        settings = self._spool.settings
-        kept = settings.keep_settled
-        if settings.archive is not None and settings.archive.after is not None:
-            kept = settings.archive.after
         return "age", now - kept, None
 
     def _purge(self, why: Why, before: float, most: int | None, now: float) -> Purged:

@@ -170,6 +170,17 @@ def test_under_any_pressure_nothing_goes_but_through_the_archive(
     assert len(files(folder)) == 3
 
 
+def test_what_was_discarded_goes_after_its_own_time(open_rig: OpenRig, folder: Path) -> None:
+    archive = ArchiveSettings(folder=str(folder), after=5000.0)
+    rig = open_rig(archive=archive, keep_settled=1000.0, spare_segments=3)
+    rig.commit(payload(9, 1000), meta(9, disposition="discard"))
+    rig.feed()
+    (row,) = rig.index.instances(Filter(), 10)
+    assert row.settled_at is not None
+    assert rig.step(row.settled_at + 999).purged == 0
+    assert rig.step(row.settled_at + 1001).purged == 1
+
+
 def test_what_is_not_settled_or_not_old_enough_is_not_moved(rig: Rig, folder: Path) -> None:
     waiting, dead, young, old = (fill(rig, 1, 1000, "pacs")[0] for _ in range(4))
     rig.index.settle([Outcome(dead.id, "pacs", DeliveryState.DEAD, T0)])
