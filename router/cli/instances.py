@@ -168,9 +168,10 @@ def resend(
         result = desk.resend(which, to)
     if as_json:
         print_json(result)
-        return
-    rest = "" if desk.running else "; the gateway is not running and goes by it when it starts"
-    print_redone(result, f"to be sent to {', '.join(to)}", rest)
+    else:
+        rest = "" if desk.running else "; the gateway is not running and goes by it when it starts"
+        print_redone(result, f"to be sent to {', '.join(to)}", rest)
+    _all_there(numbers, result, len(set(to)))
 
 
 @instances.command()
@@ -200,8 +201,20 @@ def reroute(
         result = desk.reroute(which)
     if as_json:
         print_json(result)
-        return
-    print_redone(result, "sent where the rules say, or discarded by them", "", "instance")
+    else:
+        print_redone(result, "sent where the rules say, or discarded by them", "", "instance")
+    _all_there(numbers, result, 1)
+
+
+def _all_there(numbers: tuple[int, ...], result: Json, each: int) -> None:
+    """Raises Failure when of instances that were asked for by number some are not there, or not of
+    that kind; ``each`` is how many deliveries there were to be of one."""
+    asked = len(set(numbers))
+    if (missing := asked * each - result["count"] - result["left"]) > 0:
+        raise Failure(
+            f"{missing // each} of {plural(asked, 'instance')} not there, or not of that kind",
+            "see `dcmrouter instances show NUMBER`; what was purged is in the archive, if anywhere",
+        )
 
 
 def _chosen(numbers: tuple[int, ...], which: Json) -> Json:

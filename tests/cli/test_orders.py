@@ -262,6 +262,16 @@ def test_an_empty_condition_does_not_mean_everything(site: Site, tmp_path: Path)
     assert not list((tmp_path / "x").iterdir())
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_number_that_is_gone_is_no_success(site: Site, more: tuple[str, ...]) -> None:
+    """A script that sends a study elsewhere must see that part of it was purged."""
+    order = ("instances", "resend", "-c", site.config, "--to", "broken", "--to", "archive", *more)
+    result = run(*order, "1", "99", "99")
+    assert result.exit_code == 1
+    assert "1 of 2 instances not there" in result.stderr
+    assert run(*order, "1").exit_code == 0, "left as before is no failure"
+
+
 def test_an_account_since_before_there_was_time(site: Site) -> None:
     assert "received since 1970-01-01" in ok("account", "-c", site.config, "--since", "9999999d")
 
