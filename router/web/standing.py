@@ -48,7 +48,10 @@ class Situation:
 def situation(delivery: Delivery, standing: Standing) -> Situation:
     """Of one delivery."""
     if delivery.state is not DeliveryState.READY:
-        return Situation(delivery.state.name.lower(), detail=_detail(delivery))
+        gone = standing.running and delivery.destination not in standing.destinations
+        # Of one that is gone nobody asks whether it keeps what it took.
+        why = "not configured" if gone and delivery.state is DeliveryState.UNCOMMITTED else ""
+        return Situation(delivery.state.name.lower(), why, detail=_detail(delivery))
     if (delivery.instance_id, delivery.destination) in standing.sending:
         return Situation("sending")
     if delivery.waits:

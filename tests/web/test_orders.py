@@ -198,6 +198,11 @@ PAUSED = {"pacs": Pause("pacs", 90.0, "eva", "upgrade")}
         ),
         (
             _ready(state=DeliveryState.UNCOMMITTED),
+            _standing(None),
+            Situation("uncommitted", "not configured", None, "stored, waits to be committed"),
+        ),
+        (
+            _ready(state=DeliveryState.UNCOMMITTED),
             _standing(),
             Situation("uncommitted", detail="stored, waits to be committed"),
         ),
