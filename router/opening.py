@@ -35,6 +35,7 @@ async def recover(
     was opened in its place at ``path``, and closes it in the end.  Raises SpoolError.
     """
     run = thread.run
+    empty = await run(index.indexed_position) is None
     try:
         report = await run(rebuild, spool, index, suppress_duplicates=suppress_duplicates)
     except IndexDamaged as error:
@@ -43,6 +44,13 @@ async def recover(
         index = await run(_new_index, path, error)
         anew(index)
         report = await run(rebuild, spool, index, suppress_duplicates=suppress_duplicates)
+    if empty and report.added:
+        # Nobody says so where its file was deleted, or is on a disk that is not mounted.
+        _log.warning(
+            "the index knew nothing of what is in the spool, and is made anew: what was delivered "
+            "or dropped before may be sent again, and no destination is paused any more",
+            instances=report.added,
+        )
     for line in report.damage[:100]:
         _log.error("damage in the spool", where=line)
     if report.added or report.damage:

@@ -1,0 +1,46 @@
+"""What is told of the spool and the index at the start."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+
+from router.opening import recover
+from router.spool.rebuild import Report
+from router.spool.record import Position
+
+
+class Here:
+    """The index's thread is this one."""
+
+    async def run(self, work: Any, *args: Any, **more: Any) -> Any:
+        return work(*args, **more)
+
+
+@pytest.mark.parametrize(
+    ("position", "added", "told"),
+    [(None, 3, 1), (None, 0, 0), (Position(1, 4096), 3, 0)],
+    ids=["lost", "a first start", "a kill"],
+)
+async def test_an_index_that_is_gone_is_told(
+    monkeypatch: pytest.MonkeyPatch, position: Position | None, added: int, told: int
+) -> None:
+    monkeypatch.setattr("router.opening.rebuild", lambda *_, **__: Report(added=added, last_id=9))
+    started: list[int] = []
+    spool: Any = SimpleNamespace(start=started.append)
+    index: Any = SimpleNamespace(indexed_position=lambda: position)
+    with structlog.testing.capture_logs() as lines:
+        await recover(
+            spool,
+            index,
+            Here(),
+            Path("index.sqlite"),
+            suppress_duplicates=False,
+            anew=lambda _: None,
+        )
+    warned = [line for line in lines if line["log_level"] == "warning"]
+    assert len(warned) == told
+    assert all("may be sent again" in line["event"] for line in warned)
+    assert started == [9]
