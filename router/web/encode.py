@@ -252,7 +252,9 @@ def _ago(name: str, value: object, now: float) -> float:
 
 def _ids(name: str, value: object, _: float) -> tuple[int, ...]:
     if isinstance(value, str):  # in a query string
-        value = [int(v) if v.isascii() and v.isdigit() else v for v in value.split(",")]
+        value = [
+            int(v) if v.isascii() and v.isdigit() and len(v) < 20 else v for v in value.split(",")
+        ]
     if not isinstance(value, Sequence) or not all(type(v) is int and 0 < v < 2**63 for v in value):
         raise ControlError(f"{name} is a list of instance numbers", f'as in "{name}": [17, 18]')
     if len(value) > MAX_IDS:

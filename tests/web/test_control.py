@@ -171,6 +171,12 @@ async def test_wrong_pages_are_refused(client, params):
     assert (await client.get("/api/v1/queue/list", params=params)).status_code == 400
 
 
+async def test_a_number_of_a_thousand_digits_is_refused(client):
+    answer = await client.get("/api/v1/queue/list", params={"ids": "1" * 5000})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "ids is a list of instance numbers"
+
+
 async def test_one_instance(client):
     value = (await client.get("/api/v1/instances/5")).json()
     assert value["id"] == 5
