@@ -21,6 +21,7 @@ from router.spool.index_commitments import Commitments
 from router.spool.index_database import Database, move_aside
 from router.spool.index_divert import Diversion
 from router.spool.index_expire import Expiry
+from router.spool.index_hours import begin_hours
 from router.spool.index_keep import Keep
 from router.spool.index_operated import Operated
 from router.spool.index_peers import Peer
@@ -183,6 +184,10 @@ class Index(Operated):
     def note_gap(self, gap: Gap | None) -> None:
         """Note what may be missing before the position, because it could not be read."""
         self._keep.note_gap(gap)
+
+    def begin_hours(self) -> None:
+        """Note that of what was purged before now nothing is counted by hour: it was made anew."""
+        begin_hours(self._db)
 
     def refs_in(self, generation: int, limit: int) -> list[Ref]:
         """Instances whose record lies in a generation, by rising id."""

@@ -75,6 +75,11 @@ def forget_hours(db: Database, now: int) -> None:
     db.run(_FORGOTTEN, least, today + 1)
 
 
+def begin_hours(db: Database) -> None:
+    """Of what was purged before the next full hour nothing is known: the index is made anew."""
+    db.run(_BEGIN)
+
+
 def account_since(path: Path, since: float) -> SinceAccount:
     """Of what was received from the hour of ``since`` on, or from the first that is counted, all at
     one moment.
@@ -173,6 +178,10 @@ SELECT json_group_array(json_array(hour, destination_id, state, n, size)) FROM (
     CROSS JOIN instance AS i ON i.id = d.instance_id
     GROUP BY 1, 2, 3
 )
+"""
+_BEGIN = """
+INSERT OR REPLACE INTO meta(key, value)
+VALUES ('hours_from', CAST(strftime('%s', 'now') AS INTEGER) / 3600 + 1)
 """
 _FORGOTTEN = """
 INSERT INTO meta(key, value) VALUES ('hours_forgotten', ?1)

@@ -55,6 +55,9 @@ class RebuildIndex(Protocol):
     def note_gap(self, gap: Gap | None) -> None:
         """Note that."""
 
+    def begin_hours(self) -> None:
+        """Note that of what was purged before now nothing is counted by hour."""
+
     def barrier(self) -> None:
         """Make everything committed so far durable."""
 
@@ -116,6 +119,8 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
         if position is None or not position.generation:
             # Before the index has its position: a start that is killed must not forget the loss.
             report.last_id = spool.reserve_numbers(report.last_id, 0)
+            if report.added:
+                index.begin_hours()
         # Only now: what is broken off must begin again where it began, see `was_purged`.
         index.add([], end, suppress_duplicates=suppress_duplicates, same_bytes=spool.same_bytes)
     if spool.made_up_for:

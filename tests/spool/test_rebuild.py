@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from router.spool import system
 from router.spool.index import Index
+from router.spool.index_hours import account_since
 from router.spool.index_types import DeliveryState, Filter, Outcome
 from router.spool.record import Ref
 from tests.spool.conftest import OpenRig
@@ -81,6 +83,22 @@ def test_rebuilding_again_and_again_changes_nothing(open_rig: OpenRig) -> None:
         rig.close()
     rig = open_rig()
     assert rig.index.account(audit=True).destinations["pacs"].waiting == 10
+
+
+def test_an_account_of_hours_says_that_the_index_was_made_anew(open_rig: OpenRig) -> None:
+    """What was delivered and purged before is in no count, and the balance alone does not show."""
+    rig = open_rig()
+    rig.commit(payload(1, 1000), meta(1, "pacs"))
+    rig.feed()
+    rig.close()
+    path = rig.directory / "index.sqlite"
+    assert account_since(path, 0.0).known_from is None
+    forget_index(rig, None)
+    again = open_rig()
+    again.close()
+    known_from = account_since(path, 0.0).known_from
+    assert known_from is not None
+    assert 0 < known_from - time.time() <= 3600
 
 
 def test_ids_go_on_behind_the_last(open_rig: OpenRig) -> None:
