@@ -17,6 +17,7 @@ import structlog
 from router.config.versions import Origin
 from router.net.admission import Admission
 from router.spool.errors import SpoolError
+from router.spool.index_duplicates import SameBytes
 from router.spool.index_types import (
     OPEN_STATES,
     Changed,
@@ -43,6 +44,8 @@ RULE = "by an operator"
 """What a delivery names as its cause that no rule made."""
 _STEP = 10_000
 _PAGE = 200
+_DECIDED = 25
+"""Held ones that are compared with what their destinations have in one step."""
 _PIECE = 64 << 10
 _NAMES_PATIENTS = ("study", "sop_instance_uid", "reason")
 """Conditions that name a study or an instance, or in which somebody may have written a name."""
@@ -189,6 +192,7 @@ class Orders:
                         at=time.time(),
                         who=who,
                         after=cursor,
+                        same_bytes=self._same_bytes,
                     )
                 done.add(step)
                 cursor, more = step.cursor, step.more
@@ -211,6 +215,7 @@ class Orders:
                     who=who,
                     after=after,
                     until=until,
+                    same_bytes=self._same_bytes,
                 )
                 done.add(step)
                 after, more = step.after, step.more
@@ -237,7 +242,11 @@ class Orders:
                     meta = await self._decide(row, again)
                     damaged += meta is None
                     decided += [] if meta is None else [(row.ref.id, meta)]
-                done.add(await run(index.route_anew, decided, at=time.time(), who=who))
+                for at in range(0, len(decided), _DECIDED):
+                    some = decided[at : at + _DECIDED]
+                    same = self._same_bytes
+                    step = run(index.route_anew, some, at=time.time(), who=who, same_bytes=same)
+                    done.add(await step)
                 after = rows[-1].ref.id if rows else until
                 ended = ended or after >= until
         finally:
@@ -257,6 +266,13 @@ class Orders:
         except SpoolError as error:
             _log.error("held instance cannot be read", instance=row.ref.id, why=str(error))
             return None
+
+    @property
+    def _same_bytes(self) -> SameBytes | None:
+        """What tells a duplicate; None where duplicates are sent."""
+        gateway = self._gateway
+        suppress = gateway.storage.settings.duplicates == "suppress"
+        return gateway.spool.same_bytes if suppress else None
 
     def _check(self, names: Iterable[str]) -> None:
         remotes = self._gateway.loaded.config.remotes

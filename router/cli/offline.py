@@ -20,6 +20,7 @@ from router.dicom.part10 import write_file_meta
 from router.orders import RULE, check_destinations, check_redirect, user_name
 from router.spool.errors import IndexDamaged, SpoolError, SpoolLocked
 from router.spool.index import Index
+from router.spool.index_duplicates import SameBytes
 from router.spool.index_hours import account_since
 from router.spool.index_types import Changed, Filter
 from router.spool.reader import Reader
@@ -196,7 +197,11 @@ class OfflineDesk:
         while more:
             step = _explained(
                 lambda after=cursor: self._index.redirect(  # type: ignore[misc]
-                    which, target, because, at=now, who=_who(), after=after
+                    *(which, target, because),
+                    at=now,
+                    who=_who(),
+                    after=after,
+                    same_bytes=self._same_bytes,
                 )
             )
             count, size, left = count + step.count, size + step.bytes, left + step.left
@@ -212,7 +217,11 @@ class OfflineDesk:
         while more:
             step = _explained(
                 lambda last=after: self._index.resend(  # type: ignore[misc]
-                    meant, to, RULE, at=now, who=_who(), after=last
+                    *(meant, to, RULE),
+                    at=now,
+                    who=_who(),
+                    after=last,
+                    same_bytes=self._same_bytes,
                 )
             )
             count, size, left = count + step.count, size + step.bytes, left + step.left
@@ -228,6 +237,12 @@ class OfflineDesk:
         meant, now = _meant(which), time.time()
         changed = _explained(lambda: self._index.discard_held(meant, because, at=now, who=_who()))
         return encode.changed(changed)
+
+    @property
+    def _same_bytes(self) -> SameBytes | None:
+        """What tells a duplicate; None where duplicates are sent."""
+        suppress = self._config.storage.duplicates == "suppress"
+        return self._spool.same_bytes if suppress else None
 
     def _check_destinations(self, names: Sequence[str]) -> None:
         known = [n for n, remote in self._config.remotes.items() if remote.host is not None]

@@ -17,7 +17,7 @@ from router.spool.index_database import (
     new_counts,
     stored_tags,
 )
-from router.spool.index_duplicates import Context, Duplicates, Earlier, Entry, SameBytes
+from router.spool.index_duplicates import Context, Earlier, Entry, SameBytes
 from router.spool.index_gates import Arrivals, GateKey, gate_study
 from router.spool.index_hour import hour_of
 from router.spool.index_keep import Keep
@@ -66,9 +66,7 @@ class Adder:
         self._plans = tables.plans
         self._gates = tables.gates
         self._keep = keep
-        self._duplicates = Duplicates(
-            self._db, self._destinations, self._plans, self._gates, tables.peers
-        )
+        self._duplicates = tables.duplicates
         self._together = Together(self._db, self._destinations)
         self._contexts: dict[tuple[object, ...], Context] = {}
         self.last_id = 0

@@ -28,12 +28,8 @@ go, the place, whether that is the last one, whether it would be behind a gate, 
 
 _NOBODY: frozenset[str] = frozenset()
 
-_SUPPRESSING = (
-    DeliveryState.READY,
-    DeliveryState.HELD,
-    DeliveryState.DELIVERED,
-    DeliveryState.UNCOMMITTED,
-)
+_WAITING = (DeliveryState.READY, DeliveryState.HELD)
+_SUPPRESSING = (*_WAITING, DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
 _AT_PEER = f"{int(DeliveryState.DELIVERED)}, {int(DeliveryState.UNCOMMITTED)}"
 
 
@@ -55,8 +51,11 @@ class Duplicates:
         contexts: Sequence[Context],
         sop_keys: Sequence[int],
         same_bytes: SameBytes,
+        *,
+        delivered: bool = True,
     ) -> dict[tuple[int, str], Earlier]:
-        """(instance id, destination) of what need not be sent, with the earlier one.
+        """(instance id, destination) of what need not be sent, with the earlier one; without
+        ``delivered`` only one that waits still, or is held, is an earlier one.
 
         Asks the index for the first instance of the same study with the same UIDs, transfer
         syntax, length and CRC that went or waits to go to that destination, then looks among
@@ -68,7 +67,9 @@ class Duplicates:
         wanted, keys = self._wanted(entries, contexts, sop_keys)
         indexed = {
             n: (ref_of(place), state != DeliveryState.DELIVERED)
-            for n, state, *place in self._db.json_rows(_CANDIDATES, keys)
+            for n, state, *place in self._db.json_rows(
+                _CANDIDATES if delivered else _CANDIDATES_WAITING, keys
+            )
         }
         return _chosen(wanted, indexed, same_bytes)
 
@@ -176,6 +177,10 @@ def _kind(meta: InstanceMeta) -> _Kind:
     )
 
 
+def _literal(states: Sequence[DeliveryState]) -> str:
+    return ", ".join(str(int(state)) for state in states)
+
+
 _CANDIDATES = f"""
 WITH wanted(
     n, study_order, sop_key, crc, length, uid, class, syntax, destination, keeps, going_along,
@@ -195,7 +200,7 @@ FROM (
             AND e.crc = wanted.crc AND e.length = wanted.length AND e.sop_instance_uid = wanted.uid
             AND c.sop_class_uid = wanted.class AND c.transfer_syntax_uid = wanted.syntax
             AND d.instance_id = e.id AND d.destination_id = wanted.destination
-            AND d.state IN ({", ".join(str(int(state)) for state in _SUPPRESSING)})
+            AND d.state IN ({_literal(_SUPPRESSING)})
             AND (e.id > wanted.after_id OR d.state NOT IN ({_AT_PEER}))
             AND (wanted.keeps OR d.gate_id IS NULL)
             AND (
@@ -209,3 +214,4 @@ FROM (
 CROSS JOIN instance AS i ON i.id = earlier
 CROSS JOIN delivery AS f ON f.instance_id = earlier AND f.destination_id = destination
 """
+_CANDIDATES_WAITING = _CANDIDATES.replace(_literal(_SUPPRESSING), _literal(_WAITING))

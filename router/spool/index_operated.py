@@ -6,6 +6,7 @@ Owns no more than the names; see `index_control`, `index_reroute` and `index_pau
 from collections.abc import Collection, Sequence
 
 from router.spool.index_control import Control
+from router.spool.index_duplicates import SameBytes
 from router.spool.index_pauses import Pauses
 from router.spool.index_reroute import Reroute
 from router.spool.index_tables import Tables
@@ -109,14 +110,18 @@ class Operated:
         who: str = "",
         after: int = 0,
         until: int = 2**62,
+        same_bytes: SameBytes | None = None,
     ) -> Rerouted:
         """Instances are sent to ``destinations`` (again), whatever became of them before, without
         waiting for anything: one step, over those with an id above ``after`` and up to ``until``.
 
-        UNCOMMITTED ones too.  What is READY, HELD, or DUPLICATE there is left.  Raises ValueError
-        without a destination.
+        UNCOMMITTED ones too.  What is READY, HELD, or DUPLICATE there is left.  With ``same_bytes``
+        (see `Index.add`) one of the same bytes as one that waits there, or goes there in the same
+        step, is its DUPLICATE, and left too; what was delivered is no reason not to send it.
+        Raises ValueError without a destination.
         """
-        return self._reroute.resend(which, destinations, rule, at, who, after, until)
+        step = after, until
+        return self._reroute.resend(which, destinations, rule, at, who, step, same_bytes)
 
     def redirect(
         self,
@@ -128,23 +133,32 @@ class Operated:
         at: float,
         who: str = "",
         after: tuple[int, int] | None = None,
+        same_bytes: SameBytes | None = None,
     ) -> Rerouted:
         """READY deliveries at ``which.destination`` (those in ``which.state``, if it is READY, HELD
         or DEAD) become DROPPED, with the reason, and are made to ``target`` instead: one step.
 
         What is behind a gate is behind one like that there.  Where ``target`` has a delivery of
-        the instance that is not DROPPED or DEAD, that one stands for both.  The instances in
-        ``exclude``, which are being sent, are left.  Raises ValueError for another state.
+        the instance that is not DROPPED or DEAD, that one stands for both.  With ``same_bytes``
+        what would have been a DUPLICATE there when it came is one (see `Index.add`).  The instances
+        in ``exclude``, which are being sent, are left.  Raises ValueError for another state.
         """
-        return self._reroute.redirect(which, target, reason, exclude, at, who, after)
+        step = exclude, after
+        return self._reroute.redirect(which, target, reason, step, at, who, same_bytes)
 
     def route_anew(
-        self, decided: Sequence[tuple[int, InstanceMeta]], *, at: float, who: str = ""
+        self,
+        decided: Sequence[tuple[int, InstanceMeta]],
+        *,
+        at: float,
+        who: str = "",
+        same_bytes: SameBytes | None = None,
     ) -> Rerouted:
         """Instances that are held since no rule matched go where these descriptions say, or are
         discarded; those that would be held again are left, and those that are not held any more.
+        With ``same_bytes`` deliveries become DUPLICATE as those of new instances do.
         """
-        return self._reroute.route_anew(decided, at, who)
+        return self._reroute.route_anew(decided, at, who, same_bytes)
 
     def pause(self, destination: str, reason: str, *, at: float, who: str = "") -> bool:
         """Note that nothing is to go to a destination; False when it was noted before."""

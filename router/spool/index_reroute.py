@@ -6,9 +6,10 @@ place of.  Must not know rules, nor who is up.  Each action is done in transacti
 thousand; what was done before an error stays done, and counted.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from router.spool.index_again import Again, Standing
 from router.spool.index_changes import REPEATS, Changes, DeliveryRow, follow
 from router.spool.index_database import (
     GATED,
@@ -17,6 +18,7 @@ from router.spool.index_database import (
     id_list,
     microseconds,
 )
+from router.spool.index_duplicates import Earlier, SameBytes
 from router.spool.index_events import Action
 from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, gate_study
 from router.spool.index_routes import disposition_of, routes_of
@@ -51,6 +53,8 @@ class _New:
     gate: GateKey | None = None
     arrivals: Arrivals | None = None
     reason: str | None = None
+    repeats: Earlier | None = None
+    """What stands for it, so that it waits for nothing itself."""
 
 
 class Reroute:
@@ -64,6 +68,7 @@ class Reroute:
         self._gates = tables.gates
         self._select = tables.select
         self._queues = tables.queues
+        self._repeated = Again(tables)
 
     # -- once more, or somewhere else
 
@@ -74,10 +79,10 @@ class Reroute:
         rule: str,
         at: float,
         who: str,
-        after: int,
-        until: int,
+        step: tuple[int, int],
+        same_bytes: SameBytes | None,
     ) -> Rerouted:
-        """See `Index.resend`."""
+        """See `Index.resend`; ``step`` is after which instance, and up to which."""
         names = list(dict.fromkeys(names))
         if not names:
             raise ValueError("no destination to send to")
@@ -85,36 +90,44 @@ class Reroute:
         self._rules.ensure([rule])
         numbers = [self._destinations.id(name) for name in names]
         action = Action(self._db, "resend", which, at, who, {"to": ", ".join(names)})
+        after, until = step
         found = self._select.instances(which, _AT_ONCE, after)
         ids = [number for number in found if number <= until]
         if not ids:
             return Rerouted()
         keys = [(instance, number) for instance in ids for number in numbers]
         there = self._queues.rows(keys)
+        going = [key for key in keys if key not in there or there[key].state in _AGAIN]
+        standing = self._repeated.standing(
+            [(*key, None) for key in going], same_bytes, delivered=False
+        )
+        ids = [number for number in ids if standing.goes(number)]
         changes, new, left = Changes(), [], 0
         rule_id = self._rules.id(rule)
         held: list[list[int]] = self._db.json(_INSTANCES, id_list(ids))
         for instance, length, _, study_order in held:
-            for number in numbers:
-                row = there.get((instance, number))
+            for name, number in zip(names, numbers, strict=True):
+                row, repeats = there.get((instance, number)), standing.by.get((instance, name))
                 if row is None:
-                    new.append(_New(instance, length, number, 0, study_order, rule_id))
+                    one = _New(instance, length, number, 0, study_order, rule_id, repeats=repeats)
+                    new.append(one)
+                    left += repeats is not None
                 elif row.state in _AGAIN:
                     self._again(changes, row, action.at)
                 else:
                     left += 1
         self._keep_repeats(changes, action.at)
         touched = {one.instance_id for one in new} | {row.instance_id for row in changes.rows}
-        done = len(new) + len(list(changes.rows))
+        going_now = [one.length for one in new if one.repeats is None]
+        going_now += [row.length for row in changes.rows]
         with self._db.transaction():
             self._as_routed(changes, held, {one.instance_id for one in new})
             self._insert(changes, new, action.at)
             changes.write(self._db)
-            if done:
-                action.record(sorted(touched), done)
-        size = sum(one.length for one in new) + sum(row.length for row in changes.rows)
-        more = len(found) == _AT_ONCE and ids[-1] < until
-        return Rerouted(done, size, left=left, more=more, after=ids[-1])
+            if touched:
+                action.record(sorted(touched), len(going_now))
+        more = standing.cut is not None or (len(found) == _AT_ONCE and ids[-1] < until)
+        return Rerouted(len(going_now), sum(going_now), left=left, more=more, after=ids[-1])
 
     def _again(self, changes: Changes, row: DeliveryRow, at: int) -> None:
         """As if it were new, and without anything to wait for: somebody wants it there now."""
@@ -145,12 +158,12 @@ class Reroute:
         which: Filter,
         target: str,
         reason: str,
-        exclude: Collection[int],
+        step: tuple[Collection[int], Key | None],
         at: float,
         who: str,
-        after: Key | None,
+        same_bytes: SameBytes | None,
     ) -> Rerouted:
-        """See `Index.redirect`."""
+        """See `Index.redirect`; ``step`` is without which instances, and after which delivery."""
         origin = self._destinations.find(which.destination or "")
         if origin is None or which.destination == target:
             return Rerouted()
@@ -160,16 +173,21 @@ class Reroute:
         if states[0] not in (DeliveryState.READY, DeliveryState.HELD, DeliveryState.DEAD):
             raise ValueError(f"{states[0]!r} is not a state of what waits")
         action = Action(self._db, "redirect", which, at, who, {"to": target, "because": reason})
+        excluded, after = set(step[0]), step[1]
         keys = self._select.deliveries(which, states, _AT_ONCE, after)
-        more, last = len(keys) == _AT_ONCE, keys[-1] if keys else after
-        excluded = set(exclude)
-        left = sum(key[0] in excluded for key in keys)
-        keys = [key for key in keys if key[0] not in excluded]
-        rows = list(self._queues.rows(keys).values())
-        why = f"redirected to {target}" + (f": {reason}" if reason else "")
+        more = len(keys) == _AT_ONCE
+        rows = list(self._queues.rows([key for key in keys if key[0] not in excluded]).values())
         there = self._queues.rows([(row.instance_id, number) for row in rows])
+        new, standing = self._unless_there(
+            self._moved(rows, there, origin, number), there.values(), same_bytes
+        )
+        if standing.cut is not None:
+            more, keys = True, [key for key in keys if standing.goes(key[0])]
+            rows = [row for row in rows if standing.goes(row.instance_id)]
+        last = keys[-1] if keys else after
+        left = sum(key[0] in excluded for key in keys)
+        why = f"redirected to {target}" + (f": {reason}" if reason else "")
         changes = Changes()
-        new = self._moved(rows, there, origin, number)
         for row in rows:
             changes.note(row)
             found = there.get((row.instance_id, number))
@@ -187,6 +205,28 @@ class Reroute:
         size = sum(row.length for row in rows)
         gated = sum(one.gate is not None for one in new)
         return Rerouted(len(rows), size, left=left, more=more, gated=gated, cursor=last)
+
+    def _unless_there(
+        self,
+        new: Sequence[_New],
+        there: Iterable[DeliveryRow],
+        same_bytes: SameBytes | None,
+    ) -> tuple[list[_New], Standing]:
+        """Those of this step, each with what stands for it at its destination; ``there`` are those
+        that go there too."""
+        wanted = [
+            (one.instance_id, one.destination_id, one.plan_id if one.gate is not None else None)
+            for one in new
+        ]
+        wanted += [(r.instance_id, r.destination_id, None) for r in there if r.state in _UNDONE]
+        standing = self._repeated.standing(wanted, same_bytes, delivered=True)
+        found = []
+        for one in new:
+            if standing.goes(one.instance_id):
+                name = self._destinations.name(one.destination_id)
+                repeats = standing.by.get((one.instance_id, name))
+                found.append(one if repeats is None else _repeating(one, repeats))
+        return found, standing
 
     def _moved(
         self,
@@ -251,7 +291,11 @@ class Reroute:
     # -- decided anew
 
     def route_anew(
-        self, decided: Sequence[tuple[int, InstanceMeta]], at: float, who: str
+        self,
+        decided: Sequence[tuple[int, InstanceMeta]],
+        at: float,
+        who: str,
+        same_bytes: SameBytes | None,
     ) -> Rerouted:
         """See `Index.route_anew`."""
         metas = dict(decided)
@@ -265,7 +309,8 @@ class Reroute:
         self._destinations.ensure(dict.fromkeys(route.destination for route in routes))
         self._rules.ensure(dict.fromkeys(route.rule for route in routes))
         self._plans.ensure({route.plan for route in routes})
-        new = [one for row in routed for one in self._decided(row, metas[row[0]])]
+        repeats = self._repeated.decided({row[0]: metas[row[0]] for row in routed}, same_bytes)
+        new = [one for row in routed for one in self._decided(row, metas[row[0]], repeats)]
         versions = sorted({metas[row[0]].rules_version for row in held})
         action = Action(self._db, "reroute", Filter(), at, who, {"rules": ", ".join(versions)})
         changes = Changes()
@@ -288,7 +333,12 @@ class Reroute:
             gated=sum(one.gate is not None for one in new),
         )
 
-    def _decided(self, row: Sequence[int], meta: InstanceMeta) -> Iterable[_New]:
+    def _decided(
+        self,
+        row: Sequence[int],
+        meta: InstanceMeta,
+        repeats: Mapping[tuple[int, str], Earlier],
+    ) -> Iterable[_New]:
         instance, length, _, study_order = row
         at = microseconds(meta.received_at)
         for route in routes_of(meta):
@@ -296,10 +346,17 @@ class Reroute:
             plan_id = self._plans.id(route.plan)
             gate = None if plan_id is None else self._gates.key_for(meta, number, plan_id)
             arrivals = None if gate is None else Arrivals(gate_study(gate, meta), at, at)
-            yield _New(
+            one = _New(
                 *(instance, length, number, route.priority, study_order),
                 *(self._rules.id(route.rule), plan_id, gate, arrivals),
             )
+            earlier = repeats.get((instance, route.destination))
+            if earlier is not None:  # it may be that of another member of its plan
+                one = replace(_repeating(one, earlier), destination_id=self._at(earlier))
+            yield one
+
+    def _at(self, earlier: Earlier) -> int:
+        return self._destinations.id(earlier[2])
 
     # -- rows
 
@@ -331,20 +388,28 @@ class Reroute:
         unsettled: dict[int, int] = {}
         for one in new:
             gate = None if one.gate is None else gates[one.gate]
+            earlier, waits, _ = one.repeats or (None, True, "")
+            state = DeliveryState.READY if earlier is None else DeliveryState.DUPLICATE
             rows.append(
                 (
-                    *(one.instance_id, one.destination_id, int(DeliveryState.READY)),
+                    *(one.instance_id, one.destination_id, int(state)),
                     *(one.priority, one.study_order, at, one.rule_id, 0, one.plan_id, gate),
-                    *(None if gate is None else GATED, one.reason),
+                    *(None if gate is None else GATED, one.reason, earlier),
                 )
             )
-            unsettled[one.instance_id] = unsettled.get(one.instance_id, 0) + 1
-            for what in (Tally.STATE + DeliveryState.READY, Tally.ROUTED):
+            unsettled[one.instance_id] = unsettled.get(one.instance_id, 0) + waits
+            for what in (Tally.STATE + state, Tally.ROUTED):
                 count(changes.counts, what, one.destination_id, 1, one.length)
             if gate is not None:
                 count(changes.counts, Tally.GATED, one.destination_id, 1, one.length)
         self._db.run_rows(_INSERT, rows)
-        self._db.run_rows(_MORE_UNSETTLED, list(unsettled.items()))
+        self._db.run_rows(_MORE_UNSETTLED, [each for each in unsettled.items() if each[1]])
+        self._db.run(_SETTLED, at, id_list(number for number, n in unsettled.items() if not n))
+
+
+def _repeating(one: _New, earlier: Earlier) -> _New:
+    """The same, behind no gate: what it repeats waits for it."""
+    return replace(one, gate=None, arrivals=None, reason=None, repeats=earlier)
 
 
 def _count_disposition(changes: Changes, before: int, after: int, length: int) -> None:
@@ -372,7 +437,7 @@ CROSS JOIN instance AS i ON i.id = d.instance_id
 _INSERT = """
 INSERT INTO delivery(
     instance_id, destination_id, state, priority, study_order, updated_at, rule_id, attempts,
-    plan_id, gate_id, due_at, reason
+    plan_id, gate_id, due_at, reason, duplicate_of
 ) VALUES {values}
 """
 _MORE_UNSETTLED = """
@@ -380,6 +445,11 @@ WITH o(id, n) AS (VALUES {values})
 UPDATE instance SET unsettled = unsettled + o.n, settled_at = NULL
 FROM o
 WHERE instance.id = o.id
+"""
+# All of it stands at its destinations already.
+_SETTLED = """
+UPDATE instance SET settled_at = ?
+WHERE id IN (SELECT value FROM json_each(?)) AND unsettled = 0 AND settled_at IS NULL
 """
 _AS_ROUTED = """
 UPDATE instance SET disposition = ?, settled_at = NULL

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from router.spool.index_database import Database, Names
 from router.spool.index_deliver import Queues
+from router.spool.index_duplicates import Duplicates
 from router.spool.index_gates import Gates
 from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
@@ -23,6 +24,7 @@ class Tables:
     plans: Plans
     gates: Gates
     peers: Peers
+    duplicates: Duplicates
     queues: Queues
     select: Selector
 
@@ -40,6 +42,7 @@ class Tables:
             plans=plans,
             gates=gates,
             peers=peers,
+            duplicates=Duplicates(db, destinations, plans, gates, peers),
             queues=Queues(db, destinations, gates, plans, peers),
             select=Selector(db, destinations),
         )

@@ -2,10 +2,11 @@
 
 import pytest
 
-from router.spool import index_reroute
+from router.spool import index_again, index_reroute
 from router.spool.index import Disposition, Filter, Index
-from router.spool.index_types import Changed, Rerouted
+from router.spool.index_types import Changed, DeliveryState, Rerouted
 from router.spool.plan import Plan
+from router.spool.record import Ref
 from tests.spool.index_samples import (
     DEAD,
     DELIVERED,
@@ -22,6 +23,7 @@ from tests.spool.index_samples import (
     outcome,
     places,
     ref,
+    same,
     state,
 )
 
@@ -33,8 +35,9 @@ def _redirect(index: Index, which: Filter, target: str, **more: object) -> Rerou
     return index.redirect(which, target, at=T0 + 50, who="eva", **more)  # type: ignore[arg-type]
 
 
-def _resend(index: Index, which: Filter, *names: str, **more: int) -> Rerouted:
-    return index.resend(which, names, "by an operator", at=T0 + 50, who="eva", **more)
+def _resend(index: Index, which: Filter, *names: str, **more: object) -> Rerouted:
+    rule = "by an operator"
+    return index.resend(which, names, rule, at=T0 + 50, who="eva", **more)  # type: ignore[arg-type]
 
 
 # -- redirect
@@ -214,6 +217,172 @@ def test_a_resend_goes_on_where_it_stopped(index: Index, monkeypatch: pytest.Mon
     assert (done.count, done.more) == (2, False)
     assert places(index, 5) == {"pacs": READY}
     assert _resend(index, Filter(), "vna", after=4, until=4) == Rerouted()
+
+
+# -- what is there already, as another instance
+
+
+def _copies(index: Index, *numbers: int, to: str = "", plan: Plan | str = "") -> None:
+    """The same bytes each time, which nobody looked at when they came."""
+    names = (to,) if to else ()
+    add(
+        index,
+        *((ref(n, crc=1), meta(n, *names, uid="1.2.3.4.1", plan=plan)) for n in numbers),
+        suppress=False,
+    )
+
+
+def test_where_duplicates_are_sent_nothing_is_compared(index: Index) -> None:
+    _copies(index, 1, to="vna")
+    _copies(index, 2, to="pacs")
+    _copies(index, 3)
+    assert _redirect(index, Filter(destination="pacs"), "vna").count == 1
+    assert _resend(index, Filter(ids=(3,)), "vna").count == 1
+    assert leased(index, "vna") == [1, 2, 3]
+
+
+@pytest.mark.parametrize("fate", [READY, HELD, DELIVERED])
+def test_what_the_other_has_or_waits_for_is_not_redirected_to_it_again(
+    index: Index, fate: DeliveryState
+) -> None:
+    _copies(index, 1, to="vna")
+    _copies(index, 2, 3, to="pacs")
+    fill(index, [4], "pacs")
+    if fate is HELD:
+        index.hold(Filter(ids=(1,)), at=T0)
+    elif fate is DELIVERED:
+        index.settle([outcome(1, "vna", DELIVERED)])
+    done = _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert done.count == 3
+    assert places(index, 2) == {"pacs": DROPPED, "vna": DUPLICATE}
+    assert places(index, 3) == {"pacs": DROPPED, "vna": DUPLICATE}
+    assert places(index, 4) == {"pacs": DROPPED, "vna": READY}
+    settled = index.purge(T0 + 1e6, 9).count
+    assert settled == (3 if fate is DELIVERED else 0), "kept as long as what stands for it waits"
+    if fate is READY:
+        index.settle([outcome(1, "vna", DEAD)])
+        assert leased(index, "vna") == [2, 4], "in its place"
+
+
+@pytest.mark.parametrize("fate", [DEAD, DROPPED])
+def test_what_did_not_arrive_stands_for_nothing(index: Index, fate: DeliveryState) -> None:
+    _copies(index, 1, to="vna")
+    _copies(index, 2, 3, to="pacs")
+    index.settle([outcome(1, "vna", fate)])
+    _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert places(index, 2) == {"pacs": DROPPED, "vna": READY}
+    assert places(index, 3) == {"pacs": DROPPED, "vna": DUPLICATE}, "of the one beside it"
+
+
+def test_other_bytes_or_another_peer_of_that_name_make_no_duplicate(index: Index) -> None:
+    _copies(index, 1, to="vna")
+    index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
+    index.settle([outcome(1, "vna", DELIVERED)])
+    _copies(index, 2, 3, to="pacs")
+    which = Filter(ids=(2,), destination="pacs")
+    _redirect(index, which, "vna", same_bytes=lambda one, two: False)
+    assert state(index, 2, "vna") is READY
+    index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
+    index.settle([outcome(2, "vna", DELIVERED)])
+    _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert state(index, 3, "vna") is READY
+
+
+def test_what_goes_now_does_not_wait_for_the_night_with_another(index: Index) -> None:
+    index.shut_gate(None, "night")
+    _copies(index, 1, to="vna", plan=NIGHT)
+    _copies(index, 2, to="pacs")
+    _copies(index, 3, to="tele", plan=NIGHT)
+    _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert state(index, 2, "vna") is READY
+    index.settle([outcome(2, "vna", DEAD)])
+    _redirect(index, Filter(destination="tele"), "vna", same_bytes=same)
+    assert state(index, 3, "vna") is DUPLICATE, "both wait for the night"
+
+
+def test_a_redirection_compares_so_much_at_a_time(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_again, "_COMPARED_AT_ONCE", 250)
+    _copies(index, 1, to="vna")
+    _copies(index, *range(2, 8), to="pacs")
+    fill(index, [8], "pacs")
+    compared: list[int] = []
+
+    def comparing(new: Ref, _: Ref) -> bool:
+        compared.append(new.id)
+        return True
+
+    which, counts, after, more = Filter(destination="pacs"), [], None, True
+    while more:
+        done = _redirect(index, which, "vna", after=after, exclude=[5], same_bytes=comparing)
+        counts.append((done.count, done.left))
+        after, more = done.cursor, done.more
+    assert counts == [(2, 0), (2, 1), (2, 0)]
+    assert compared == [2, 3, 4, 6, 7]
+    assert leased(index, "vna") == [1, 8]
+    assert leased(index, "pacs") == [5]
+
+
+def test_one_that_is_longer_than_what_is_compared_at_a_time_is_compared(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_again, "_COMPARED_AT_ONCE", 1)
+    _copies(index, 1, to="vna")
+    _copies(index, 2, 3)
+    done = _resend(index, Filter(ids=(2, 3)), "vna", "tele", same_bytes=same)
+    assert (done.count, done.left, done.after, done.more) == (1, 1, 2, True)
+    done = _resend(index, Filter(ids=(2, 3)), "vna", "tele", after=2, same_bytes=same)
+    assert (done.count, done.left, done.more) == (0, 2, False)
+    assert places(index, 3) == {"vna": DUPLICATE, "tele": DUPLICATE}
+
+
+def test_what_is_sent_again_goes_once_and_though_it_was_delivered(index: Index) -> None:
+    _copies(index, 1, 2, to="pacs")
+    _copies(index, 3)
+    index.settle([outcome(n, "pacs", DELIVERED) for n in (1, 2)])
+    done = _resend(index, Filter(), "tele", same_bytes=same)
+    assert (done.count, done.bytes, done.left) == (1, 100, 2)
+    assert leased(index, "tele") == [1]
+    assert index.events(1)[0].count == 1
+    index.settle([outcome(1, "tele", DELIVERED)])
+    done = _resend(index, Filter(ids=(3,)), "pacs", same_bytes=same)
+    assert (done.count, done.left) == (1, 0), "a wish to send it again"
+    assert leased(index, "pacs") == [3]
+    done = _resend(index, Filter(ids=(1,)), "pacs", same_bytes=same)
+    assert done.count == 1, "it was delivered there itself, and goes again"
+    index.settle([outcome(n, "pacs", DELIVERED, at=T0 + 2000) for n in (1, 3)])
+    assert index.purge(T0 + 1e6, 9).count == 3
+
+
+@pytest.mark.parametrize("plan", ["", WHOLE])
+def test_held_ones_are_duplicates_as_new_ones_would_be(index: Index, plan: Plan | str) -> None:
+    _copies(index, 1, to="pacs")
+    _copies(index, 10, 11)
+    fill(index, [12])
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    decided = [
+        (n, meta(n, "pacs", "tele", uid=f"1.2.3.4.{min(n, 1) if n < 12 else n}", plan=plan))
+        for n in (10, 11, 12)
+    ]
+    done = index.route_anew(decided, at=T0 + 50, same_bytes=same)
+    assert (done.count, done.left) == (3, 0)
+    assert places(index, 10) == {"pacs": DUPLICATE, "tele": READY}
+    assert places(index, 11) == {"pacs": DUPLICATE, "tele": DUPLICATE}
+    assert places(index, 12) == {"pacs": READY, "tele": READY}
+    for gate in index.gates():
+        index.open_gate(gate.id)
+    index.settle([outcome(10, "tele", DELIVERED), outcome(12, "tele", DELIVERED)])
+    assert index.purge(T0 + 1e6, 9).count == 3, "but for what waits for pacs"
+
+
+def test_one_that_is_all_there_already_is_settled_at_once(index: Index) -> None:
+    _copies(index, 1, to="pacs")
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    _copies(index, 2)
+    index.route_anew([(2, meta(2, "pacs", uid="1.2.3.4.1"))], at=T0 + 50, same_bytes=same)
+    assert places(index, 2) == {"pacs": DUPLICATE}
+    assert index.purge(T0 + 1e6, 9).count == 2
 
 
 # -- decided anew

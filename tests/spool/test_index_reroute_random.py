@@ -10,6 +10,7 @@ import pytest
 
 from router.spool.index import Filter, Index
 from router.spool.index_commitments import Refusal
+from router.spool.index_duplicates import SameBytes
 from router.spool.index_hours import account_since
 from router.spool.index_types import DeliveryState
 from router.spool.plan import Plan
@@ -24,6 +25,7 @@ from tests.spool.index_samples import (
     add,
     meta,
     ref,
+    same,
 )
 from tests.spool.index_samples import outcome as ended
 
@@ -87,16 +89,21 @@ class _Life:
             ]
         )
 
+    def same_bytes(self) -> SameBytes | None:
+        """That duplicates are suppressed, or not."""
+        return self.random.choice([None, same, same])
+
     def redirect(self) -> None:
         random = self.random
         origin, target = random.sample(NAMES, 2)
         which = Filter(destination=origin, state=random.choice([None, READY, HELD, DEAD]))
         exclude = random.sample(range(1, self.number + 2), min(3, self.number))
-        self.index.redirect(which, target, "so", exclude, at=self.now)
+        self.index.redirect(which, target, "so", exclude, at=self.now, same_bytes=self.same_bytes())
 
     def resend(self) -> None:
         names = self.random.sample(NAMES, self.random.choice([1, 2]))
-        self.index.resend(self.which(), names, "by an operator", at=self.now)
+        rule, same_bytes = "by an operator", self.same_bytes()
+        self.index.resend(self.which(), names, rule, at=self.now, same_bytes=same_bytes)
 
     def decide(self) -> None:
         held = self.index.instances(Filter(), 500)
@@ -107,12 +114,13 @@ class _Life:
             new = meta(
                 row.ref.id,
                 *names,
+                uid=row.meta.sop_instance_uid,
                 study=row.meta.study_instance_uid,
                 plan=self.random.choice(PLANS[:4]),
                 disposition=word,
             )
             decided.append((row.ref.id, new))
-        self.index.route_anew(decided, at=self.now)
+        self.index.route_anew(decided, at=self.now, same_bytes=self.same_bytes())
 
     def order(self) -> None:
         index, at = self.index, self.now
