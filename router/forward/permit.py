@@ -10,7 +10,9 @@ from typing import Literal
 from rules.window import Windows
 
 _LOOK = 60.0
-"""Windows are of the wall clock, which may be set: what was found holds no longer, in seconds."""
+"""Windows are of the wall clock, which may be set: no timer for them runs longer, in seconds."""
+_LONG = 86400.0
+"""For so long it is believed that no change is near, which is dear to find out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Permit:
     def __init__(self, hours: Hours | None) -> None:
         self._hours = hours
         self._looked_at = 0.0
-        self._look_at = 0.0
+        self._holds_until = 0.0
         self.paused = ""
         self.shut = False
         self.until: float | None = None
@@ -45,23 +47,23 @@ class Permit:
     def configure(self, hours: Hours | None) -> None:
         """Takes on another schedule, from the next `look` on."""
         self._hours = hours
-        self._look_at = 0.0
+        self._holds_until = 0.0
 
     def look(self, now: float) -> None:
         """Finds out whether the schedule is open, if that may have changed."""
         if self._hours is None:
             self.shut, self.until = False, None
-        elif not self._looked_at <= now < self._look_at:
+        elif not self._looked_at <= now < self._holds_until:
             windows = self._hours.windows
             change = windows.next_change(now)
             self.shut = not windows.open_at(now)
             self.until = change if self.shut else None
             self._looked_at = now
-            self._look_at = min(now + _LOOK, now + _LOOK if change is None else change)
+            self._holds_until = now + _LONG if change is None else change
 
     def next_look(self, now: float) -> float | None:
         """Seconds until `look` may find something else; None when it will not."""
-        return None if self._hours is None else max(0.0, self._look_at - now)
+        return None if self._hours is None else max(0.0, min(self._holds_until - now, _LOOK))
 
     @property
     def least(self) -> int | None:

@@ -13,7 +13,9 @@ from router.forward.bucket import Bucket
 from rules.window import Windows
 
 _LOOK = 60.0
-"""Windows are of the wall clock, which may be set: what was found holds no longer, in seconds."""
+"""Windows are of the wall clock, which may be set: no timer for them runs longer, in seconds."""
+_LONG = 86400.0
+"""For so long it is believed that no change is near, which is dear to find out."""
 _PIECE = 0.1
 _LEAST_PIECE, _MOST_PIECE = 8 * 1024, 256 * 1024
 """A piece is what is written at once: a tenth of a second of the bandwidth, within these bytes."""
@@ -49,24 +51,26 @@ class Metered:
 
     def __init__(self, bandwidth: Bandwidth) -> None:
         self._bandwidth = bandwidth
-        self._looked_at = self._look_at = 0.0
+        self._looked_at = self._holds_until = 0.0
         self.bucket = Bucket()
 
     def configure(self, bandwidth: Bandwidth) -> None:
         """Takes on another bandwidth, from the next `look` on."""
         self._bandwidth = bandwidth
-        self._look_at = 0.0
+        self._holds_until = 0.0
 
     def look(self, now: float) -> None:
         """Sets the rate of this hour; ``now`` in seconds since the epoch."""
-        if not self._looked_at <= now < self._look_at:
+        if not self._looked_at <= now < self._holds_until:
             self.bucket.set_rate(self._bandwidth.at(now))
             self._looked_at = now
-            self._look_at = min(now + _LOOK, self._bandwidth.holds_until(now))
+            self._holds_until = min(now + _LONG, self._bandwidth.holds_until(now))
 
     def next_look(self, now: float) -> float | None:
         """Seconds until another rate may hold; None when that never is."""
-        return max(0.0, self._look_at - now) if self._bandwidth.windows else None
+        if not self._bandwidth.windows:
+            return None
+        return max(0.0, min(self._holds_until - now, _LOOK))
 
 
 class Throttle:

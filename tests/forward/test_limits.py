@@ -307,6 +307,26 @@ def test_a_permit_is_right_about_every_change_of_a_year(zone: str) -> None:
     assert changes == pytest.approx(52 * 6, abs=10), "five evenings, and Sunday"
 
 
+def test_a_calendar_is_not_looked_through_every_minute() -> None:
+    """A tenth of a second each time, with fifty holidays that change nothing."""
+    asked: list[float] = []
+
+    class Asked:
+        def open_at(self, moment: float) -> bool:
+            return False
+
+        def next_change(self, moment: float) -> None:
+            asked.append(moment)
+
+    permit = Permit(Hours("never", Asked()))  # type: ignore[arg-type]
+    for minute in range(24 * 60 * 3):
+        permit.look(NEW_YEAR + 60 * minute)
+        assert permit.next_look(NEW_YEAR + 60 * minute) == 60.0, "the clock may be set meanwhile"
+    assert len(asked) == 3
+    permit.look(NEW_YEAR)
+    assert len(asked) == 4, "the clock was set back"
+
+
 def test_a_pause_is_above_everything() -> None:
     permit = Permit(None)
     permit.look(0.0)
