@@ -23,6 +23,7 @@ from router.config.rollback import (
     Prepared,
     Read,
     files_of,
+    kept_words,
     named,
     prepare,
     put,
@@ -60,7 +61,7 @@ class Result:
 
     ``version`` is the number under which it is kept, 0 when it could not be kept.  ``files`` are
     those that were written or removed, when a version was gone back to.  ``notes`` are what has
-    not taken effect yet.
+    not taken effect yet, and what became of an edit that was in the way.
     """
 
     changes: tuple[str, ...] = ()
@@ -150,7 +151,7 @@ class Reloader:
                 await self._finish()
                 read = await asyncio.to_thread(self._read, {})
                 loaded, notes = await asyncio.to_thread(self._quiet, read)
-                changes = await self._take(loaded)
+                changes, _ = await self._take(loaded)
             except RestoreError as error:
                 problem = Problem(str(self._file), 0, 0, str(error), error.fix)
                 return await self._refused([problem], origin)
@@ -177,7 +178,7 @@ class Reloader:
                     prepare, self._file, self.versions, version, self._read
                 )
                 loaded, notes = await asyncio.to_thread(self._quiet, prepared.loaded)
-                changes = await self._take(loaded, prepared, origin)
+                changes, kept = await self._take(loaded, prepared, origin)
             except Problems as error:
                 for problem in error.problems:
                     _log.error("not gone back", version=version.number, problem=str(problem))
@@ -194,6 +195,7 @@ class Reloader:
             number = await self._keep(
                 prepared.files, "rolled back", rules, origin, of=version.number
             )
+            notes = (*kept_words(kept), *notes)
             return Result(changes, version=number, files=prepared.changed, notes=notes)
 
     async def _finish(self) -> None:
@@ -219,9 +221,9 @@ class Reloader:
 
     async def _take(
         self, loaded: Loaded, prepared: Prepared | None = None, origin: Origin | None = None
-    ) -> tuple[str, ...]:
-        """Let it take effect, its files put in their places before; raises Problems or
-        RestoreError when the one in force stays."""
+    ) -> tuple[tuple[str, ...], int]:
+        """Let it take effect, its files put in their places before: what changed, and the result of
+        `put`.  Raises Problems or RestoreError when the one in force stays."""
         gateway = self._gateway
         if gateway.stopping:
             raise Problems([Problem(loaded.file, 0, 0, "the gateway is being stopped")])
@@ -234,9 +236,10 @@ class Reloader:
         except OSError as error:
             raise Problems([Problem(loaded.file, 0, 0, str(error))]) from error
         done: tuple[Step, ...] = ()
+        kept = 0
         try:
             if prepared is not None:
-                await asyncio.to_thread(
+                kept = await asyncio.to_thread(
                     put,
                     self._file,
                     self.versions,
@@ -252,7 +255,7 @@ class Reloader:
             if done:
                 await asyncio.to_thread(restore, self._file, reverse(done))
             raise
-        return names_of(changes)
+        return names_of(changes), kept
 
     def _apply(self, loaded: Loaded) -> None:
         """Every part takes it, or every part has the old one again."""

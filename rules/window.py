@@ -387,7 +387,10 @@ def _minute(clock: str, text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r}: {clock!r} is not a time of day", "write it as 18:00")
     hour, minute = int(match[1]), int(match[2])
-    if minute > 59 or hour * 60 + minute > 1440:
+    if minute > 59:
+        fix = f"minutes go from 00 to 59: {hour:02}:00" if hour < 24 else "it ends with 24:00"
+        raise ValueError(f"{text!r}: {clock!r} is not a time of day", fix)
+    if hour * 60 + minute > 1440:
         raise ValueError(f"{text!r}: {clock!r} is not a time of day", "it ends with 24:00")
     return hour * 60 + minute
 

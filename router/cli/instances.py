@@ -94,6 +94,8 @@ def show(config_path: Path | None, socket_path: Path | None, number: int, as_jso
             continue
         if name.endswith("_at"):
             value = f"{age(value)} ago" if value else ""
+        if name == "keep":  # what a rule says; 0 when none does
+            value = f"{seconds(value)} once it is settled" if value else ""
         if isinstance(value, list | tuple):
             value = ", ".join(map(str, value))
         if value not in ("", None):

@@ -12,8 +12,9 @@ from datetime import datetime
 
 import click
 
-_WIDE = 400
-"""Columns when the output is not a terminal: nothing is cut for a file or a pipe."""
+_WIDE = 100_000
+"""Columns when the output is not a terminal: nothing is cut for a file or a pipe, and each row is
+one line, as wide as it needs."""
 
 
 def print_json(value: object) -> None:

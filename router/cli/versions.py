@@ -205,10 +205,10 @@ def rollback(
     if isinstance(keeper, SocketDesk):
         changes = f"; changed: {safe(', '.join(result['changes']))}" if result["changes"] else ""
         click.echo(f"{count} put back, and reloaded{changes}")
-        for text in result["notes"]:
-            click.echo(f"note: {safe(text)}")
     else:
         click.echo(f"{count} put back; no gateway runs: it takes effect when one is started")
+    for text in result["notes"]:
+        click.echo(f"note: {safe(text)}")
 
 
 def _because(version: Json) -> str:
@@ -309,7 +309,7 @@ class _AtRest:
         from router.config import Problems
         from router.config.compare import find
         from router.config.restore import finish
-        from router.config.rollback import prepare, put, words
+        from router.config.rollback import kept_words, prepare, put, words
         from router.config.versions import Origin
 
         origin = Origin(author or _user(), "command line, gateway at rest", note)
@@ -322,7 +322,7 @@ class _AtRest:
             except Problems as error:
                 return {"applied": False, "problems": list(map(str, error.problems))}
             self._versions.keep = prepared.loaded.config.versions.keep
-            put(self._config, self._versions, prepared, self._read, origin, time.time())
+            kept = put(self._config, self._versions, prepared, self._read, origin, time.time())
             number = None
             try:
                 added = self._versions.add(
@@ -342,7 +342,7 @@ class _AtRest:
             "problems": [],
             "version": number,
             "files": list(prepared.changed),
-            "notes": [],
+            "notes": list(kept_words(kept)),
         }
 
     def _read(self, overlay: "Overlay") -> "Loaded":

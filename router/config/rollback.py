@@ -92,15 +92,16 @@ def prepare(config: Path, versions: Versions, version: Version, read: Read) -> P
 
 def put(
     config: Path, versions: Versions, prepared: Prepared, read: Read, origin: Origin, at: float
-) -> None:
+) -> int:
     """Put a version's files in their places, all or none; what lies there is kept first, else
-    there would be no way back.  Raises RestoreError."""
+    there would be no way back.  The number of the version that it is kept as, 0 when it was one
+    already.  Raises RestoreError."""
     if not prepared.steps:
-        return
+        return 0
     paths = [*(step.path for step in prepared.steps), *dict(_places(config, prepared.files))]
     now = present(config, paths, read)
     try:
-        versions.add(
+        added = versions.add(
             now.files,
             outcome="kept",
             rules=now.rules,
@@ -114,6 +115,15 @@ def put(
             "see that data_dir can be written, then ask again",
         ) from error
     restore(config, prepared.steps)
+    return added.version.number if added.new else 0
+
+
+def kept_words(number: int) -> tuple[str, ...]:
+    """What is said of an edit in the place of which a version was put; () when there was none."""
+    if not number:
+        return ()
+    text = f"what lay on the disk, and had not taken effect, is kept as version {number}"
+    return (f"{text}: see dcmrouter rules show {number}",)
 
 
 def words(error: OSError) -> str:

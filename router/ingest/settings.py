@@ -58,5 +58,7 @@ class StorageSettings(BaseModel):
         default="suppress",
         description="The same SOP Instance UID with the same bytes, class and transfer syntax "
         "again: keep and acknowledge it without sending it to where it went before, or send it "
-        "again. Above 64 MiB it is always sent again, since comparing would hold up the queues.",
+        "again. Above 64 MiB it is always sent again, since comparing would hold up the queues. "
+        "Once another host, port or AE title stands behind a remote's name, what the one before "
+        "was given counts no more: the new one gets everything that comes again.",
     )

@@ -97,7 +97,7 @@ class Reloaded:
 
     ``version`` is the number under which it is kept, 0 when it could not be kept.  ``files`` are
     those that were written or removed to go back to a version.  ``notes`` are what has not taken
-    effect yet.
+    effect yet, and what became of an edit that was in the way.
     """
 
     applied: bool

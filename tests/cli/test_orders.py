@@ -355,3 +355,24 @@ def test_draining_does_not_wait_for_what_will_not_go() -> None:
         _drain(_Desk([3], opens_at=150.0), 5.0)
     with pytest.raises(Failure, match="schedule advent is shut, and does not open again"):
         _drain(_Desk([3], up=False, shut="schedule advent is shut"), 5.0)
+
+
+def test_the_same_bytes_are_sent_once_however_they_are_sent_again(
+    tmp_path: Path, peer: Peer
+) -> None:
+    site = Site(tmp_path, peer.port)
+    file = write_dicom(tmp_path / "held.dcm", 100, PatientID="OTHER")
+
+    def resend(to: str) -> tuple[int, int]:
+        done = ok_json("instances", "resend", "1", "2", "--to", to, "--config", site.config)
+        return done["count"], done["left"]
+
+    with site.running() as served:
+        site.send(file)
+        site.send(file)  # held twice: what goes nowhere repeats nothing
+        assert resend("broken") == (1, 1)
+        assert served.end() == 0
+    assert resend("archive") == (1, 1), "at rest"
+    site.config.write_text(f"{site.text}storage: {{duplicates: send}}\n")
+    third = ok_json("instances", "resend", "1", "2", "--to", "archive", "--config", site.config)
+    assert (third["count"], third["left"]) == (0, 2), "they wait there"

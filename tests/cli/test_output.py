@@ -55,6 +55,10 @@ def test_a_table_shows_what_strangers_sent_as_it_is(capsys: pytest.CaptureFixtur
     assert "[red]\\x1b[31mEVIL\\n[/red]" in text
     assert "\x1b" not in text
     assert "x" * 200 in text  # nothing is cut in a pipe
+    output.print_table(["a", "b"], [["x" * 700, "y z " * 200]])
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if "x" in line)
+    assert line.split() == ["x" * 700, *("y", "z") * 200], "a row is a line"
     assert all(line == line.rstrip() for line in text.splitlines())
 
 

@@ -212,6 +212,7 @@ def test_the_whole_way_while_it_runs(house: House, served: Served) -> None:
 
     said = ok("rules", "rollback", "1", "--config", house.config, "--note", "wrong")
     assert "3 files put back, and reloaded; changed: rules" in said
+    assert "note:" not in said, "what lay there is version 2"
     assert house.files() == original
     assert house.config.stat().st_mode & 0o7777 == 0o640
     status = ok_json("status", "--config", house.config)
@@ -228,6 +229,19 @@ def test_the_whole_way_while_it_runs(house: House, served: Served) -> None:
     assert {each["name"]: each["text"].encode() for each in shown["files"]} == original
 
 
+def test_an_edit_that_a_version_is_put_in_place_of_is_kept_and_told(house: House) -> None:
+    with house.running() as served:
+        house.change("PAT*", "PATI*")
+        edited = house.files()
+        said = ok("rules", "rollback", "current", "--config", house.config)
+        assert "note: what lay on the disk, and had not taken effect, is kept as version 2" in said
+        result = ok_json("rules", "rollback", "1", "--config", house.config)
+        assert (result["files"], result["notes"]) == ([], [])
+        shown = ok_json("rules", "show", "2", "--config", house.config)
+        assert {each["name"]: each["text"].encode() for each in shown["files"]} == edited
+        assert served.end() == 0
+
+
 def test_the_whole_way_at_rest(house: House) -> None:
     with house.running() as served:
         assert served.end() == 0
@@ -240,6 +254,7 @@ def test_the_whole_way_at_rest(house: House) -> None:
     broken = house.files()
     said = ok("rules", "rollback", "1", "--config", house.config, "--author", "bo")
     assert "1 file put back; no gateway runs" in said
+    assert "what lay on the disk, and had not taken effect, is kept as version 3: see dcm" in said
     assert house.files() == original
     assert house.numbers() == [
         (4, "rolled back"),

@@ -27,7 +27,15 @@ TEXTS = (
         ("18:00-7pm", "'18:00-7pm': '7pm' is not a time of day", "write it as 18:00"),
         ("18:00-25:00", "'18:00-25:00': '25:00' is not a time of day", "it ends with 24:00"),
         ("18:00-24:01", "'18:00-24:01': '24:01' is not a time of day", "it ends with 24:00"),
-        ("18:60-19:00", "'18:60-19:00': '18:60' is not a time of day", "it ends with 24:00"),
+        (
+            *("18:60-19:00", "'18:60-19:00': '18:60' is not a time of day"),
+            "minutes go from 00 to 59: 18:00",
+        ),
+        (
+            *("18:00-7:60", "'18:00-7:60': '7:60' is not a time of day"),
+            "minutes go from 00 to 59: 07:00",
+        ),
+        ("18:00-24:60", "'18:00-24:60': '24:60' is not a time of day", "it ends with 24:00"),
         ("24:00-06:00", "'24:00-06:00': a window begins at 00:00, not at 24:00", ""),
         ("07:00-07:00", "'07:00-07:00' begins and ends at the same minute", "write 00:00-24:00"),
         ("mo-fr 18:00-07:00", "'mo-fr 18:00-07:00': 'mo' is not a day", "did you mean 'mon'?"),
