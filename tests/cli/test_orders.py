@@ -376,3 +376,22 @@ def test_the_same_bytes_are_sent_once_however_they_are_sent_again(
     site.config.write_text(f"{site.text}storage: {{duplicates: send}}\n")
     third = ok_json("instances", "resend", "1", "2", "--to", "archive", "--config", site.config)
     assert (third["count"], third["left"]) == (0, 2), "they wait there"
+
+
+def test_how_long_a_rule_keeps_an_instance_is_shown_in_words(tmp_path: Path, peer: Peer) -> None:
+    site = Site(tmp_path, peer.port)
+    rule = "{name: long, when: {PatientID: OTHER}, keep: 30d}"
+    site.config.write_text(site.text.replace("rules:\n", f"rules:\n  - {rule}\n"))
+    with site.running() as served:
+        site.send(write_dicom(tmp_path / "held.dcm", 100, PatientID="OTHER"))
+        site.send(write_dicom(tmp_path / "sent.dcm", 101))
+        assert served.end() == 0
+    found = {
+        number: [
+            " ".join(line.split())
+            for line in ok("instances", "show", number, "--config", site.config).splitlines()
+            if line.startswith("keep")
+        ]
+        for number in (1, 2)
+    }
+    assert found == {1: ["keep 30 d once it is settled"], 2: []}
