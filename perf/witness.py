@@ -180,11 +180,11 @@ class _Message:
 class WitnessThread:
     """A `Witness` with an event loop in a thread of its own, for callers without one."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, committer: Committer | None = None) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="witness")
         self._changed = threading.Condition()
-        self._witness = Witness(port)
+        self._witness = Witness(port, committer=committer)
         self._witness.on_seen = self._notify
 
     @property

@@ -3,7 +3,8 @@
 Owns when it is asked and for how much at once, on which association, and what a failure to ask
 means.  Must not know what comes of a report: that is `reports`.  PS3.4 §J.3.2, PS3.7 §10.1.4.
 
-All that is asked for is in the index before it is asked: a crash in between asks again.
+All that is asked for is in the index before it is asked: a crash in between asks again, soon where
+no answer to the request came.
 """
 
 import asyncio
@@ -54,6 +55,8 @@ _FIRST_WAIT, _LONGEST_BACK_OFF = 5.0, 600.0
 _JITTER = 0.25
 _LONGEST_WAIT = 300.0
 """Times of the index are of the wall clock, which may be set: no timer runs longer."""
+_UNSURE = 15.0
+"""Seconds after which one is asked again that was to be asked when the gateway fell."""
 _CLOCK_SLACK = 3600.0
 """No wait is longer by so much than what it was set to, unless the clock was."""
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -179,7 +182,7 @@ class Asker:
             if min(times) > now:
                 return min(times)
             uid = self._new_uid()
-            due = now + settings.answer_within
+            due = now + _UNSURE
             transaction = None
             if found.due_at is not None and again is not None and again <= now:
                 before = max(now, found.due_at)
@@ -265,6 +268,7 @@ class Asker:
             why = f"refused to be asked for commitment: {describe_status(response.status)}"
             await self._put_off(transaction, why)
             return
+        await self._index.note(transaction.id, self._clock() + self._settings.answer_within, "")
         self._well()
         self._logger.info("commitment asked for", instances=len(items), time=transaction.asked)
 

@@ -161,6 +161,25 @@ def test_no_answer_is_asked_for_again(tmp_path: Path) -> None:
     play(tmp_path, main)
 
 
+def test_a_fall_in_the_middle_of_a_request_does_not_cost_the_time_for_an_answer(
+    tmp_path: Path,
+) -> None:
+    async def before(scene: Scene) -> None:
+        scene.archive.takes = 3600.0
+        await scene.took(1)
+        await scene.until(11)
+        assert len(scene.archive.asked) == 1, "and the request is not answered"
+
+    async def after(scene: Scene) -> None:
+        await scene.until(60)
+        assert len(scene.archive.asked) == 1
+        await scene.until(500)
+        assert len(scene.archive.asked) == 1, "now it was answered, and the report is waited for"
+
+    play(tmp_path, before)
+    play(tmp_path, after)
+
+
 def test_what_is_never_answered_is_dead_in_the_end(tmp_path: Path) -> None:
     async def main(scene: Scene) -> None:
         await scene.took(1)

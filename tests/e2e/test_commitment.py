@@ -34,6 +34,7 @@ class Archive:
         self._report = report
         self._threads: list[threading.Thread] = []
         self.stored: list[str] = []
+        self.refuses: dict[str, int] = {}
         self.requests: list[Dataset] = []
         self.statuses: list[int] = []
         self.router = 0
@@ -48,7 +49,10 @@ class Archive:
         self.port = server.socket.getsockname()[1]
 
     def _store(self, event: Event) -> int:
-        self.stored.append(str(event.dataset.SOPInstanceUID))
+        uid = str(event.dataset.SOPInstanceUID)
+        if uid in self.refuses:
+            return self.refuses[uid]
+        self.stored.append(uid)
         return 0
 
     def _action(self, event: Event) -> tuple[int, None]:
@@ -61,6 +65,8 @@ class Archive:
 
     def here(self, event: Event, report: Dataset, kind: int = 1) -> None:
         """A report on the association of the request."""
+        if not event.assoc.is_established:
+            return  # the gateway was killed: it asks again
         status, _ = event.assoc.send_n_event_report(report, kind, PUSH_MODEL, INSTANCE)
         self.statuses.append(int(status.Status))
 
