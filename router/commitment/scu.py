@@ -182,7 +182,7 @@ class Asker:
             if min(times) > now:
                 return min(times)
             uid = self._new_uid()
-            due = now + _UNSURE
+            due = now + min(_UNSURE, settings.answer_within)
             transaction = None
             if found.due_at is not None and again is not None and again <= now:
                 before = max(now, found.due_at)
