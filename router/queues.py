@@ -18,6 +18,7 @@ from router.net.requestor import RequestorObserver
 from router.net.target import Target
 from router.query.find import PROPOSALS, QueryRefused, count_instances
 from router.spool.index import Index
+from router.spool.index_soon import Look, Soon
 from router.spool.index_thread import Thread
 from router.spool.index_types import DeliveryState, Expired, Gate, Moved, Outcome, Settled, Waiting
 from rules import RuleSet
@@ -92,9 +93,9 @@ class QueueGateway:
         """See `IndexGateway`."""
         return await self._thread.run(self._index.next_due, destination, exclude, least_priority)
 
-    async def gates(self) -> list[Gate]:
+    async def soon_gates(self, look: Look) -> Soon:
         """See `GateIndex`."""
-        return await self._thread.run(self._index.gates)
+        return await self._thread.run(self._index.soon_gates, look)
 
     async def open_gate(self, gate_id: int) -> Moved:
         """See `GateIndex`."""

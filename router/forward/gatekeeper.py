@@ -14,14 +14,14 @@ from random import Random
 
 from structlog.typing import FilteringBoundLogger
 
+from router.forward.attention import AT_ONCE, Attention
 from router.forward.backoff import delay
 from router.forward.ports import Ask, GateIndex
 from router.forward.questions import Questions
 from router.forward.vigil import Vigil
 from router.net.settings import Retry
 from router.spool.errors import SpoolError
-from router.spool.index_types import Gate, GateKind
-from router.spool.plan import Plan
+from router.spool.index_types import Gate
 from rules.window import Windows
 
 LONGEST_WAIT = 60.0
@@ -29,9 +29,9 @@ LONGEST_WAIT = 60.0
 _SOONEST, _LATEST = 0.1, 2.0
 _SHARE = 20
 """A look at all gates is had at most once in this many times of what it takes, within bounds."""
-_AT_ONCE = 256
 _ENOUGH = 16
 """Gates in one turn that cannot be opened: then it is no fault of theirs."""
+_REMEMBERED = 300.0
 _TROUBLE = Retry(first=0.5, factor=2.0, cap=30.0, jitter=0.25)
 _GONE = "the schedule is not configured any more"
 
@@ -74,12 +74,9 @@ class Gatekeeper:
         self._shut: set[str] = set()
         self._returned: set[str] = set()
         self._opened: set[tuple[str, str]] = set()
-        self._gates: list[Gate] = []
-        self._vigils: dict[int, Vigil] = {}
+        self._attention = Attention(index, clock, self._loop.time)
         self._faulty: dict[int, tuple[int, float]] = {}
         """Gates that could not be opened: how often, and until when they are left alone."""
-        self._stale = True
-        self._looked_at: float | None = None
         self._look_again_at = 0.0
         self._failures = 0
         self._main: asyncio.Task[None] | None = None
@@ -110,7 +107,7 @@ class Gatekeeper:
 
     def notify(self) -> None:
         """Something was put behind a gate."""
-        self._stale = True
+        self._attention.stale = True
         self._wake.set()
 
     def freed(self) -> None:
@@ -154,74 +151,36 @@ class Gatekeeper:
         await self._put_back_returned()
         if now < self._look_again_at:
             return self._look_again_at - now
-        if self._stale:
-            await self._look()
+        await self._attention.look()
+        self._forget_faults()
         waits = [self._next_window()]
         questions: list[Vigil] = []
-        for number, gate in enumerate(self._gates.copy(), 1):
-            if number % _AT_ONCE == 0:
+        opened = False
+        for number, gate in enumerate(self._attention.gates.copy(), 1):
+            if number % AT_ONCE == 0:
                 await asyncio.sleep(0)  # others have their turn
             if gate.kind == "schedule":
                 waits.append(await self._try(gate, self._why_schedule(gate)))
                 continue
-            verdict = self._vigils[gate.id].judge(self._loop.time(), self._busy(gate))
+            vigil = self._attention.vigils[gate.id]
+            verdict = vigil.judge(self._loop.time(), self._busy(gate))
             if verdict.complete:
+                opened = True
                 waits.append(await self._try(gate, verdict.why))
             elif verdict.seconds is not None:
                 waits.append(verdict.seconds)
             if verdict.ask:
-                questions.append(self._vigils[gate.id])
+                questions.append(vigil)
         waits.append(self._questions.ask(questions) or LONGEST_WAIT)
+        waits.append(self._attention.judged(asking=bool(questions), opened=opened))
         now, spent = self._loop.time(), self._loop.time() - now
-        self._look_again_at = now + min(max(_SOONEST, _SHARE * spent), _LATEST)
-        if self._stale:
-            waits.append(self._look_again_at - now)
+        if self._attention.whole:
+            self._look_again_at = now + min(max(_SOONEST, _SHARE * spent), _LATEST)
+        else:
+            self._look_again_at = now + _SOONEST
+        if self._attention.stale:
+            waits.append(max(self._look_again_at, self._attention.not_before) - now)
         return min(waits)
-
-    async def _look(self) -> None:
-        """Reads the gates anew."""
-        began = self._loop.time()
-        self._stale = False
-        try:
-            gates = await self._index.gates()
-        except BaseException:
-            self._stale = True
-            raise
-        now, wall = self._loop.time(), self._clock()
-        moved = self._moved(gates)
-        vigils: dict[int, Vigil] = {}
-        for number, gate in enumerate(gates, 1):
-            if number % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # as in `_turn`
-            if gate.kind == "schedule":
-                continue
-            vigil = self._vigils.get(gate.id)
-            elsewhere = moved.get((gate.kind, gate.key, gate.plan))
-            if vigil is not None:
-                other = None if elsewhere is vigil else elsewhere
-                vigil.look(gate, wall, now, self._looked_at or began, other)
-            elif self._looked_at is None:
-                vigil = Vigil(gate, wall, now)
-            else:
-                vigil = Vigil.begun(gate, wall, now, self._looked_at)
-                if elsewhere is not None and gate.last_at <= elsewhere.gate.last_at:
-                    vigil.go_on(elsewhere)
-            vigils[gate.id] = vigil
-        self._gates, self._vigils = list(gates), vigils
-        self._faulty = {gate.id: self._faulty[gate.id] for gate in gates if gate.id in self._faulty}
-        self._looked_at = began
-
-    def _moved(self, gates: Iterable[Gate]) -> dict[tuple[GateKind, str, Plan], Vigil]:
-        """Those that lost some of what they had since the last look, as it went to others.
-
-        Were such a diversion an arrival, a study would wait for ever while its members flap.
-        """
-        left = {gate.id: gate.instances for gate in gates}
-        return {
-            (vigil.gate.kind, vigil.gate.key, vigil.gate.plan): vigil
-            for vigil in self._vigils.values()
-            if vigil.gate.plan.members and left.get(vigil.gate.id, 0) < vigil.gate.instances
-        }
 
     # -- opening -----------------------------------------------------------------------------
 
@@ -254,9 +213,17 @@ class Gatekeeper:
         self._faulty.pop(gate.id, None)
         return LONGEST_WAIT
 
+    def _forget_faults(self) -> None:
+        """Of those that are not in mind, after a while: they may only not have their turn."""
+        known = {gate.id for gate in self._attention.gates}
+        since = self._loop.time() - _REMEMBERED
+        self._faulty = {
+            gate: fault for gate, fault in self._faulty.items() if gate in known or fault[1] > since
+        }
+
     async def _open(self, gate: Gate, why: str) -> None:
         # Also when it is broken off: what is left has a gate still, and is found again.
-        self._stale = True
+        self._attention.stale = True
         count = 0
         while True:
             moved = await self._index.open_gate(gate.id)
@@ -265,9 +232,8 @@ class Gatekeeper:
             count += sum(moved.ready.values()) + sum(moved.gated.values())
             if not moved.more or (gate.kind == "schedule" and self._is_shut(gate.key)):
                 break
-        if gate in self._gates and not moved.more:
-            self._gates.remove(gate)
-            self._vigils.pop(gate.id, None)
+        if not moved.more:
+            self._attention.drop(gate)
         if count and self._worth_a_line(gate):
             self._logger.info(
                 "gate opened",
@@ -324,7 +290,7 @@ class Gatekeeper:
                 count += await self._put_back(destination, schedule, in_hand)
         # And where nothing can be sent now, which may be configured again while it is shut.
         count += await self._put_back(None, schedule, all_in_hand)
-        self._stale = True
+        self._attention.stale = True
         self._opened = {opened for opened in self._opened if opened[0] != schedule}
         if count:
             self._logger.info("window closed", schedule=schedule, instances=count)
@@ -337,7 +303,7 @@ class Gatekeeper:
                 async with self._at_rest(destination) as in_hand:
                     for schedule in self._shut:
                         if await self._put_back(destination, schedule, in_hand):
-                            self._stale = True
+                            self._attention.stale = True
             except BaseException:
                 self._returned.add(destination)
                 raise
@@ -365,7 +331,7 @@ class Gatekeeper:
 
     def _in_trouble(self, error: Exception) -> float:
         self._failures += 1
-        self._stale = True
+        self._attention.stale = True
         if not isinstance(error, SpoolError):
             self._logger.exception("keeping the gates failed")
         elif self._failures == 1:

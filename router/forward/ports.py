@@ -13,6 +13,7 @@ from router.forward.throttle import Speed
 from router.net.offer import Offer
 from router.net.pool import Connect, Readable
 from router.net.settings import Retry
+from router.spool.index_soon import Look, Soon
 from router.spool.index_types import Expired, Gate, Moved, Outcome, Settled, Waiting
 from router.spool.record import Ref
 
@@ -53,8 +54,8 @@ class IndexGateway(Protocol):
 class GateIndex(Protocol):
     """What the index does about deliveries that wait for more than their turn; as above."""
 
-    async def gates(self) -> Sequence[Gate]:
-        """All that are shut."""
+    async def soon_gates(self, look: Look) -> Soon:
+        """Those to be looked after: all that are shut, or the choice that ``look`` asks for."""
         ...
 
     async def open_gate(self, gate_id: int) -> Moved:

@@ -64,6 +64,15 @@ class Vigil:
         vigil._arrived(_since(gate, wall, now, looked_at), now)
         return vigil
 
+    @classmethod
+    def taken_up(cls, gate: Gate, wall: float, now: float, began: float, set_at: float) -> "Vigil":
+        """A gate that was there before, but not in mind.  We began at ``began``; before
+        ``set_at`` the wall clock was another, so no silence is counted from before then."""
+        vigil = cls(gate, wall, now)
+        vigil._silent = min(vigil._silent, max(0.0, now - set_at))
+        vigil._not_before = began + min(gate.plan.quiet, AFTER_A_START)
+        return vigil
+
     def look(
         self,
         gate: Gate,
@@ -76,7 +85,7 @@ class Vigil:
         gate of ``elsewhere`` some may be behind this one now."""
         before, self.gate = self.gate, gate
         came = gate.instances + gate.earlier > before.instances + before.earlier
-        if not came and gate.last_at == before.last_at and gate.supplement == before.supplement:
+        if not came and gate.last_at <= before.last_at and gate.supplement == before.supplement:
             return
         latest = before.last_at if elsewhere is None else elsewhere.gate.last_at
         if elsewhere is None or gate.last_at > max(before.last_at, latest):

@@ -28,6 +28,7 @@ from router.spool.index_peers import Peer
 from router.spool.index_promises import Promises
 from router.spool.index_read import Reading
 from router.spool.index_retain import Choice, Kind
+from router.spool.index_soon import Look, Soon, SoonGates
 from router.spool.index_tables import Tables
 from router.spool.index_types import (
     Account,
@@ -84,6 +85,7 @@ class Index(Operated):
         self._gates = tables.gates
         self._queues = tables.queues
         self._keep = Keep(database)
+        self._soon_gates = SoonGates(database, self._gates, plans)
         self._peers = tables.peers
         self._adder = Adder(tables, self._keep)
         self._divert = Diversion(database, destinations, plans, self._gates)
@@ -310,6 +312,15 @@ class Index(Operated):
         Without a Study or Series Instance UID it is complete by itself.
         """
         return self._gates.gates()
+
+    def soon_gates(self, look: Look) -> Soon:
+        """Of `gates`, those to be looked after now: all, or when there are more than
+        ``look.whole`` the choice that it asks for, and those of schedules.
+
+        An arrival that seems to lie ahead of ``look.now`` by a minute or more, as after the clock
+        was set back, counts as one of now where not all are given.
+        """
+        return self._soon_gates.soon(look)
 
     def open_gate(self, gate_id: int, limit: int = 2000) -> Moved:
         """Let through up to ``limit`` deliveries: to the gate of their schedule, if this is

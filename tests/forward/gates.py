@@ -10,6 +10,7 @@ from random import Random
 import structlog
 
 from router.forward.gatekeeper import Gatekeeper
+from router.spool.index_soon import Look, Soon
 from router.spool.index_types import Gate, Moved
 from router.spool.plan import Plan
 from tests.forward.virtual import wall
@@ -73,10 +74,11 @@ class FakeGates:
         if self.broken is not None:
             raise self.broken
 
-    async def gates(self) -> list[Gate]:
+    async def soon_gates(self, look: Look) -> Soon:
         await self._call()
         self.looks += 1
-        return list(self.shut.values())
+        assert len(self.shut) <= look.whole, "the real index is for that"
+        return Soon(list(self.shut.values()))
 
     async def came(self, gate: Gate) -> int:
         await self._call()

@@ -10,6 +10,7 @@ import structlog
 
 from router.forward.gatekeeper import Gatekeeper
 from router.net.errors import AssociationBroken, ConnectFailed
+from router.spool.index_soon import Look, Soon
 from router.spool.index_types import DeliveryState, Gate, Moved
 from rules.window import parse_windows
 from tests.forward.test_failover import Pair
@@ -41,9 +42,9 @@ class GatedPair(Pair):
     async def _ask(self, archive: str, gate: Gate) -> int | None:
         raise AssertionError(archive)
 
-    async def gates(self) -> list[Gate]:
+    async def soon_gates(self, look: Look) -> Soon:
         await asyncio.sleep(0.001)
-        return self.real.gates()
+        return self.real.soon_gates(look)
 
     async def open_gate(self, gate_id: int) -> Moved:
         await asyncio.sleep(0.001)

@@ -1,5 +1,6 @@
 """When a study is complete, clocks that are set included."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -170,3 +171,22 @@ def test_an_answer_of_before_the_last_arrival_counts_no_more() -> None:
 def test_a_supplement_asks_nobody() -> None:
     vigil = Vigil(gate(EXPECTING, instances=1, earlier=5, supplement=1), WALL, 0.0)
     assert vigil.judge(60.0, "").complete
+
+
+def test_what_is_taken_up_again_has_been_silent_since_its_last_arrival() -> None:
+    def left(ago: float, *, began: float = -1e6, set_at: float = -math.inf) -> float | None:
+        vigil = Vigil.taken_up(gate(last_at=WALL - ago), WALL, 0.0, began, set_at)
+        return vigil.judge(0.0, "").seconds
+
+    assert left(45) == 15.0
+    assert left(60) is None, "complete"
+    assert left(60, began=-20.0) == 40.0, "as after a start"
+    assert left(45, set_at=-20.0) == 40.0, "what was before the clock was set is not counted"
+    assert left(45, set_at=-50.0) == 15.0
+    assert left(-7200) == 60.0
+
+
+def test_an_arrival_that_is_corrected_to_be_earlier_is_no_arrival() -> None:
+    vigil = Vigil(gate(last_at=WALL + 9000), WALL, 0.0)
+    vigil.look(gate(last_at=WALL), WALL + 50, 50.0, looked_at=49.0)
+    assert vigil.silent(50.0) == 50.0
