@@ -136,7 +136,11 @@ class Gateway:
             lambda destination: self.forwarder.refused(destination),
         )
         self.proof = queues.proof = Proof(
-            lambda: self.index.commitments, self.index_thread, self.counters, lambda: self.forwarder
+            lambda: self.index.commitments,
+            self.index_thread,
+            self.counters,
+            lambda: self.forwarder,
+            self._gated,  # to be sent again, or in place of what is dead: behind a gate or not
         )
         self.forwarder = Forwarder(
             index=queues,

@@ -45,7 +45,6 @@ class Calls(Protocol):
 
     held_changed: Callable[[str], None]
 
-    def notify(self, destination: str, count: int = 1) -> None: ...
     def held(self, destination: str) -> tuple[str, float | None] | None: ...
     async def aside(
         self, destination: str, connect: Callable[[], Awaitable[Requestor]]
@@ -55,7 +54,8 @@ class Calls(Protocol):
 class Proof:
     """What the destinations of a configuration have still to commit.
 
-    ``calls`` gives whoever sends to them, from `start` on.
+    ``calls`` gives whoever sends to them, from `start` on; ``resent(destination, count)`` is called
+    when something is to be sent, or may be, again.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Proof:
         thread: Thread,
         counters: Counters,
         calls: Callable[[], Calls],
+        resent: Callable[[str, int], None],
     ) -> None:
         self._calls = calls
         self._counters = counters
@@ -74,7 +75,7 @@ class Proof:
             new_uid=lambda: f"2.25.{uuid.uuid4().int}",
             random=random.Random(),
             observer=counters,
-            resent=lambda destination, count: calls().notify(destination, count),
+            resent=resent,
             log=structlog.get_logger("commitment"),
         )
 

@@ -45,9 +45,6 @@ class Free:
 
     held_changed: Callable[[str], None]
 
-    def notify(self, destination: str, count: int = 1) -> None:
-        raise AssertionError("nothing is to be sent again here")
-
     def held(self, destination: str) -> None:
         return None
 
@@ -57,10 +54,14 @@ class Free:
         return await connect()
 
 
+def nothing_again(destination: str, count: int) -> None:
+    raise AssertionError("nothing is to be sent again here")
+
+
 def with_proof(path: Path, main: Callable[[Proof, Index], Coroutine[Any, Any, None]]) -> None:
     async def whole() -> None:
         index = Index.open(path / "index.db")
-        proof = Proof(lambda: index.commitments, Here(), Counters(), Free)
+        proof = Proof(lambda: index.commitments, Here(), Counters(), Free, nothing_again)
         await main(proof, index)
         await proof.stop()
         index.close()

@@ -28,7 +28,7 @@ _PAUSE = 30.0
 
 
 class Committers:
-    """``resent(destination, count)`` is called when something is to be sent again.
+    """``resent(destination, count)`` is called when something is to be sent, or may be, again.
 
     ``clock`` gives seconds since the epoch, ``new_uid`` a UID that nobody has.  To be made on the
     event loop; silent until `start`.
@@ -134,8 +134,8 @@ class Committers:
         )
 
     def _answered(self, result: Committed) -> None:
-        if result.resent:
-            self._resent(result.destination, result.resent)
+        if count := result.resent + result.dead:  # what repeats a dead one goes in its place
+            self._resent(result.destination, count)
         if (asker := self._askers.get(result.destination)) is not None:
             asker.notify()
 

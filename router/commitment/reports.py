@@ -126,6 +126,10 @@ class Reports:
                 self._observer.on_commitment(result.destination, outcome, count)
         self._answered(result)
 
+    def given_up(self, destination: str, count: int) -> None:
+        """So many were answered by nobody for too long, and are dead."""
+        self._answered(Committed(known=True, destination=destination, dead=count))
+
 
 async def _decoded(data: bytes, transfer_syntax: str) -> Report:
     if len(data) <= _AT_ONCE:

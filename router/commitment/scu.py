@@ -210,6 +210,7 @@ class Asker:
         while count := await self._index.give_up(self.name, now - age, reason, now):
             self._logger.warning("commitment given up", instances=count, why=reason)
             self._observer.on_commitment(self.name, "dead", count)
+            self._reports.given_up(self.name, count)
 
     async def _ask(self, transaction: Transaction) -> None:
         try:

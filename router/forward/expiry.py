@@ -21,7 +21,8 @@ _LONGEST = 3600.0
 
 
 class Expiry:
-    """``clock`` gives seconds since the epoch."""
+    """``clock`` gives seconds since the epoch.  ``given_up(destination)`` is called when something
+    was: what repeats it goes in its place, and may be behind a gate."""
 
     def __init__(
         self,
@@ -30,11 +31,13 @@ class Expiry:
         clock: Callable[[], float],
         observer: Observer,
         log: FilteringBoundLogger,
+        given_up: Callable[[str], None] = lambda destination: None,
     ) -> None:
         self._index = index
         self._clock = clock
         self._observer = observer
         self._logger = log
+        self._given_up = given_up
 
     async def look(self, destination: Destination) -> float | None:
         """Gives up what is too old now; in how many seconds to look again while it is down."""
@@ -57,6 +60,7 @@ class Expiry:
             self._logger.warning(
                 "given up", destination=destination.name, instances=count, reason=reason
             )
+            self._given_up(destination.name)
         return self._again(destination, oldest)
 
     def _due(self, destination: Destination) -> tuple[float, str] | None:

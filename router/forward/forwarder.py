@@ -57,6 +57,7 @@ class Forwarder:
         self._logger = log
         self._returned = returned
         self.held_changed: Callable[[str], None] = lambda destination: None
+        self._gated = gated
         self._common = Common()
         self._around = Surroundings(index, open_reader, clock, random, observer, log, self._common)
         self._outgoing = Outgoing()
@@ -76,7 +77,9 @@ class Forwarder:
                 log=log,
                 expiry=None
                 if expire is None
-                else Expiry(expire, clock=clock, observer=observer, log=log),
+                else Expiry(
+                    expire, clock=clock, observer=observer, log=log, given_up=self._given_up
+                ),
             )
 
     def start(
@@ -141,6 +144,10 @@ class Forwarder:
     def refused(self, destination: str) -> None:
         """Something is in its queue that it refused and that another may have."""
         self._changed(destination)
+
+    def _given_up(self, destination: str) -> None:
+        self._gated()
+        self.notify(destination)
 
     def _changed(self, destination: str) -> None:
         self.held_changed(destination)

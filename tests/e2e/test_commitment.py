@@ -254,3 +254,37 @@ def test_without_the_setting_nothing_waits_any_more(start_gateway: Start) -> Non
         gateway.configure(settings(sink.port) | {"remotes": {"sink": destination(sink.port)}})
         gateway.signal(signal.SIGHUP)
         assert becomes(gateway, {"delivered": 3}), fates(gateway)
+
+
+def _refusing_first(information: Dataset, sink: Archive) -> Dataset:
+    """What has come once only is not there."""
+    uids = [str(item.ReferencedSOPInstanceUID) for item in information.ReferencedSOPSequence]
+    return answer(information, {uid: 0x0112 for uid in uids if sink.stored.count(uid) == 1})
+
+
+def test_what_is_sent_again_waits_for_its_open_window_no_longer_than_it_is_shut(
+    start_gateway: Start,
+) -> None:
+    with archive(lambda a, event, info: a.here(event, _refusing_first(info, a), 2)) as sink:
+        always = {"always": {"timezone": "UTC", "open": ["mon-sun 00:00-24:00"]}}
+        rules = [{"name": "everything", "to": "sink", "send": {"schedule": "always"}}]
+        gateway = start_gateway(settings(sink.port) | {"schedules": always, "rules": rules})
+        send(gateway, SMALL, range(3))
+        assert becomes(gateway, {"delivered": 3}, 20), fates(gateway)
+
+
+def test_what_repeats_one_that_is_not_committed_goes_in_its_place(start_gateway: Start) -> None:
+    go_on = threading.Event()
+
+    def report(sink: Archive, event: Event, info: Dataset) -> None:
+        go_on.wait(LIMIT)
+        sink.here(event, _refusing_first(info, sink), 2)
+
+    with archive(report) as sink:
+        gateway = start_gateway(settings(sink.port, resend=0))
+        send(gateway, SMALL, [1])
+        assert becomes(gateway, {"uncommitted": 1}), fates(gateway)
+        send(gateway, SMALL, [1])
+        assert wait_until(lambda: fates(gateway).get("duplicate") == 1, LIMIT), fates(gateway)
+        go_on.set()
+        assert becomes(gateway, {"delivered": 1, "dead": 1}, 20), fates(gateway)
