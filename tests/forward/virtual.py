@@ -31,6 +31,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.selector = _JumpingSelector()
         super().__init__(self.selector)
+        # After 194 days the least that a float can add to the time is more than asyncio's own
+        # nanosecond, and a timer that is due at this very moment would never run.
+        self._clock_resolution = 1e-8
 
     def time(self) -> float:
         return self.selector.now
