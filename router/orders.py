@@ -90,6 +90,7 @@ class Orders:
             if asked.count:
                 self._done("ask again", which, asked.count, who, ended=not more)
                 gateway.proof.hasten(which.destination)
+        await self._keep()
         return Changed(changed.count + asked.count, changed.bytes + asked.bytes)
 
     async def hasten(self, which: Filter, origin: Origin) -> Changed:
@@ -136,6 +137,7 @@ class Orders:
         finally:
             # Also when it was broken off: the steps before stand.
             self._done(action, which, count, who, ended=not again)
+        await self._keep()
         return Changed(count, size)
 
     def _done(self, action: str, which: Filter, count: int, who: str, *, ended: bool) -> None:
@@ -143,6 +145,10 @@ class Orders:
         _log.info("operator", action=action, who=who, which=meant, count=count, ended=ended)
         self._gateway.forwarder.refresh()
         self._gateway.gatekeeper.notify()
+
+    async def _keep(self) -> None:
+        """What an operator is told to be done is not to be undone by a power cut."""
+        await self._gateway.index_thread.run(self._gateway.index.barrier)
 
     # -- pausing
 
@@ -157,6 +163,7 @@ class Orders:
         gateway.forwarder.pause(destination, PAUSED)
         if new:
             _log.warning("destination paused", destination=destination, who=who)
+        await self._keep()
         return new
 
     async def resume(self, destination: str, origin: Origin) -> bool:
@@ -171,6 +178,7 @@ class Orders:
             self._check((destination,))
             return False
         _log.warning("destination resumed", destination=destination, who=who)
+        await self._keep()
         return True
 
     # -- elsewhere
@@ -198,6 +206,7 @@ class Orders:
                 cursor, more = step.cursor, step.more
         finally:
             self._done(f"redirect to {target}", which, done.count, who, ended=not more)
+        await self._keep()
         return Redone(done.count, done.bytes, done.left)
 
     async def resend(self, which: Filter, destinations: tuple[str, ...], origin: Origin) -> Redone:
@@ -222,6 +231,7 @@ class Orders:
         finally:
             to = ", ".join(destinations)
             self._done(f"resend to {to}", which, done.count, who, ended=not more)
+        await self._keep()
         return Redone(done.count, done.bytes, done.left)
 
     async def reroute(self, which: Filter, origin: Origin) -> Redone:
@@ -251,6 +261,7 @@ class Orders:
                 ended = ended or after >= until
         finally:
             self._done("reroute", which, done.count, who, ended=ended)
+        await self._keep()
         return Redone(done.count, done.bytes, done.left + damaged)
 
     async def _decide(

@@ -1,0 +1,84 @@
+"""What an operator was told to be done outlives a power cut."""
+
+import contextlib
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from router.config.versions import Origin
+from router.orders import Orders
+from router.spool.index import Index
+from router.spool.index_types import DeliveryState, Filter
+from tests.spool.index_samples import DROPPED, HELD, READY, audited, fill
+from tests.test_asking_again import Thread
+
+WHO = Origin(via="test")
+PACS = Filter(destination="pacs")
+
+
+@contextlib.asynccontextmanager
+async def _at_rest(_: str) -> Any:
+    yield ()
+
+
+def _orders(index: Index) -> Orders:
+    remotes = {name: SimpleNamespace(host="h") for name in ("pacs", "vna")}
+    gateway: Any = SimpleNamespace(
+        index=index,
+        index_thread=Thread(),
+        forwarder=SimpleNamespace(
+            refresh=lambda: None, pause=lambda *_: None, at_rest=_at_rest, resume=lambda _: None
+        ),
+        gatekeeper=SimpleNamespace(notify=lambda: None),
+        loaded=SimpleNamespace(config=SimpleNamespace(remotes=remotes)),
+    )
+    return Orders(gateway)
+
+
+Order = Callable[[Orders], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    ("order", "paused", "at_pacs", "at_vna"),
+    [
+        (lambda orders: orders.pause("pacs", "why", WHO), ["pacs"], READY, None),
+        (lambda orders: orders.drop(PACS, "why"), [], DROPPED, None),
+        (lambda orders: orders.hold(PACS), [], HELD, None),
+        (lambda orders: orders.redirect(PACS, "vna", "why", WHO), [], DROPPED, READY),
+        (lambda orders: orders.resend(Filter(), ("vna",), WHO), [], READY, READY),
+    ],
+    ids=["pause", "drop", "hold", "redirect", "resend"],
+)
+async def test_synced_before_it_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    order: Order,
+    paused: list[str],
+    at_pacs: DeliveryState,
+    at_vna: DeliveryState | None,
+) -> None:
+    disk = tmp_path / "disk"
+    (tmp_path / "cache").mkdir()
+    real = Index.barrier
+
+    def barrier(index: Index) -> None:
+        real(index)
+        shutil.rmtree(disk, ignore_errors=True)
+        shutil.copytree(tmp_path / "cache", disk)
+
+    monkeypatch.setattr(Index, "barrier", barrier)
+    with audited(tmp_path / "cache" / "index.db") as index:
+        fill(index, [1], "pacs")
+        index.barrier()
+        await order(_orders(index))
+    after = Index.open(disk / "index.db")
+    row = after.instance(1)
+    assert row is not None
+    found = {delivery.destination: delivery.state for delivery in row.deliveries}
+    assert (found["pacs"], found.get("vna")) == (at_pacs, at_vna)
+    assert [pause.destination for pause in after.pauses()] == paused
+    after.close()
