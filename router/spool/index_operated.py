@@ -139,9 +139,10 @@ class Operated:
         or DEAD) become DROPPED, with the reason, and are made to ``target`` instead: one step.
 
         What is behind a gate is behind one like that there.  Where ``target`` has a delivery of
-        the instance that is not DROPPED or DEAD, that one stands for both.  With ``same_bytes``
-        what would have been a DUPLICATE there when it came is one (see `Index.add`).  The instances
-        in ``exclude``, which are being sent, are left.  Raises ValueError for another state.
+        the instance that is not DROPPED or DEAD, nor DELIVERED to another peer of that name, that
+        one stands for both.  With ``same_bytes`` what would have been a DUPLICATE there when it
+        came is one (see `Index.add`).  The instances in ``exclude``, which are being sent, are
+        left.  Raises ValueError for another state.
         """
         step = exclude, after
         return self._reroute.redirect(which, target, reason, step, at, who, same_bytes)

@@ -68,6 +68,7 @@ class Reroute:
         self._gates = tables.gates
         self._select = tables.select
         self._queues = tables.queues
+        self._peers = tables.peers
         self._repeated = Again(tables)
 
     # -- once more, or somewhere else
@@ -191,10 +192,11 @@ class Reroute:
         for row in rows:
             changes.note(row)
             found = there.get((row.instance_id, number))
-            if found is not None and found.state in _UNDONE:
+            if found is not None and self._is_undone(found, target):
                 self._again(changes, found, action.at)
             row.due_at, row.reason = None, clean(why)
             changes.move(row, DeliveryState.DROPPED, at=action.at)
+        self._keep_repeats(changes, action.at)
         # The same bytes go to the other one: what repeats them here is not to go in their place.
         dropped = follow(self._db, changes, lambda ids: {(i, origin) for i in ids}).dropped
         with self._db.transaction():
@@ -227,6 +229,10 @@ class Reroute:
                 repeats = standing.by.get((one.instance_id, name))
                 found.append(one if repeats is None else _repeating(one, repeats))
         return found, standing
+
+    def _is_undone(self, found: DeliveryRow, target: str) -> bool:
+        past = found.instance_id <= self._peers.after(target)  # that had it was another peer
+        return found.state in _UNDONE or (past and found.state is DeliveryState.DELIVERED)
 
     def _moved(
         self,

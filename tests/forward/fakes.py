@@ -417,6 +417,7 @@ class House:
         self.index = FakeIndex()
         self.spool = FakeSpool()
         self.counts = Counts()
+        self.gated = 0
         self.peers = {name: FakePeer() for name in names}
         self.configs = {name: self.config(name, **options) for name in names}
         self.forwarder = Forwarder(
@@ -428,7 +429,11 @@ class House:
             log=structlog.get_logger(),
             divert=divert,
             expire=expire,
+            gated=self._gated,
         )
+
+    def _gated(self) -> None:
+        self.gated += 1
 
     @property
     def peer(self) -> FakePeer:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from router.net.errors import (
 )
 from router.net.retry import Retry
 from router.spool.index_types import DeliveryState, Filter
+from router.spool.plan import Plan
+from router.spool.record import Position, RouteMeta
 from tests.forward.fakes import Answer, House, timed_out, waiting
-from tests.forward.test_failover import Pair, scenario
+from tests.forward.test_failover import Pair, entry, scenario
 from tests.forward.virtual import run, wall
 
 D, T, P = Fate.DELIVERED, Fate.TEMPORARY, Fate.PERMANENT
@@ -175,6 +178,37 @@ def test_an_operators_retry_gives_it_its_time_again(tmp_path: Path) -> None:
         assert dead(pair) == 0
         await asyncio.sleep(200)
         assert dead(pair) == 5
+
+    scenario(tmp_path, steps, retry=Retry(max_age=3600))
+
+
+def test_what_repeats_one_that_is_too_old_is_told_to_its_gate(tmp_path: Path) -> None:
+    plan = Plan(schedule="day").to_text()
+
+    def receive(pair: Pair, number: int) -> None:
+        ref, meta = entry(number, wall())
+        meta = replace(meta, sop_instance_uid="1.2", routes=(RouteMeta("a", "all", 0, plan),))
+        pair.real.add(
+            [(replace(ref, crc=1), replace(meta, study_instance_uid="1"))],
+            Position(1, (number + 1) * 1000),
+            suppress_duplicates=True,
+            same_bytes=lambda one, two: True,
+        )
+        for gate in pair.real.gates():
+            pair.real.open_gate(gate.id)
+        pair.forwarder.notify("a")
+
+    async def steps(pair: Pair) -> None:
+        pair.peers["a"].down()
+        receive(pair, 1)
+        await asyncio.sleep(1800)
+        receive(pair, 2)
+        await asyncio.sleep(1790)
+        assert (dead(pair), pair.gated, pair.real.gates()) == (0, 0, [])
+        await asyncio.sleep(15)
+        assert (dead(pair), pair.gated) == (1, 1)
+        (gate,) = pair.real.gates()
+        assert gate.instances == 1
 
     scenario(tmp_path, steps, retry=Retry(max_age=3600))
 

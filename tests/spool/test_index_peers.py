@@ -10,11 +10,12 @@ import pytest
 from router.spool.errors import SpoolError
 from router.spool.index import Index
 from router.spool.index_schema import STEPS
-from router.spool.index_types import DeliveryState
+from router.spool.index_types import DeliveryState, Filter
 from router.spool.plan import Plan
 from tests.spool import index_version_2
 from tests.spool.index_samples import (
     DELIVERED,
+    DROPPED,
     DUPLICATE,
     READY,
     T0,
@@ -163,3 +164,15 @@ def test_what_repeats_one_that_was_under_way_to_the_host_of_before(
     assert state(index, 3, "pacs") is DUPLICATE
     index.settle([replace(outcome(2, "pacs", DELIVERED), peer=NEW)])
     assert index.purge(T0 + 1e6, 10).count == 3
+
+
+def test_what_the_host_of_before_has_is_redirected_all_the_same(index: Index) -> None:
+    _come(index, 1, "pacs", "vna")
+    _come(index, 2, "vna")
+    index.settle([outcome(1, "vna", DELIVERED)])
+    index.take_peers({"vna": NEW}, T0 + 2000)
+    index.redirect(Filter(destination="pacs"), "vna", at=T0)
+    assert (state(index, 1, "pacs"), state(index, 1, "vna")) == (DROPPED, READY)
+    assert index.purge(T0 + 1e6, 10).count == 0
+    index.settle([outcome(1, "vna", DELIVERED)])
+    assert index.purge(T0 + 1e6, 10).count == 2
