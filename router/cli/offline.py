@@ -16,6 +16,7 @@ import click
 from router.cli.desk import Conditions, File, Json, refused
 from router.cli.failures import Failure
 from router.config import Config
+from router.destinations import peers_of
 from router.dicom.part10 import write_file_meta
 from router.orders import RULE, check_destinations, check_redirect, user_name
 from router.spool.errors import IndexDamaged, SpoolError, SpoolLocked
@@ -276,6 +277,8 @@ def open_offline(config: Config, where: str = "") -> Iterator[OfflineDesk]:
         stack.callback(spool.close)
         index = _explained(lambda: Index.open(config.data_dir / "index.sqlite"))
         stack.callback(index.close)
+        # First, as at a start: what is found anew is for these.
+        _explained(lambda: index.take_peers(peers_of(config), time.time()))
         suppress = config.storage.duplicates == "suppress"
         report = _explained(lambda: rebuild(spool, index, suppress_duplicates=suppress))
         for line in (*spool.notes, *report.damage):

@@ -1,0 +1,31 @@
+"""A command on a directory at rest, after the host of a destination was changed."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from router.cli.offline import open_offline
+from router.spool.index_types import DeliveryState
+from router.spool.index_types import Outcome as Ended
+from tests.spool.index_samples import state
+from tests.spool.spool_samples import Loop, Rig, meta, payload, settings
+
+
+def test_what_it_brings_to_the_index_is_for_the_host_of_now(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, Loop(), settings()).start()
+    rig.index.take_peers({"pacs": ("10.0.0.1", 104, "PACS")}, 1.0)
+    data, what = payload(1, 5000), meta(1, "pacs")
+    first = rig.commit(data, what).kept
+    rig.feed()
+    rig.index.settle([Ended(first.id, "pacs", DeliveryState.DELIVERED, 1.0)])
+    second = rig.commit(data, what).kept
+    rig.close()
+    remote = SimpleNamespace(host="10.0.0.2", port=104, ae_title="PACS")
+    config: Any = SimpleNamespace(
+        data_dir=tmp_path,
+        spool=settings(),
+        storage=SimpleNamespace(duplicates="suppress"),
+        remotes={"pacs": remote},
+    )
+    with open_offline(config) as desk:
+        assert state(desk._index, second.id, "pacs") is DeliveryState.READY
