@@ -90,7 +90,9 @@ class Clerk:
             if self._concurrency.succeeded(self._clock()):
                 self._more()
         if verdict.fate is Fate.DELIVERED:
-            self._fates.delivered(item, verdict.reason, result.status, courier.peer)
+            self._fates.delivered(
+                item, verdict.reason, result.status, courier.peer, presumed=verdict.presumed
+            )
             return
         # The peer's comment stays in the index: it may name a patient.
         self._logger.warning(

@@ -87,14 +87,23 @@ class Fates:
             retry=self.retry,
         )
 
-    def delivered(self, item: Waiting, reason: str, status: int, peer: Hashable = None) -> None:
-        """The destination, then this ``peer``, has it; ``reason`` is its warning, or ""."""
+    def delivered(
+        self,
+        item: Waiting,
+        reason: str,
+        status: int,
+        peer: Hashable = None,
+        *,
+        presumed: bool = False,
+    ) -> None:
+        """The destination, then this ``peer``, has it, or one of its UID (``presumed``); ``reason``
+        is its warning, or ""."""
         seconds = self._clock() - item.received_at
         self._observer.on_sent(self._destination, item.ref.length)
         self._observer.on_delivered(
             self._destination, "warning" if reason else "delivered", seconds
         )
-        self._record(item, DeliveryState.DELIVERED, reason, status, peer=peer)
+        self._record(item, DeliveryState.DELIVERED, reason, status, peer=peer, presumed=presumed)
 
     def unanswered_by(self, item: Waiting, error: AssociationError) -> None:
         """The association fell in the middle of the instance's message; an attempt is charged."""
@@ -145,6 +154,7 @@ class Fates:
         attempted: bool = True,
         refused: bool = False,
         peer: Hashable = None,
+        presumed: bool = False,
     ) -> None:
         if state is not DeliveryState.READY:
             self._went_out.discard(item.ref.id)
@@ -163,6 +173,7 @@ class Fates:
             association,
             seconds,
             peer,
+            presumed,
         )
         if self._ledger.record(outcome):
             self._wake()

@@ -29,12 +29,14 @@ class Verdict:
     """``reason`` is for an operator, "" for a plain success.
 
     ``strained`` tells that the destination, not the instance, is at fault: it is short of
-    something, and sending it the next instance at once would not help.
+    something, and sending it the next instance at once would not help.  ``presumed``: the
+    destination said no more than that it has one of this UID.
     """
 
     fate: Fate
     reason: str
     strained: bool = False
+    presumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def judge(
         reason = f"{reason} ({comment})"
     said = retry.fate_of(status)
     if status == _DUPLICATE and sent_before:
-        return Verdict(Fate.DELIVERED, f"{reason}; it arrived with an earlier attempt")
+        reason = f"{reason}; it arrived with an earlier attempt"
+        return Verdict(Fate.DELIVERED, reason, presumed=True)
     if said == "delivered" or (said is None and status in DELIVERED):
         return Verdict(Fate.DELIVERED, reason)
     if status == _DUPLICATE:

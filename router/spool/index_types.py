@@ -178,7 +178,8 @@ class Outcome:
     when the destination was not asked at all, which does not count as an attempt.  ``refused``
     tells of a DEAD one that another destination might take.  ``association`` is the
     one on which it was tried, "" without one; ``seconds`` is how long that took.  ``peer`` is who
-    answered there, as in `Index.take_peers`; None where that does not matter.
+    answered there, as in `Index.take_peers`; None where that does not matter.  ``presumed``: all
+    that is known is that it has an instance of this UID.
     """
 
     instance_id: int
@@ -193,6 +194,7 @@ class Outcome:
     association: str = ""
     seconds: float | None = None
     peer: Hashable = None
+    presumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from router.net.errors import AssociationBroken
 from router.spool.index import Index
 from router.spool.index_types import DeliveryState, Filter, Outcome, Settled, Waiting
 from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
@@ -147,6 +148,44 @@ def test_an_instance_that_an_operator_drops_while_it_waits_is_not_sent(tmp_path:
         pacs = index.account().destinations["pacs"]
         assert (pacs.delivered, pacs.dropped, pacs.waiting) == (8, 2, 0)
         assert not {"1.2.3.8", "1.2.3.9"} & set(house.peer.asked)
+        await house.stop()
+        index.close()
+
+    run(scenario())
+
+
+def test_a_twin_that_came_while_it_was_sent_again_has_its_place(tmp_path: Path) -> None:
+    """0111 for the first of two: its answer was lost once, but what the peer has is the second."""
+
+    async def scenario() -> None:
+        index = Index.open(tmp_path / "index.sqlite")
+        house = House("pacs", associations=4, index=Gateway(index))
+        first, (ref, meta) = entry(1, wall(), "pacs"), entry(2, wall(), "pacs")
+        same = {"sop_instance_uid": "1.2.3.1", "study_instance_uid": "1.5.1"}
+        answers = [AssociationBroken("reset"), Answer(0), Answer(0x0111)]
+        house.peer.answer = lambda uid: answers.pop(0)
+        house.peer.latency = lambda uid: 5.0 if len(house.peer.asked) == 2 else 0.01
+
+        def come(one: tuple[Ref, InstanceMeta]) -> None:
+            index.add(
+                [one],
+                Position(1, one[0].offset + 1000),
+                suppress_duplicates=True,
+                same_bytes=lambda one, two: False,
+            )
+            house.forwarder.notify("pacs")
+
+        house.start()
+        come(first)
+        while len(house.peer.asked) < 2:
+            await asyncio.sleep(0.1)
+        come((ref, replace(meta, **same)))  # while the first is on its way once more
+        await asyncio.sleep(60)
+        assert not answers
+        (dead,) = index.queue_list(Filter(state=DeliveryState.DEAD), 10)
+        assert dead.ref.id == 1
+        assert "may be this one or another" in dead.delivery.reason
+        assert index.account().destinations["pacs"].delivered == 1
         await house.stop()
         index.close()
 
