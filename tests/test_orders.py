@@ -35,6 +35,7 @@ def _orders(index: Index) -> Orders:
         ),
         gatekeeper=SimpleNamespace(notify=lambda: None),
         loaded=SimpleNamespace(config=SimpleNamespace(remotes=remotes)),
+        storage=SimpleNamespace(settings=SimpleNamespace(duplicates="send")),
     )
     return Orders(gateway)
 
@@ -46,8 +47,8 @@ Order = Callable[[Orders], Awaitable[object]]
     ("order", "paused", "at_pacs", "at_vna"),
     [
         (lambda orders: orders.pause("pacs", "why", WHO), ["pacs"], READY, None),
-        (lambda orders: orders.drop(PACS, "why"), [], DROPPED, None),
-        (lambda orders: orders.hold(PACS), [], HELD, None),
+        (lambda orders: orders.drop(PACS, "why", WHO), [], DROPPED, None),
+        (lambda orders: orders.hold(PACS, WHO), [], HELD, None),
         (lambda orders: orders.redirect(PACS, "vna", "why", WHO), [], DROPPED, READY),
         (lambda orders: orders.resend(Filter(), ("vna",), WHO), [], READY, READY),
     ],

@@ -179,7 +179,7 @@ def test_a_twin_that_came_while_it_was_sent_again_has_its_place(tmp_path: Path) 
         come(first)
         while len(house.peer.asked) < 2:
             await asyncio.sleep(0.1)
-        come((ref, replace(meta, **same)))  # while the first is on its way once more
+        come((ref, meta._replace(**same)))  # while the first is on its way once more
         await asyncio.sleep(60)
         assert not answers
         (dead,) = index.queue_list(Filter(state=DeliveryState.DEAD), 10)
