@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,9 +186,9 @@ def test_what_repeats_one_that_is_too_old_is_told_to_its_gate(tmp_path: Path) ->
 
     def receive(pair: Pair, number: int) -> None:
         ref, meta = entry(number, wall())
-        meta = replace(meta, sop_instance_uid="1.2", routes=(RouteMeta("a", "all", 0, plan),))
+        meta = meta._replace(sop_instance_uid="1.2", routes=(RouteMeta("a", "all", 0, plan),))
         pair.real.add(
-            [(replace(ref, crc=1), replace(meta, study_instance_uid="1"))],
+            [(ref._replace(crc=1), meta._replace(study_instance_uid="1"))],
             Position(1, (number + 1) * 1000),
             suppress_duplicates=True,
             same_bytes=lambda one, two: True,

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +71,7 @@ def test_studies_that_came_interleaved_and_larger_than_what_is_in_hand(
             ref, meta = entry(n, wall(), "pacs")
             # Four times what is in hand at once, of each; and some latecomers of the first.
             study = "1.5.0" if n > 2900 else f"1.5.{n % 3}"
-            entries.append((ref, replace(meta, study_instance_uid=study)))
+            entries.append((ref, meta._replace(study_instance_uid=study)))
         index.add(
             entries,
             Position(1, 9_000_000),
