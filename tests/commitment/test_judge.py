@@ -1,5 +1,7 @@
 """What counts as safe, for each setting and state."""
 
+from dataclasses import replace
+
 import pytest
 
 from router.commitment.dataset import (
@@ -49,6 +51,8 @@ def test_what_is_not_known(when: str) -> None:
         (kept(Disposition.QUARANTINED), COMMITTED),
         (kept(pacs=S.DROPPED), PROCESSING_FAILURE),
         (kept(pacs=S.DROPPED, vna=S.READY), COMMITTED),
+        (replace(kept(Disposition.QUARANTINED), damaged=True), PROCESSING_FAILURE),
+        (replace(kept(pacs=S.DEAD), damaged=True), PROCESSING_FAILURE),
     ],
 )
 def test_safe_here(one: Kept, expected: int | None) -> None:

@@ -34,6 +34,19 @@ def asked(uid: str = "2.25.1", remote: str = "ct", items: object = ITEMS) -> Ask
     return Asked(uid, remote, "CT1", "ROUTER", "a1", items)
 
 
+def test_what_is_damaged_here_is_told(index: Index) -> None:
+    why = "damaged in the spool: CRC-32 is 0, 1 was committed"
+    add(
+        index,
+        (ref(1), meta(1, quarantined=True, reason=why)),
+        (ref(2), meta(2, "pacs")),
+        (ref(3), meta(3, "pacs")),
+    )
+    index.settle([outcome(2, "pacs", DEAD, reason=why), outcome(3, "pacs", DEAD, reason="no")])
+    found = look(index, *(f"1.2.3.4.{n}" for n in (1, 2, 3)))
+    assert [found[f"1.2.3.4.{n}"][0].damaged for n in (1, 2, 3)] == [True, True, False]
+
+
 def only(index: Index, *, everything: bool = False) -> Promise:
     (found,) = index.promises.listing(10, everything=everything)
     return found
