@@ -143,7 +143,7 @@ def test_reports_on_the_same_association(start_gateway: Start) -> None:
         gateway = start_gateway(settings(sink.port))
         send(gateway, SMALL, range(5))
         assert becomes(gateway, {"delivered": 5}), fates(gateway)
-        assert sink.statuses == [0] * len(sink.requests)
+        assert wait_until(lambda: sink.statuses == [0] * len(sink.requests), LIMIT)
 
 
 def test_reports_on_an_association_of_the_archive_twice(start_gateway: Start) -> None:
