@@ -209,8 +209,7 @@ def test_each_instance_of_a_year_goes_at_its_moment(tmp_path: Path, zone: str) -
 def _receive(pair: GatedPair, arrival: Arrival) -> None:
     pair.number += 1
     ref, meta = entry(pair.number, wall())
-    meta = replace(
-        meta,
+    meta = meta._replace(
         sop_instance_uid=arrival.uid,
         study_instance_uid=arrival.study,
         series_instance_uid=f"{arrival.study}.1",
