@@ -192,7 +192,7 @@ class Reroute:
         for row in rows:
             changes.note(row)
             found = there.get((row.instance_id, number))
-            if found is not None and self._is_undone(found, target):
+            if found is not None and self._is_undone(found):
                 self._again(changes, found, action.at)
             row.due_at, row.reason = None, clean(why)
             changes.move(row, DeliveryState.DROPPED, at=action.at)
@@ -220,7 +220,7 @@ class Reroute:
             (one.instance_id, one.destination_id, one.plan_id if one.gate is not None else None)
             for one in new
         ]
-        wanted += [(r.instance_id, r.destination_id, None) for r in there if r.state in _UNDONE]
+        wanted += [(r.instance_id, r.destination_id, None) for r in there if self._is_undone(r)]
         standing = self._repeated.standing(wanted, same_bytes, delivered=True)
         found = []
         for one in new:
@@ -230,9 +230,12 @@ class Reroute:
                 found.append(one if repeats is None else _repeating(one, repeats))
         return found, standing
 
-    def _is_undone(self, found: DeliveryRow, target: str) -> bool:
-        past = found.instance_id <= self._peers.after(target)  # that had it was another peer
-        return found.state in _UNDONE or (past and found.state is DeliveryState.DELIVERED)
+    def _is_undone(self, found: DeliveryRow) -> bool:
+        """Whether the destination of a delivery does not have the instance, nor will by itself."""
+        if found.state is not DeliveryState.DELIVERED:
+            return found.state in _UNDONE
+        name = self._destinations.name(found.destination_id)
+        return found.instance_id <= self._peers.after(name)  # that had it was another peer
 
     def _moved(
         self,

@@ -288,6 +288,19 @@ def test_other_bytes_or_another_peer_of_that_name_make_no_duplicate(index: Index
     assert state(index, 3, "vna") is READY
 
 
+def test_what_another_peer_of_that_name_had_goes_once_to_the_one_of_now(index: Index) -> None:
+    index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
+    add(index, (ref(1, crc=1), meta(1, "pacs", "vna", uid="1.2.3.4.1")))
+    index.settle([outcome(1, "vna", DELIVERED)])
+    index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
+    _copies(index, 2, 3, to="pacs")
+    _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert places(index, 1) == {"pacs": DROPPED, "vna": READY}
+    assert places(index, 2) == {"pacs": DROPPED, "vna": DUPLICATE}, "of the one beside it"
+    assert places(index, 3) == {"pacs": DROPPED, "vna": DUPLICATE}
+    assert leased(index, "vna") == [1]
+
+
 def test_what_goes_now_does_not_wait_for_the_night_with_another(index: Index) -> None:
     index.shut_gate(None, "night")
     _copies(index, 1, to="vna", plan=NIGHT)
