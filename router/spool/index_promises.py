@@ -24,6 +24,8 @@ _KEPT = 10_000
 """Promises that are over and still told of."""
 _FIRST = (2**62, 2**62, 2**62, 2**62)
 _DAMAGED = f"{DAMAGED}*"
+_DAMAGED_ELSEWHERE = f"in place of *; {DAMAGED}*"
+"""As the reason of a delivery to another member of its plan; see `index_deliver`."""
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
 
 _ROW = "(study_order, sop_key, crc, id)"
@@ -389,11 +391,11 @@ class Promises:
             "SELECT json_group_array(json_array(d.instance_id, d.destination_id, d.state, o.state,"
             " d.duplicate_of IS NOT NULL AND NOT EXISTS"
             "  (SELECT 1 FROM instance WHERE id = d.duplicate_of),"
-            " coalesce(d.reason, '') GLOB ?))"
+            " coalesce(d.reason, '') GLOB ? OR coalesce(d.reason, '') GLOB ?))"
             " FROM json_each(?) AS j CROSS JOIN delivery AS d ON d.instance_id = j.value"
             " LEFT JOIN delivery AS o ON o.instance_id = d.duplicate_of"
             "  AND o.destination_id = d.destination_id",
-            _DAMAGED,
+            *(_DAMAGED, _DAMAGED_ELSEWHERE),
             id_list(ids),
         )
         return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]

@@ -10,6 +10,7 @@ from router.spool.index import Index
 from router.spool.index_promises import Asked, Kept, Promise, PromiseItem, PromiseState
 from router.spool.index_schema import STEPS
 from router.spool.index_types import Disposition
+from router.spool.plan import Plan
 from tests.spool import index_version_2
 from tests.spool.index_samples import (
     DEAD,
@@ -19,6 +20,7 @@ from tests.spool.index_samples import (
     T0,
     add,
     audited,
+    fate,
     fill,
     meta,
     outcome,
@@ -231,6 +233,19 @@ def test_what_is_damaged_is_found_as_such(index: Index) -> None:
         "1.2.3.4.1": True,
         "1.2.3.4.2": True,
         "1.2.3.4.3": False,  # it was whole when the other one took it
+    }
+
+
+def test_what_is_damaged_in_place_of_another_member_is_found_as_such(index: Index) -> None:
+    fill(index, [1, 2], "a", plan=Plan(mode="failover", members=("a", "b")))
+    index.divert("a", {"b"}, (), T0 + 500)
+    bad = "damaged in the spool: wrong checksum"
+    index.settle([outcome(1, "b", DEAD, reason=bad), outcome(2, "b", DEAD, reason=f"said {bad}")])
+    assert fate(index, 1, "b").reason == f"in place of a; {bad}"
+    found = look(index, *(f"1.2.3.4.{n}" for n in (1, 2)))
+    assert {uid: one.damaged for uid, (one,) in found.items()} == {
+        "1.2.3.4.1": True,
+        "1.2.3.4.2": False,  # somebody else's words
     }
 
 
