@@ -97,7 +97,7 @@ def judge(
     said = retry.fate_of(status)
     if status == _DUPLICATE and sent_before:
         reason = f"{reason}; it arrived with an earlier attempt"
-        return Verdict(Fate.DELIVERED, reason, presumed=True)
+        return Verdict(Fate.DELIVERED, reason, presumed=said != "delivered")
     if said == "delivered" or (said is None and status in DELIVERED):
         return Verdict(Fate.DELIVERED, reason)
     if status == _DUPLICATE:

@@ -1,6 +1,7 @@
 import pytest
 
 from router.forward.verdict import Fate, judge
+from router.net.settings import Retry
 
 D, T, P = Fate.DELIVERED, Fate.TEMPORARY, Fate.PERMANENT
 
@@ -56,7 +57,16 @@ def test_a_duplicate_of_an_earlier_attempt_was_a_dead_letter() -> None:
     assert "0111" in verdict.reason
     assert "have it" in verdict.reason
     assert "earlier attempt" in verdict.reason
+    assert verdict.presumed
     unsent = judge(0x0111)
     assert unsent.fate is P
     assert "has an instance of this UID already, which may be this one" in unsent.reason
     assert judge(0x0117, sent_before=True).fate is P
+
+
+def test_what_a_remote_is_said_to_mean_by_a_duplicate_is_not_only_presumed() -> None:
+    """Else it were delivered at the first attempt, and a dead letter beside a twin later."""
+    said = Retry(statuses={"0111": "delivered"})
+    for sent_before in (False, True):
+        verdict = judge(0x0111, sent_before=sent_before, retry=said)
+        assert (verdict.fate, verdict.presumed) == (D, False)
