@@ -155,7 +155,7 @@ class Ledger:
                 self._fallen_back = True
                 self._plan(outcome.due_at if outcome.due_at is not None else outcome.at)
         if settled.revived:
-            self.more = True
+            self.came()
         if settled.repeated or settled.unknown:
             # An operator was quicker, or retention: the index keeps what it had.
             self._logger.info(

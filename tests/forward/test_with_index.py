@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from router.forward.throttle import Speed
 from router.net.errors import AssociationBroken
 from router.spool.index import Index
 from router.spool.index_types import DeliveryState, Filter, Outcome, Settled, Waiting
@@ -187,6 +188,35 @@ def test_a_twin_that_came_while_it_was_sent_again_has_its_place(tmp_path: Path) 
         assert "may be this one or another" in dead.delivery.reason
         assert index.account().destinations["pacs"].delivered == 1
         await house.stop()
+        index.close()
+
+    run(scenario())
+
+
+def test_what_goes_in_place_of_a_refused_one_does_not_stand_behind_what_is_less_urgent(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        index = Index.open(tmp_path / "index.sqlite")
+        house = House("pacs", speed=Speed(rate=1 / 6), index=Gateway(index))
+        refused = [0x0117, 0x0000]
+        house.peer.answer = lambda uid: Answer(refused.pop(0) if uid == "1.2.3.1" else 0)
+        entries = [entry(n, wall(), "pacs") for n in range(1, 601)]
+        _, meta = entries[0]
+        ref = entries[0][0]._replace(id=1000)
+        urgent = (ref, meta._replace(routes=(RouteMeta("pacs", "all", 10),)))
+        index.add(
+            [*entries, urgent],
+            Position(1, 10**6),
+            suppress_duplicates=True,
+            same_bytes=lambda one, two: True,
+        )
+        house.start()
+        while len(refused) == 2:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(15)
+        assert not refused, "it was sent before the many that were leased"
+        await house.stop(grace=0)
         index.close()
 
     run(scenario())
