@@ -176,10 +176,10 @@ class Orders:
         if not paused:
             # One that is gone from the configuration may still be paused: look before refusing.
             self._check((destination,))
-            return False
-        _log.warning("destination resumed", destination=destination, who=who)
-        await self._keep()
-        return True
+        else:
+            _log.warning("destination resumed", destination=destination, who=who)
+        await self._keep()  # of an order that was broken off nothing may be synced yet
+        return paused
 
     # -- elsewhere
 

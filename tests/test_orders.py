@@ -43,6 +43,22 @@ def _orders(index: Index) -> Orders:
 Order = Callable[[Orders], Awaitable[object]]
 
 
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What an index in ``cache`` beside it has after a power cut."""
+    disk = tmp_path / "disk"
+    (tmp_path / "cache").mkdir()
+    real = Index.barrier
+
+    def barrier(index: Index) -> None:
+        real(index)
+        shutil.rmtree(disk, ignore_errors=True)
+        shutil.copytree(tmp_path / "cache", disk)
+
+    monkeypatch.setattr(Index, "barrier", barrier)
+    return disk
+
+
 @pytest.mark.parametrize(
     ("order", "paused", "at_pacs", "at_vna"),
     [
@@ -56,22 +72,12 @@ Order = Callable[[Orders], Awaitable[object]]
 )
 async def test_synced_before_it_is_told(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    disk: Path,
     order: Order,
     paused: list[str],
     at_pacs: DeliveryState,
     at_vna: DeliveryState | None,
 ) -> None:
-    disk = tmp_path / "disk"
-    (tmp_path / "cache").mkdir()
-    real = Index.barrier
-
-    def barrier(index: Index) -> None:
-        real(index)
-        shutil.rmtree(disk, ignore_errors=True)
-        shutil.copytree(tmp_path / "cache", disk)
-
-    monkeypatch.setattr(Index, "barrier", barrier)
     with audited(tmp_path / "cache" / "index.db") as index:
         fill(index, [1], "pacs")
         index.barrier()
@@ -82,4 +88,19 @@ async def test_synced_before_it_is_told(
     found = {delivery.destination: delivery.state for delivery in row.deliveries}
     assert (found["pacs"], found.get("vna")) == (at_pacs, at_vna)
     assert [pause.destination for pause in after.pauses()] == paused
+    after.close()
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+async def test_a_resume_is_synced_though_one_before_it_was_broken_off(
+    tmp_path: Path, disk: Path, broken_off: bool
+) -> None:
+    with audited(tmp_path / "cache" / "index.db") as index:
+        index.pause("pacs", "why", at=1.0)
+        index.barrier()
+        if broken_off:
+            index.resume("pacs", at=2.0)
+        assert await _orders(index).resume("pacs", WHO) is not broken_off
+    after = Index.open(disk / "index.db")
+    assert after.pauses() == []
     after.close()
