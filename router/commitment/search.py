@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.commitment.scp_ports import Index
-from router.spool.index_promises import Kept, PromiseItem
+from router.spool.index_promises import Kept, PromiseItem, is_amid
 from router.spool.index_thread import Thread
 
 _AT_ONCE = 2000
@@ -76,8 +76,8 @@ class Search:
                 classes.setdefault(item.sop_instance_uid, set()).add(item.sop_class_uid)
         reached = await self._run(self._promises.newest)
         await self._name(classes)
-        place = None
-        while classes:
+        place, amid = None, False
+        while classes or amid:
             some, place = await self._run(self._promises.look, place)
             _note(found, some)
             for one in some:
@@ -85,6 +85,7 @@ class Search:
                     del classes[one.sop_instance_uid]
             if place is None:
                 break
+            amid = is_amid(place, {one.sop_instance_uid for one in some})
         self._remember(wanted, found, reached)
 
     async def _follow(self, wanted: Wanted, found: Found) -> None:

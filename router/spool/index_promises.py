@@ -401,6 +401,11 @@ class Promises:
         return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
 
 
+def is_amid(place: Place, uids: Iterable[str]) -> bool:
+    """Whether a step of `Promises.look` that found these ended between instances of one UID."""
+    return place[1] in map(sop_key, uids)
+
+
 def _promise(row: Sequence[Any]) -> Promise:
     number, transaction, remote, peer_ae, own_ae, association, asked_at, state, due_at = row[:9]
     attempts, reason, items, committed, failed, settled_at = row[9:]

@@ -1,0 +1,30 @@
+"""What is found of a UID that several instances have."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from router.commitment.search import Search
+from router.spool import index_promises
+from router.spool.index_promises import PromiseItem
+from tests.commitment.threads import SlowThread
+from tests.spool.index_samples import add, audited, fill, meta, ref
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+UID = "1.9"
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 100])
+async def test_of_two_objects_with_one_uid_the_last_is_found_wherever_a_step_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """They lie beside each other in the index, by what is in them and not by when they came."""
+    monkeypatch.setattr(index_promises, "_STEP", step)
+    with audited(tmp_path / "index.db") as index:
+        fill(index, [1, 2, 3], "pacs", study="1.1")
+        add(index, (ref(4, crc=90), meta(4, "pacs", uid=UID)))
+        add(index, (ref(5, crc=10), meta(5, "pacs", uid=UID)))
+        search = Search(index, SlowThread(), asyncio.Lock())
+        found = await search.look({1: [PromiseItem(1, CT, UID, None)]})
+        assert sorted(one.instance_id for one in found[UID]) == [4, 5]
