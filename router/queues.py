@@ -6,6 +6,7 @@ windows, members, archives to ask.  Must not know how deliveries are made.
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -122,12 +123,13 @@ class QueueGateway:
         *,
         urgent: Mapping[str, int],
         gone: bool,
+        limit: int | None,
     ) -> Moved:
         """See `DivertIndex`."""
-        divert = self._index.divert
-        return await self._thread.run(
-            divert, destination, up, exclude, at, give_way=give_way, urgent=urgent, gone=gone
-        )
+        divert = functools.partial(self._index.divert, give_way=give_way, urgent=urgent, gone=gone)
+        if limit is not None:
+            divert = functools.partial(divert, limit=limit)
+        return await self._thread.run(divert, destination, up, exclude, at)
 
     async def expire(
         self, destination: str, before: float, reason: str, exclude: Collection[int], at: float

@@ -13,7 +13,8 @@ from router.forward.ports import Observer
 
 
 class Availability:
-    """``on_up`` and ``on_down`` are called after a change was told."""
+    """``on_up`` and ``on_down`` are called after a change was told; ``on_up`` too when one that was
+    found to be there has taken an instance."""
 
     def __init__(
         self,
@@ -35,10 +36,13 @@ class Availability:
 
     def answering(self, token: int, *, weakly: bool = False) -> None:
         """The peer answered whoever holds ``token`` of the breaker; see `Breaker.succeeded`."""
+        unproven = self._breaker.unproven
         if self._breaker.succeeded(token, weakly=weakly):
             self._up = True
             self._logger.info("destination is up", destination=self._name)
             self._observer.on_availability(self._name, True)
+            self._on_up()
+        elif unproven and not self._breaker.unproven:
             self._on_up()
 
     def anew(self) -> None:

@@ -29,6 +29,7 @@ class Breaker:
 
     ``failures`` counts the failed attempts since it last took an instance, and sets the wait.
     ``next_probe`` is None unless it is open, and then too when a probe may be had at once.
+    ``unproven``: it is closed, as the peer is there; it was not asked to take an instance since.
     """
 
     def __init__(self, retry: Retry, random: Random, *, tolerance: int = 3) -> None:
@@ -40,6 +41,7 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.reason = ""
         self.failures = 0
+        self.unproven = False
         self.next_probe: float | None = None
 
     @property
@@ -78,6 +80,7 @@ class Breaker:
         self.state = BreakerState.OPEN
         self._token += 1
         self._strikes = 0
+        self.unproven = False
         self.failures += 1
         self.reason = reason
         self.next_probe = now + delay(self._retry, self.failures, self._random.random())
@@ -110,9 +113,11 @@ class Breaker:
                 return False
             self.state = BreakerState.CLOSED
             self._strikes = self._tolerance - 1
+            self.unproven = True
             self.reason, self.next_probe = "", None
             return True
         self._strikes = 0
+        self.unproven = False
         if self.state is not BreakerState.PROBING:
             self.failures = 0
             return False
@@ -139,6 +144,7 @@ class Breaker:
     def _close(self) -> None:
         self.state = BreakerState.CLOSED
         self._strikes = 0
+        self.unproven = False
         self.failures = 0
         self.reason = ""
         self.next_probe = None

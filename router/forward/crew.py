@@ -67,6 +67,11 @@ class Crew:
         return sum(len(courier.held) for courier in self.couriers)
 
     @property
+    def trying(self) -> bool:
+        """Whether one of them has been sent off since the peer was last found to be there."""
+        return any(self._breaker.holds(courier.token) for courier in self.couriers)
+
+    @property
     def standing(self) -> int:
         """Associations that there are, or are about to be."""
         return self.door.standing + (self._opening is not None)
@@ -131,7 +136,7 @@ class Crew:
             return
         probing = not self._breaker.up
         token = self._breaker.attempt(self._loop.time())
-        if token is None:
+        if token is None or (self._breaker.unproven and self.trying):
             return
         # No more than may be at work: one that idles makes room, as the peer counts it too.
         self.door.pool.resize(self._regime.width)
@@ -164,7 +169,7 @@ class Crew:
             self._clerk,
             checkout,
             token,
-            probing=probing,
+            probing=probing or self._breaker.unproven,
             peer=peer,
             open_reader=self._open_reader,
             log=self._logger,

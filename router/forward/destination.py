@@ -15,6 +15,7 @@ from router.forward.crew import Crew
 from router.forward.parts import Parts, Surroundings
 from router.forward.ports import NOT_CONFIGURED, DestinationConfig, DestinationStatus, Fallen
 from router.forward.recall import Recall
+from router.forward.trial import Trial
 from router.net.retry import Retry
 from router.spool.index_types import Waiting
 
@@ -60,6 +61,11 @@ class Destination:
         self._crew = Crew(config, parts, self, around.open_reader)
         self._door = self._crew.door
         self._on_change, self._on_return = on_change, on_return
+        self._trial = Trial(
+            *(parts.breaker, parts.board, parts.ledger, parts.regime),
+            trying=lambda: self._crew.trying,
+            now=self._loop.time,
+        )
         self._leasing = asyncio.Lock()
         self._main: asyncio.Task[None] | None = None
         self._recall = Recall(self._board, self._crew.couriers)
@@ -123,15 +129,26 @@ class Destination:
 
     @property
     def sends(self) -> bool:
-        """Whether it is up, and neither paused nor shut by its schedule."""
-        return self.up and not self._regime.permit.why
+        """Whether it is up, not to be tried first, and neither paused nor shut by its schedule."""
+        return self.up and not self._breaker.unproven and not self._regime.permit.why
+
+    @property
+    def wants_one(self) -> bool:
+        """Whether it is there, and one instance is wanted to find out whether it takes any."""
+        return self.up and self._trial.wants_one
+
+    @property
+    def least(self) -> int | None:
+        """The priority that its schedule asks for at present; None when it asks for none."""
+        return self._regime.permit.least
 
     @property
     def urgent(self) -> int | None:
         """The priority from which on it sends though its schedule is shut; None when it sends
         whatever waits, or nothing."""
         permit = self._regime.permit
-        return permit.least if self.up and not permit.nothing else None
+        tried = self.up and not self._breaker.unproven
+        return permit.least if tried and not permit.nothing else None
 
     @property
     def held(self) -> tuple[str, float | None] | None:
@@ -145,12 +162,13 @@ class Destination:
 
     @property
     def gives_way_in(self) -> float | None:
-        """Seconds until others may have what waits, as it is paused or shut for long; 0.0 when
-        they may, None when it is neither, or never gives way."""
-        held, retry = self._regime.held_for, self.retry
+        """Seconds until others may have what waits, as it is paused or shut for long, or has one
+        to be tried with; 0.0 when they may, None when it is neither, or never gives way."""
+        held, retry, trial = self._regime.held_for, self.retry, self._trial.gives_way_in
         if held is None or retry is None or retry.give_way_after is None:
-            return None
-        return max(0.0, retry.give_way_after - held)
+            return trial
+        seconds = max(0.0, retry.give_way_after - held)
+        return seconds if trial is None else min(seconds, trial)
 
     @property
     def retry(self) -> Retry | None:
@@ -299,12 +317,14 @@ class Destination:
             self._admitted = self._breaker.admits(self._loop.time()) and not permit.nothing
             if self._admitted:
                 async with self._leasing:
-                    await self._ledger.lease(permit.least)
+                    await self._ledger.lease(permit.least, self._trial.most)
                 self._abide()
                 self._door.bury_refused()
             if self._board.waiting:
                 self._crew.top_up()
             self._crew.dispatch()
+            if self._trial.look():
+                self._on_change(self.name)
         self._door.reap()
         self._crew.make_room()
         self._regime.holds(self._crew.standing)
@@ -324,7 +344,7 @@ class Destination:
 
     def _set_timer(self) -> asyncio.TimerHandle | None:
         times = [self._ledger.next_wake(), self._door.pool.next_expiry]
-        times.append(self._regime.next_wake())
+        times += [self._regime.next_wake(), self._trial.next_wake()]
         probe = self._breaker.next_probe
         # What this turn found due waits for something to wake us; what fell due since does not.
         overdue = self._admitted and probe is not None and probe <= self._loop.time()

@@ -22,6 +22,7 @@ from router.forward.expiry import Expiry
 from router.forward.ports import DivertIndex, Observer
 from router.net.settings import Retry
 from router.spool.errors import SpoolError
+from router.spool.index_types import Moved
 
 _GATHER = 0.2
 """Seconds between two rounds: what comes for a destination that is down goes together."""
@@ -167,6 +168,9 @@ class Diverter:
             name = self._wanted.pop()
             await self._divert(name)
             await self._expire(name)
+        for destination in self._destinations.values():
+            if destination.wants_one:
+                await self._lend(destination)
 
     def _up(self, name: str) -> list[str]:
         """Who may have what waits at one, itself included if it is to keep that."""
@@ -183,30 +187,64 @@ class Diverter:
 
     async def _divert(self, name: str) -> None:
         counts: Counter[str] = Counter()
-        more = True
         destination = self._destinations.get(name)
-        retry = None if destination is None else destination.retry
+        # One that looks out for an instance in vain has none that is due.
+        more = destination is None or not destination.wants_one
         try:
             while more:
                 async with at_rest(self._destinations, name, clear=False) as in_hand:
-                    moved = await self._index.divert(
-                        name,
-                        self._up(name),
-                        tuple(in_hand),
-                        self._clock(),
-                        None if retry is None else retry.give_way_after,
-                        urgent=self._urgent(),
-                        gone=retry is None,
-                    )
-                for other, count in moved.ready.items():
-                    self._notify(other, count)
-                if moved.gated:
-                    self._gated()
+                    moved = await self._move(name, self._up(name), in_hand, self._urgent())
                 counts.update(moved.ready)
                 counts.update(moved.gated)
                 more = moved.more
         finally:
             self._tell(name, counts)
+
+    async def _lend(self, destination: Destination) -> None:
+        """Gives one instance to a destination that is there, to find out whether it takes any."""
+        name = destination.name
+        for origin in await self._index.waiting_at():
+            if origin == name:
+                continue
+            up, urgent = [name], dict[str, int]()
+            if (least := destination.least) is not None:
+                up, urgent = [], {name: least}
+            async with at_rest(self._destinations, origin, clear=False) as in_hand:
+                if not destination.wants_one:
+                    return
+                if (there := self._destinations.get(origin)) is not None and not _away(there):
+                    up.append(origin)
+                moved = await self._move(origin, up, in_hand, urgent, limit=1)
+            self._tell(origin, Counter(moved.ready) + Counter(moved.gated))
+            if moved.ready.get(name):
+                return
+
+    async def _move(
+        self,
+        name: str,
+        up: Collection[str],
+        in_hand: Collection[int],
+        urgent: Mapping[str, int],
+        limit: int | None = None,
+    ) -> Moved:
+        """Some of what waits at one that is at rest; tells those that have it now."""
+        destination = self._destinations.get(name)
+        retry = None if destination is None else destination.retry
+        moved = await self._index.divert(
+            name,
+            up,
+            tuple(in_hand),
+            self._clock(),
+            None if retry is None else retry.give_way_after,
+            urgent=urgent,
+            gone=retry is None,
+            limit=limit,
+        )
+        for other, count in moved.ready.items():
+            self._notify(other, count)
+        if moved.gated:
+            self._gated()
+        return moved
 
     async def _expire(self, name: str) -> None:
         """Gives up what is too old, after others could have it; plans when to look again."""

@@ -165,18 +165,18 @@ class Ledger:
                 unknown=len(settled.unknown),
             )
 
-    async def lease(self, least: int | None = None) -> None:
+    async def lease(self, least: int | None = None, most: int | None = None) -> None:
         """Fills the board from the queue, if it is hungry and there may be more; with what has the
-        priority ``least`` or more, if that is given."""
+        priority ``least`` or more, and ``most`` instances, if these are given."""
         if self._blocked():
             return
         asked = False
         try:
             if self._came:
                 asked = await self._make_way()
-            if self.more and self._board.hungry:
+            if self.more and self._board.hungry and most != 0:
                 asked = True
-                await self._fill(least)
+                await self._fill(least, most)
         except SpoolError as error:
             self.came()
             self.in_trouble(f"the queue cannot be read: {error}")
@@ -188,10 +188,11 @@ class Ledger:
             if asked:
                 self._well()
 
-    async def _fill(self, least: int | None) -> None:
+    async def _fill(self, least: int | None, most: int | None) -> None:
         self.more = False
         self._leased_at = self._monotonic()
         room = self._board.limit - len(self._board.ids)
+        room = room if most is None else min(room, most)
         items = await self._index.lease(
             self._destination, room, self._clock(), tuple(self._board.ids), least
         )

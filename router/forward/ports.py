@@ -86,11 +86,12 @@ class DivertIndex(Protocol):
         *,
         urgent: Mapping[str, int],
         gone: bool,
+        limit: int | None,
     ) -> Moved:
         """Moves some of what waits to the best member that is in ``up``, but for ``exclude``; from
         one that is up what it refused, or what waits ``give_way`` seconds for its next attempt.
         Those in ``urgent`` take what has that priority or more.  ``gone``: it is not configured,
-        and keeps no study."""
+        and keeps no study.  ``limit``: no more than that."""
         ...
 
     async def waiting_at(self) -> Collection[str]:

@@ -66,13 +66,14 @@ class Diverting(Gateway):
         *,
         urgent: Mapping[str, int],
         gone: bool,
+        limit: int | None,
     ) -> Moved:
         await asyncio.sleep(0.001)
         self.asked += 1
         if self.broken is not None:
             raise self.broken
         return self.index.divert(
-            destination, up, exclude, at, 20, give_way, urgent=urgent, gone=gone
+            destination, up, exclude, at, limit or 20, give_way, urgent=urgent, gone=gone
         )
 
     async def expire(
