@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from router.forward.board import proposal
 from router.forward.ports import OpenReader
-from router.net.errors import AssociationError, AssociationTimeout
+from router.net.errors import AnotherUnanswered, AssociationError, AssociationTimeout
 from router.net.pool import Checkout, Pace, Readable, StoreResult
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.index_types import Waiting
@@ -61,7 +61,8 @@ class Desk(Protocol):
     def broken(
         self, courier: "Courier", item: Waiting, error: AssociationError, *, begun: bool
     ) -> None:
-        """The association fell; ``begun``: in the middle of this instance's own C-STORE."""
+        """The association fell; ``begun``: in the middle of this instance's own C-STORE, and for
+        all that is known on its account."""
         ...
 
     def went_out(self, courier: "Courier", item: Waiting) -> None:
@@ -213,6 +214,7 @@ class Courier:
             else:
                 # What waits for its turn to be sent has had nothing read of it yet.
                 begun = reader.remaining < reader.length or not reader.length
+                begun = begun and not isinstance(error, AnotherUnanswered)
                 self._desk.broken(self, item, error, begun=begun)
         except SpoolDamaged as error:
             self._abort()

@@ -16,6 +16,7 @@ from router.dimse.command import ABSENT, Command, encode_command, respond
 from router.dimse.fragment import encode_message
 from router.dimse.responder import StoreResponder
 from router.net.admission import Refusal, is_plausible_uid
+from router.net.errors import in_seconds
 from router.net.host import AcceptorHost
 from router.net.link import Link, describe
 from router.net.normalized import N_EVENT_REPORT_RQ, Outbox
@@ -281,13 +282,13 @@ class AcceptedAssociation(Link):
             kind, what = "unread", "took none of our answers"
         else:
             kind, what = "silent", "was silent in the middle of a message"
-        self.cut(kind, f"the peer {what} for {seconds:.0f} s")
+        self.cut(kind, f"the peer {what} for {in_seconds(seconds)}")
 
     def on_slow(self, seconds: float, count: int) -> None:
         """See `Link`."""
         self.cut(
             "slow",
-            f"the peer sent {count} bytes in {seconds:.0f} s in the middle of a message, "
+            f"the peer sent {count} bytes in {in_seconds(seconds)} in the middle of a message, "
             f"network.min_rate asks for {self._host.settings.min_rate} a second",
         )
 

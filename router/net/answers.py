@@ -18,6 +18,7 @@ from router.ul import AAssociateAC, AAssociateRQ, AbortSource, ContextResult, Re
 if TYPE_CHECKING:
     from router.net.requestor import Requestor
 
+_C_ECHO_RQ = 0x0030
 _C_CANCEL_RQ = 0x0FFF
 _RECENT = 64
 """Instances that an answer may be mistaken for; more than any window that we propose."""
@@ -38,16 +39,23 @@ class StoreResult:
 class Request:
     """One that awaits its answer; `sent` when its message is out to the last byte.
 
-    `instance` is the SOP Instance UID of a C-STORE-RQ, else "".
+    `instance` is the SOP Instance UID of a C-STORE-RQ, else "".  Its message was written up to
+    byte `ends_at` of all that were written, at `sent_at` (seconds of the loop's clock).
     """
 
-    __slots__ = ("answer", "field", "instance", "sent")
+    __slots__ = ("answer", "ends_at", "field", "instance", "sent", "sent_at")
 
     def __init__(self, field: int, instance: str, answer: "asyncio.Future[Command]") -> None:
         self.field = field
         self.instance = instance
         self.answer = answer
         self.sent = False
+        self.sent_at = 0.0
+        self.ends_at = 0
+
+    def out(self, now: float, written: int) -> None:
+        """Its message was written just now, to its end."""
+        self.sent, self.sent_at, self.ends_at = True, now, written
 
     def goes_on(self, command: Command) -> bool:
         """Whether a response is followed by a data set that belongs to this, or by another
@@ -121,6 +129,18 @@ class Question(Request):
 def cancel(message_id: int) -> Command:
     """The C-CANCEL-RQ for the request of that number (PS3.7 §9.3.2.3)."""
     return Command(_C_CANCEL_RQ, message_id_being_responded_to=message_id)
+
+
+async def echo(requestor: "Requestor", context_id: int, sop_class_uid: str) -> int:
+    """See `Requestor.echo`."""
+    try:
+        request = Request(_C_ECHO_RQ, "", asyncio.get_running_loop().create_future())
+        command = Command(_C_ECHO_RQ, affected_sop_class_uid=sop_class_uid)
+        await requestor.put(context_id, command, None, request)
+        return (await request.answer).status
+    except BaseException:
+        requestor.give_up()
+        raise
 
 
 async def ask(

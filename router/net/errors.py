@@ -65,7 +65,16 @@ class AssociationTimeout(AssociationError):
     kind = "timeout"
 
 
+class AnotherUnanswered(AssociationTimeout):
+    """We ended the association as the peer did not answer another message on it."""
+
+
 class AssociationBroken(AssociationError):
     """The connection was lost, or the peer broke the protocol."""
 
     kind = "broken"
+
+
+def in_seconds(seconds: float) -> str:
+    """``61 s`` or ``0.25 s``."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"

@@ -95,6 +95,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         self.lost = False
         self.half_closed = False
         self.received = 0
+        self.written = 0
         self._enough = sys.maxsize
         self._dimse_timeout = dimse_timeout
         self._idle_timeout = idle_timeout
@@ -154,6 +155,10 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
 
     def on_slow(self, seconds: float, count: int) -> None:
         """The peer sent no more than `count` bytes in `seconds`, in the middle of a message."""
+        return
+
+    def on_look(self, now: float, *, listening: bool) -> None:
+        """A few times in each time-out; not ``listening``: what came since may not be read yet."""
         return
 
     @abc.abstractmethod
@@ -245,6 +250,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
     def write(self, data: bytes | memoryview) -> None:
         """Write P-DATA-TF PDUs; dropped silently when the association is over."""
         if self.transport is not None and not self.lost and self.connection.can_send_data:
+            self.written += len(data)
             self.transport.write(data)
 
     async def paced(self, count: int) -> None:
@@ -390,6 +396,7 @@ class Link(asyncio.BufferedProtocol, abc.ABC):
         now = self._loop.time()
         late = now - self._look_at
         self._start_watch()
+        self.on_look(now, listening=late <= _FROZEN and not self._pauses)
         if late > _FROZEN:  # what the peer sent meanwhile is not read yet
             self.stir()
             self._rate_since = 0.0

@@ -18,19 +18,22 @@ from router.dimse.fragment import DataSetFramer, encode_command_pdu, encode_mess
 from router.dimse.messages import RESPONSE
 from router.dimse.status import StatusClass, status_class
 from router.net.admission import LEAST_MAXIMUM_LENGTH
-from router.net.answers import Names, Question, Request, ask, refused_in_doubt
+from router.net.answers import Names, Question, Request, ask, echo, refused_in_doubt
 from router.net.answers import StoreResult as StoreResult
+from router.net.aside import read_aside
 from router.net.errors import (
     AssociationAborted,
     AssociationBroken,
     AssociationError,
     AssociationRejected,
     AssociationTimeout,
+    in_seconds,
 )
 from router.net.kernel import unacknowledged
 from router.net.link import Link
 from router.net.normalized import Collected, Handler, Inbox, perform
 from router.net.observer import RequestorObserver as RequestorObserver
+from router.net.patience import Patience, fail_one
 from router.net.pool import Proposal, Readable
 from router.net.target import Target as Target
 from router.ul import (
@@ -59,7 +62,6 @@ _UNRECOGNIZED_OPERATION = 0x0211
 _ASKED = 64
 """Requests of the peer between two answers: what we answer it has no other bound."""
 _C_STORE_RQ = 0x0001
-_C_ECHO_RQ = 0x0030
 
 
 class Requestor(Link):
@@ -89,6 +91,7 @@ class Requestor(Link):
         self._ended = asyncio.Event()
         self._error: AssociationError | None = None
         self._waiting: dict[int, Request] = {}
+        self._patience = Patience(self._waiting, target.dimse_timeout)
         self._names = Names()
         self._last_id = 0
         self._sending = asyncio.Lock()
@@ -117,14 +120,7 @@ class Requestor(Link):
         context_id = self.accepted.get((VERIFICATION, IMPLICIT_VR_LITTLE_ENDIAN))
         if context_id is None:
             raise AssociationBroken(f"{self.target} accepted no context for Verification")
-        try:
-            request = Request(_C_ECHO_RQ, "", self._loop.create_future())
-            command = Command(_C_ECHO_RQ, affected_sop_class_uid=VERIFICATION)
-            await self.put(context_id, command, None, request)
-            return (await request.answer).status
-        except BaseException:
-            self.give_up()
-            raise
+        return await echo(self, context_id, VERIFICATION)
 
     async def store(
         self,
@@ -151,7 +147,7 @@ class Requestor(Link):
                     message_id, sop_class_uid, sop_instance_uid, priority
                 )
                 await self._send(context_id, command, reader)
-                request.sent = True
+                request.out(self._heard, self.written)
                 if self.transport is not None and not self.transport.is_closing():
                     on_sent()
             response = await request.answer
@@ -207,7 +203,7 @@ class Requestor(Link):
             head = encode_command(command)
             self.write(encode_message(context_id, head, data, self.maximum_length))
             if request is not None:
-                request.sent = True
+                request.out(self._heard, self.written)
         return command.message_id
 
     async def _send(self, context_id: int, command: bytes, reader: Readable) -> None:
@@ -226,7 +222,7 @@ class Requestor(Link):
             piece = _BUFFER_SIZE if self.pace is None else start + self.pace.piece
             used, gaps = framer.fill(self._buffer[start:piece])
             if gaps and not reader.try_read(gaps):
-                await self._read(reader, gaps)
+                await read_aside(reader, gaps)
                 self._check()
             if self.pace is not None:
                 await self.paced(start + used)
@@ -237,15 +233,6 @@ class Requestor(Link):
             if not framer.done:
                 await self.drained()
                 self._check()
-
-    async def _read(self, reader: Readable, gaps: list[memoryview]) -> None:
-        reading = self._loop.run_in_executor(None, reader.read, gaps)
-        try:
-            await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            # The caller closes the reader next, which must not happen under the thread's hands.
-            await asyncio.wait([reading])
-            raise
 
     def _expect(self, request: Request) -> int:
         """A Message ID for the message that is sent now: the peer cannot have answered it yet."""
@@ -411,6 +398,7 @@ class Requestor(Link):
                 source=AbortSource.SERVICE_USER,
             )
         self._asked, self._answered = 0, True
+        self._patience.answered(number, self._heard)
         if request.goes_on(command):
             self._collecting = request
             return
@@ -455,8 +443,19 @@ class Requestor(Link):
             self.stir()
             return
         self._count_abort("local")
-        self._fail(AssociationTimeout(f"{self.target} was silent for {seconds:.0f} s"))
+        self._fail(AssociationTimeout(f"{self.target} was silent for {in_seconds(seconds)}"))
         self.abort()
+
+    def on_look(self, now: float, *, listening: bool) -> None:
+        """See `Link`; a peer that is silent altogether is a matter of `on_silent`."""
+        if not listening:
+            self._patience.excuse(now)
+        elif now - self._heard < self._dimse_timeout and self.connection.can_abort:
+            late = self._patience.late(now, lambda: self.written - self._unsent())
+            if late is not None:
+                self._count_abort("local")
+                self._fail(fail_one(self.target, self._waiting.pop(late[0]).answer, late[1]))
+                self.abort()
 
     def _unsent(self) -> int:
         """Bytes that are not with the peer yet, in the transport or in the kernel."""

@@ -24,6 +24,8 @@ row, the instance is *delivered*, *ready* (it waits, with the reason of the last
   times as long after each further one, at most {cap:g} s. An instance has {max_attempts} attempts.
 - **Time-outs** are `connect_timeout` ({connect:g} s), `negotiation_timeout` ({negotiation:g} s) and
   `dimse_timeout` ({dimse:g} s); what they measure is silence, not how long a transfer takes.
+  Of several messages on one association each has a `dimse_timeout` of its own, from when all of it
+  was there and those ahead of it were answered; when that is over, it alone is charged.
 - **Sent** is how often the whole instance went out. Where that is twice, the destination may have
   had it, and its answer was lost: it gets the same bytes again.
 - **After a time-out or a wrong answer** an association is never used again. The instances behind
