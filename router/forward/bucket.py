@@ -41,6 +41,14 @@ class Bucket:
         """How many stand in line."""
         return len(self._line)
 
+    @property
+    def wait(self) -> float:
+        """Seconds until who asks now would be let through, after all who stand in line."""
+        self._gather()
+        if self._rate == math.inf or (not self._line and self._free):
+            return 0.0
+        return max(0.0, (sum(count for count, _ in self._line) - self._tokens) / self._rate)
+
     def set_rate(self, rate: float) -> None:
         """Another rate from now on; who waits for it waits as long as that says."""
         if rate == self._rate:

@@ -42,6 +42,7 @@ class Clerk:
         self._breaker = parts.breaker
         self._availability = parts.availability
         self._fates = parts.fates
+        self._regime = parts.regime
         self._throttle = parts.regime.throttle
         self._concurrency = parts.regime.concurrency
         self._board = parts.board
@@ -62,7 +63,7 @@ class Clerk:
 
     async def turn(self) -> bool:
         """See `Desk`."""
-        if self.enough:
+        if self.enough or self._regime.far:
             return False
         if self._throttle.counts:
             await self._throttle.turn()

@@ -35,7 +35,8 @@ class Desk(Protocol):
         ...
 
     async def turn(self) -> bool:
-        """Until one more instance may be taken; False when there is none to wait for."""
+        """Until one more instance may be taken; False when there is none to wait for, or it would
+        be long."""
         ...
 
     def pass_on(self) -> None:

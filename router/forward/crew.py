@@ -130,7 +130,7 @@ class Crew:
             return
         if len(self._at_work()) >= self._regime.width:
             return
-        if self._board.waiting and self._clerk.enough:
+        if self._board.waiting and (self._clerk.enough or self._regime.early):
             return
         if self._board.waiting and self.door.sharing.content:
             return

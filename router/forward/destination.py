@@ -20,6 +20,8 @@ from router.net.retry import Retry
 from router.spool.index_types import Waiting
 
 _SETTLE_GRACE = 5.0
+_NOT_BEFORE = 0.01
+"""Seconds after a turn is due that it is looked for: clocks and sums are not exact."""
 
 
 class Destination:
@@ -352,6 +354,8 @@ class Destination:
         held_back = self._regime.permit.nothing
         if self._config is not None and wanted and not overdue and not held_back:
             times.append(probe)
+        if self._board.waiting and (early := self._regime.early):
+            times.append(self._loop.time() + early + _NOT_BEFORE)
         due = [when for when in times if when is not None]
         return self._loop.call_at(min(due), self._wake.set) if due else None
 

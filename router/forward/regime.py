@@ -16,6 +16,9 @@ from router.forward.places import Places
 from router.forward.ports import DestinationConfig
 from router.forward.throttle import Bandwidth, Metered, Throttle
 
+_IDLE = 10.0
+"""Seconds for which an association may wait for its turn though it would linger for less."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -64,6 +67,7 @@ class Regime:
         self.throttle = Throttle(config.speed, common.total)
         self.concurrency = Concurrency(config.associations)
         self._configured = config.associations
+        self._patience = max(config.linger, _IDLE)
         self._places.join(self._name, wake)
 
     def configure(self, config: DestinationConfig | None, *, anew: bool) -> None:
@@ -75,6 +79,7 @@ class Regime:
         self.permit.configure(config.hours)
         self.throttle.configure(config.speed)
         self._configured = config.associations
+        self._patience = max(config.linger, _IDLE)
         if anew:
             self.concurrency.configure(config.associations)
 
@@ -118,7 +123,17 @@ class Regime:
     @property
     def width(self) -> int:
         """How many associations may be at work."""
-        return min(self.concurrency.allowed, self.most)
+        return min(self.concurrency.allowed, self.most, self.throttle.worth)
+
+    @property
+    def far(self) -> bool:
+        """Whether the next turn is farther away than an association is to wait for it."""
+        return self.throttle.next_turn > self._patience
+
+    @property
+    def early(self) -> float:
+        """Seconds for which it is too early to have an association for the next turn."""
+        return self.throttle.early(self._patience)
 
     @property
     def limits(self) -> Iterator[str]:
@@ -128,3 +143,5 @@ class Regime:
             yield self.concurrency.shut
         if self.most < self._configured:
             yield f"{self.most} of {self._configured} associations, as others have the rest"
+        if (worth := self.throttle.worth) < self._configured:
+            yield f"{worth} of {self._configured} associations, as the bandwidth keeps no more busy"

@@ -16,9 +16,15 @@ _LOOK = 60.0
 """Windows are of the wall clock, which may be set: no timer for them runs longer, in seconds."""
 _LONG = 86400.0
 """For so long it is believed that no change is near, which is dear to find out."""
+_ANY = 2**31
 _PIECE = 0.1
 _LEAST_PIECE, _MOST_PIECE = 8 * 1024, 256 * 1024
 """A piece is what is written at once: a tenth of a second of the bandwidth, within these bytes."""
+_BETWEEN = 5.0
+"""Seconds between two pieces on one association, at most, as long as there is more than one: a
+peer may give up one on which nothing comes for longer."""
+_AHEAD = 1.0
+"""Seconds before a turn that an association is opened for it, where turns are rare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,23 @@ class Throttle:
         """Until one more instance may be sent."""
         await self._rate.take(1)
 
+    def early(self, patience: float) -> float:
+        """Seconds for which it is too early to have an association for the next turn.
+
+        It may wait ``patience`` seconds on one.  Where turns are rarer than that, each has one of
+        its own, which is opened shortly before; else a further one is opened at half of that, so
+        that none that stands has to give way to it.
+        """
+        if not self.counts:
+            return 0.0
+        rare = self._rate.rate * patience < 1
+        return max(0.0, self._rate.wait - (_AHEAD if rare else patience / 2))
+
+    @property
+    def next_turn(self) -> float:
+        """Seconds until who asks now has its turn."""
+        return self._rate.wait if self.counts else 0.0
+
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
@@ -123,6 +146,12 @@ class Throttle:
     def pass_on(self) -> None:
         """A turn that was had and not used."""
         self._rate.give_back(1)
+
+    @property
+    def worth(self) -> int:
+        """How many associations the bandwidth keeps busy."""
+        rate = min(self._own.bucket.rate, self._total.bucket.rate)
+        return _ANY if rate == math.inf else max(1, int(rate * _BETWEEN / _LEAST_PIECE))
 
     @property
     def piece(self) -> int:
