@@ -128,6 +128,7 @@ class Operations(Orders):
                     opens_at=state.until,
                     shut=state.shut,
                     limited=state.limited,
+                    urgent=state.urgent,
                 )
                 for name, state in sorted(gateway.forwarder.snapshot().items())
                 if state.configured

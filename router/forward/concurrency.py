@@ -7,7 +7,7 @@ Pure: takes ``now`` in seconds of any one clock; must not know associations.
 _FULL_FIRST = 60.0
 _FULL_CAP = 960.0
 """Seconds in which a peer that took no more associations is not asked for another, doubled each
-time it refuses again."""
+time it refuses again, unless it did not for as long as the last of them."""
 
 
 class Concurrency:
@@ -67,6 +67,8 @@ class Concurrency:
 
     def full(self, standing: int, now: float) -> None:
         """One more was refused while ``standing`` others, at least one, were at work."""
+        if now - self._full_until > _FULL_CAP:  # it took more meanwhile, or was not asked
+            self._refusals = 0
         self._ceiling = max(1, min(standing, self._limit))
         self._size = min(self._size, float(self._ceiling))
         self._full_until = now + min(_FULL_FIRST * 2**self._refusals, _FULL_CAP)

@@ -263,6 +263,7 @@ class Destination:
             paused=permit.paused,
             until=permit.until if shut else None,
             shut=shut,
+            urgent=permit.least if shut and not permit.nothing else None,
             limited=", ".join(self._regime.limits) if configured else "",
         )
 
@@ -291,13 +292,15 @@ class Destination:
             self._wake.clear()
             try:
                 await self._turn()
+                due = self._due()
             except Exception as error:
                 # The destination must outlive a fault of ours, and not spin on it either.
                 self._logger.exception("forwarding failed", destination=self.name)
                 self._ledger.in_trouble(f"internal error: {type(error).__name__}")
+                due = self._ledger.next_wake()
             if self._stopping and self._crew.gone and not self._ledger.unsettled:
                 return
-            timer = self._set_timer()
+            timer = None if due is None else self._loop.call_at(due, self._wake.set)
             try:
                 await self._wake.wait()
             finally:
@@ -344,7 +347,8 @@ class Destination:
         if permit.stops:
             self._crew.cut_off(permit.allows)
 
-    def _set_timer(self) -> asyncio.TimerHandle | None:
+    def _due(self) -> float | None:
+        """When, by the loop's clock, there may be something to do though nothing happens."""
         times = [self._ledger.next_wake(), self._door.pool.next_expiry]
         times += [self._regime.next_wake(), self._trial.next_wake()]
         probe = self._breaker.next_probe
@@ -356,8 +360,7 @@ class Destination:
             times.append(probe)
         if self._board.waiting and (early := self._regime.early):
             times.append(self._loop.time() + early + _NOT_BEFORE)
-        due = [when for when in times if when is not None]
-        return self._loop.call_at(min(due), self._wake.set) if due else None
+        return min((when for when in times if when is not None), default=None)
 
     # -- what the others ask and tell ----------------------------------------------------------
 

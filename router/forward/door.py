@@ -111,10 +111,10 @@ class Door:
             suspect = wanted[0] if alone and not probing else None
             if suspect is not None and pool.served(suspect):
                 suspect = None  # one that stands has it
-            if not self._enough_of_us(error, suspect, now):
-                self._not_opened(token, error, suspect)
+            if not self._enough_of_us(pool, error, suspect, now):
+                self._not_opened(pool, token, error, suspect)
             return None
-        self.rejected = 0
+        self._had(pool)
         self.bury_refused()
         if checkout is None or wanted == [CONTROL]:
             self._availability.answering(token)
@@ -131,9 +131,9 @@ class Door:
                 finally:
                     pool.release(checkout)
         except AssociationError as error:
-            self._not_opened(token, error, None)
+            self._not_opened(pool, token, error, None)
         else:
-            self.rejected = 0
+            self._had(pool)
             self._availability.answering(token, weakly=True)
 
     def bury_refused(self) -> None:
@@ -154,7 +154,13 @@ class Door:
             for item in items:
                 self._fates.give_up(item, reason)
 
-    def _enough_of_us(self, error: Exception, alone: Proposal | None, began: float) -> bool:
+    def _had(self, pool: Pool) -> None:
+        if pool is self.pool:
+            self.rejected = 0
+
+    def _enough_of_us(
+        self, pool: Pool, error: Exception, alone: Proposal | None, began: float
+    ) -> bool:
         """Whether one more failed since others of ours stand: the peer rejects it, or lets it wait
         until it is done with them, as one does that serves a single association at a time."""
         if isinstance(error, AssociationRejected):
@@ -163,17 +169,20 @@ class Door:
             may_be = self.suspects.answered_since(began)
         else:
             may_be = isinstance(error, AssociationTimeout)
-        if not may_be or not self._crowded():
+        if pool is not self.pool or not may_be or not self._crowded():
             return False
         self.rejected = 0
         self._observer.on_association_failed(self._name, getattr(error, "kind", ""))
         self._logger.info("no more associations taken", destination=self._name, reason=str(error))
         return True
 
-    def _not_opened(self, token: int, error: Exception, alone: Proposal | None) -> None:
+    def _not_opened(self, pool: Pool, token: int, error: Exception, alone: Proposal | None) -> None:
         now, reason = self._clock(), f"internal error: {type(error).__name__}"
         final = isinstance(error, AssociationRejected) and not error.transient
-        self.rejected, self.failed_at = self.rejected + 1 if final else 0, now
+        if pool is self.pool:
+            self.rejected, self.failed_at = self.rejected + 1 if final else 0, now
+        else:  # of who was called before a reload: it says nothing of whom we call now
+            alone = None
         if isinstance(error, AssociationError):
             self._observer.on_association_failed(self._name, error.kind)
             reason = str(error)

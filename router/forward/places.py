@@ -45,7 +45,7 @@ class Places:
         """It is not configured any more: no place is kept for it but those that it has."""
         self._wake.pop(name, None)
         self.holds(name, self._held.get(name, 0))
-        self._grant()
+        self._call()  # the place that was kept for it is anybody's now
 
     def holds(self, name: str, count: int) -> None:
         """It has so many now, errands apart."""

@@ -187,7 +187,8 @@ class DestinationStatus:
     ``next_probe`` is in seconds since the epoch.  ``active`` instances have been taken from the
     queue: ``waiting`` for an association, ``in_flight`` or ``unsettled`` (answered, not yet
     recorded).  ``paused`` is why an operator stopped it, ``shut`` that its schedule is, ``until``
-    when that opens (seconds since the epoch), None when it never does again; ``limited`` what holds
+    when that opens (seconds since the epoch), None when it never does again; ``urgent`` the
+    priority from which on it sends all the same, None when it sends nothing; ``limited`` what holds
     it back though it sends.
     """
 
@@ -205,6 +206,7 @@ class DestinationStatus:
     until: float | None = None
     shut: str = ""
     limited: str = ""
+    urgent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ class DestinationState:
     """Whether a destination answers; ``reason`` says why not, in words for an operator.
 
     ``paused`` is "" unless somebody paused it; ``shut`` says that its schedule is, ``opens_at``
-    when that opens, None when it never does again; ``limited`` says what holds it back though it
+    when that opens, None when it never does again; ``urgent`` is the priority from which on it
+    sends all the same, None when it sends nothing; ``limited`` says what holds it back though it
     sends.
     """
 
@@ -31,6 +32,7 @@ class DestinationState:
     opens_at: float | None = None
     shut: str = ""
     limited: str = ""
+    urgent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def situation(delivery: Delivery, standing: Standing) -> Situation:
         return Situation(
             "waiting", "schedule" if schedule else delivery.waits, None, delivery.waits
         )
-    held_up = _of_destination(delivery.destination, standing)
+    held_up = _of_destination(delivery.destination, delivery.priority, standing)
     if held_up is not None:
         return held_up
     if delivery.due_at is not None and delivery.due_at > standing.now:
@@ -68,8 +68,8 @@ def situation(delivery: Delivery, standing: Standing) -> Situation:
     return Situation("ready", detail=found.limited if found else "")
 
 
-def _of_destination(name: str, standing: Standing) -> Situation | None:
-    """What holds up all that waits for it."""
+def _of_destination(name: str, priority: int, standing: Standing) -> Situation | None:
+    """What holds up all of that priority that waits for it."""
     if (pause := standing.pauses.get(name)) is not None:
         return Situation("waiting", "paused", None, paused_by(pause))
     if not standing.running:
@@ -79,7 +79,8 @@ def _of_destination(name: str, standing: Standing) -> Situation | None:
         return Situation("waiting", "not configured")
     if found.paused:
         return Situation("waiting", "paused", None, found.paused)
-    if found.shut or found.opens_at is not None:
+    urgent = found.urgent is not None and priority >= found.urgent
+    if (found.shut or found.opens_at is not None) and not urgent:
         return Situation("waiting", "schedule", found.opens_at, found.shut)
     if not found.up:
         return Situation("waiting", "destination down", found.next_probe_at, found.reason)

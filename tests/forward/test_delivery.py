@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from router.forward.destination import Destination
 from router.net.errors import AssociationBroken
 from router.spool.index_types import DeliveryState
 from tests.forward.fakes import (
@@ -378,6 +379,37 @@ def test_a_pair_that_no_association_has_is_not_starved_by_an_endless_stream() ->
             await asyncio.sleep(0.1)
         assert house.index.last("pacs", 1000).state is DELIVERED
         await house.index.until_closed("pacs")
+        await house.stop()
+
+    run(scenario())
+
+
+def test_a_fault_in_finding_out_what_is_next_ended_a_destination(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: it stood outside of what outlives a fault of ours."""
+    calls = 0
+    due = Destination._due
+
+    def faulty(destination: Destination) -> float | None:
+        nonlocal calls
+        calls += 1
+        if calls <= 3:
+            raise KeyError("of ours")
+        return due(destination)
+
+    monkeypatch.setattr(Destination, "_due", faulty)
+
+    async def scenario() -> None:
+        house = House("pacs")
+        house.start()
+        await asyncio.sleep(0.1)
+        assert house.forwarder.why("pacs") == "internal error: KeyError"
+        assert calls <= 3, "it does not spin"
+        house.arrive("pacs", *(waiting(n) for n in range(1, 4)))
+        await house.index.until_closed("pacs")
+        assert house.peer.delivered == ["1.2.3.1", "1.2.3.2", "1.2.3.3"]
+        assert house.forwarder.why("pacs") == ""
         await house.stop()
 
     run(scenario())

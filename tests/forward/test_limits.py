@@ -155,6 +155,26 @@ def test_a_full_peer_is_asked_for_more_ever_more_rarely() -> None:
     assert window.allowed == 4
 
 
+def full_for(window: Concurrency, now: float) -> float:
+    """Seconds from a refusal until it is asked for more again."""
+    window.full(2, now)
+    began = now
+    while window.allowed == 2:
+        now += 1
+        window.succeeded(now)
+    return now - began
+
+
+def test_a_peer_that_was_full_once_and_not_for_hours_is_soon_asked_again() -> None:
+    """Regression: what it refused months ago counted for ever."""
+    window, now = Concurrency(4), 0.0
+    for _ in range(6):
+        now += full_for(window, now)
+    assert full_for(window, now + 900) > 900, "it refuses still"
+    assert full_for(window, now + 900 + 961 + 970) < 70
+    assert full_for(window, now + 900 + 961 + 970 + 70) > 110
+
+
 def test_places_are_never_more_than_there_are_and_the_first_is_always_free() -> None:
     random = Random(7)
     for limit in (5, 6, 9, 40):
@@ -194,6 +214,18 @@ def test_a_destination_that_is_gone_keeps_no_place() -> None:
     places.leave("b")
     assert places.allowed("a") == 2
     assert Places().allowed("a") is None
+
+
+def test_who_was_refused_is_told_when_another_is_not_configured_any_more() -> None:
+    """Regression: the place that had been kept was free, and nobody knew."""
+    places, woken = Places(2), set[str]()
+    for name in "ab":
+        places.join(name, functools.partial(woken.add, name))
+    places.holds("a", 1)
+    assert places.allowed("a") == 1
+    places.leave("b")
+    assert woken == {"a"}
+    assert places.allowed("a") == 2
 
 
 def test_an_errand_takes_turns_with_sending_where_there_is_one_place() -> None:

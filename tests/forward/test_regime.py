@@ -116,6 +116,10 @@ def test_what_is_urgent_breaks_through_and_nothing_else_does() -> None:
         assert house.peer.delivered[2:] == ["1.2.3.2002"]
         assert status(house).active == 0
         assert status(house).reason == "schedule night is shut, but for priority 10 and more"
+        assert status(house).urgent == 10
+        house.forwarder.pause("pacs", "update")
+        assert status(house).urgent is None
+        house.forwarder.resume("pacs")
         leases = house.index.leases
         await asyncio.sleep(600)
         assert house.index.leases - leases < 20, "what may not go is not asked for all the time"

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,30 @@ def test_a_rejection_that_is_not_transient_may_be_final(tmp_path: Path) -> None:
         assert pair.where() == {"a": 1}, "what came since is tried"
 
     scenario(tmp_path, steps, retry=Retry(failures={"rejected": "permanent"}, permanent_after=2))
+
+
+def test_a_rejection_by_who_was_called_before_a_reload_counted_for_who_is_called_now() -> None:
+    """Regression: with that one it was twice, and what waited was dead."""
+
+    async def main() -> None:
+        house = House("pacs")
+        house.peer.connect_error = AssociationRejected("PACS", 1, 1, 7)
+        house.peer.connect_latency = 5.0
+        house.start()
+        door = house.forwarder._destinations["pacs"]._door
+        house.arrive("pacs", waiting(1))
+        await asyncio.sleep(1)
+        house.forwarder.configure([replace(house.configs["pacs"], identity=1, peer=1)])
+        house.peer.connect_latency = 50.0
+        await asyncio.sleep(10)
+        assert house.counts.associations_failed == [("pacs", "rejected")]
+        assert (door.rejected, door.failed_at) == (0, 0.0)
+        assert house.counts.availability == [], "nobody knows yet"
+        await asyncio.sleep(50)
+        assert door.rejected == 1
+        await house.stop()
+
+    run(main())
 
 
 def dead(pair: Pair) -> int:

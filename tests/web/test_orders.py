@@ -182,6 +182,21 @@ PAUSED = {"pacs": Pause("pacs", 90.0, "eva", "upgrade")}
             Situation("waiting", "schedule", None, "schedule night is shut"),
         ),
         (
+            _ready(priority=10),
+            _standing(DestinationState("pacs", True, shut="night is shut", urgent=10)),
+            Situation("ready"),
+        ),
+        (
+            _ready(priority=9),
+            _standing(DestinationState("pacs", True, shut="night is shut", urgent=10)),
+            Situation("waiting", "schedule", None, "night is shut"),
+        ),
+        (
+            _ready(priority=10),
+            _standing(DestinationState("pacs", False, "refused", shut="night is shut", urgent=10)),
+            Situation("waiting", "destination down", None, "refused"),
+        ),
+        (
             _ready(waits="study not complete"),
             _standing(pauses=PAUSED),
             Situation("waiting", "study not complete", None, "study not complete"),
