@@ -40,8 +40,12 @@ class Together:
                 result.append((ref, meta))
                 continue
             taken = {route.destination for route in meta.routes}
-            routes = tuple(self._placed(route, meta, taken, found) for route in meta.routes)
-            result.append((ref, meta._replace(routes=routes)))
+            routes: list[RouteMeta] = []
+            for route in meta.routes:
+                placed = self._placed(route, meta, taken, found)
+                taken.add(placed.destination)  # two that end at one place would be one delivery
+                routes.append(placed)
+            result.append((ref, meta._replace(routes=tuple(routes))))
         return result
 
     def _placed(

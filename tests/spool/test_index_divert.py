@@ -5,6 +5,7 @@ import pytest
 from router.spool.index import Filter, Index
 from router.spool.index_types import Moved
 from router.spool.plan import Plan
+from router.spool.record import RouteMeta
 from tests.spool.index_samples import (
     DEAD,
     DELIVERED,
@@ -410,3 +411,21 @@ def test_two_routes_that_went_to_one_place_are_two_deliveries_still(index: Index
     _divert(index, "a", "c")
     _same(index, 2, "a", "b")
     assert places(index, 2) == {"c": DUPLICATE, "b": READY}
+
+
+def test_two_routes_are_not_placed_at_one_member(index: Index) -> None:
+    """Of a study that is to be whole, each route has a delivery of its own."""
+    plans = {
+        "a": Plan("failover", ("a", "b"), keep="study").to_text(),
+        "c": Plan("failover", ("c", "b"), keep="study").to_text(),
+    }
+    routes = tuple(RouteMeta(name, "rule", 0, plan) for name, plan in plans.items())
+    add(index, (ref(1), meta(1, "a", "c")._replace(routes=routes)))
+    # Both are down: one of the two goes to the member that they share, the other waits.
+    index.divert("a", ["b"], [], T0 + 2000)
+    index.divert("c", ["b"], [], T0 + 2000)
+    index.settle([outcome(1, "b", DELIVERED)])
+    add(index, (ref(2), meta(2, "a", "c")._replace(routes=routes)))
+    row = index.instance(2)
+    assert row is not None
+    assert sorted(d.destination for d in row.deliveries) == ["b", "c"]
