@@ -186,7 +186,8 @@ class Gateway:
             self.studies,
         )
         self.commitments = Commitments(
-            self.index, self.index_thread, self.counters, config, self.forwarder.aside
+            *(self.index, self.index_thread, self.spool, self.counters),
+            *(config, self.forwarder.aside),
         )
         self.commitments.take_report, self.commitments.awaited = self.proof.take, self.proof.awaited
         self.listeners = Listeners(

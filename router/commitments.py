@@ -4,6 +4,7 @@ Owns its wiring: what is promised to those who send to us, and the one service t
 messages of both roles.  Must not know how commitments are decided or asked for.
 """
 
+import asyncio
 import functools
 import random
 import time
@@ -23,6 +24,8 @@ from router.net.target import Target
 from router.observe.counters import Counters
 from router.spool.index import Index
 from router.spool.index_thread import Thread
+from router.spool.presence import present
+from router.spool.spool import Spool
 
 Aside = Callable[[str, Callable[[], Awaitable[Requestor]]], Awaitable[Requestor]]
 
@@ -36,7 +39,13 @@ class Commitments:
     """
 
     def __init__(
-        self, index: Index, thread: Thread, counters: Counters, config: Config, aside: Aside
+        self,
+        index: Index,
+        thread: Thread,
+        spool: Spool,
+        counters: Counters,
+        config: Config,
+        aside: Aside,
     ) -> None:
         self._aside = aside
         self._counters = counters
@@ -53,6 +62,7 @@ class Commitments:
             structlog.get_logger("commitment"),
             clock=time.time,
             random=random.Random(),
+            present=lambda refs: asyncio.to_thread(present, spool, refs),
         )
         self.service = CommitmentService(
             self.scp.take,

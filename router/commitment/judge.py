@@ -16,6 +16,7 @@ from router.spool.index_promises import Kept
 from router.spool.index_types import DeliveryState, Disposition
 
 COMMITTED = 0
+_TAKEN = (DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
 _LOST = (DeliveryState.DEAD, DeliveryState.DROPPED, DeliveryState.DUPLICATE)
 
 
@@ -35,9 +36,26 @@ def judge(
     verdicts = [_judge(settings, one) for one in _latest(meant)]
     if COMMITTED in verdicts:
         return COMMITTED
-    if None in verdicts and age < settings.wait:
+    # Nobody is waited for where it is enough to be here: it may be found out in a moment.
+    if None in verdicts and age < (settings.grace if settings.when == "safe" else settings.wait):
         return None
     return next((one for one in verdicts if one is not None), PROCESSING_FAILURE)
+
+
+def in_question(
+    settings: CommitmentSettings, sop_class_uid: str, kept: Sequence[Kept]
+) -> Sequence[Kept]:
+    """Those of these on whose bytes in the spool alone it rests that they are committed."""
+    meant = [one for one in kept if one.sop_class_uid == sop_class_uid]
+    if settings.when != "safe" or not meant:
+        return ()
+    good = [one for one in _latest(meant) if _judge(settings, one) == COMMITTED]
+    return () if any(map(_elsewhere, good)) else good
+
+
+def _elsewhere(kept: Kept) -> bool:
+    """Whether a destination has it."""
+    return any(state in _TAKEN for state in kept.deliveries.values())
 
 
 def _latest(kept: Sequence[Kept]) -> list[Kept]:
@@ -57,7 +75,9 @@ def _judge(settings: CommitmentSettings, kept: Kept) -> int | None:
     if settings.when == "safe":
         # What an operator took off every queue is purged next.
         gone = states and all(state is DeliveryState.DROPPED for state in states)
-        return PROCESSING_FAILURE if gone else COMMITTED
+        if gone or kept.present is False:
+            return PROCESSING_FAILURE
+        return None if kept.present is None else COMMITTED
     if settings.destinations:
         named = settings.destinations
         states = tuple(s for name, s in kept.deliveries.items() if name in named)

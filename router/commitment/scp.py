@@ -9,6 +9,7 @@ PS3.4 §J.3.
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from itertools import chain
 from random import Random
 
 from structlog.typing import FilteringBoundLogger
@@ -28,6 +29,7 @@ from router.commitment.dataset import (
     encode_report,
 )
 from router.commitment.judge import judge
+from router.commitment.presence import Presence, Present
 from router.commitment.scp_ports import Association, Connect, Index, Observer
 from router.commitment.search import Search
 from router.commitment.settings import CommitmentSettings
@@ -94,6 +96,7 @@ class CommitmentSCP:
         *,
         clock: Callable[[], float],
         random: Random,
+        present: Present,
     ) -> None:
         self.settings = settings
         self._index = index
@@ -106,6 +109,7 @@ class CommitmentSCP:
         self._random = random
         turn = asyncio.Lock()  # one search at a time, in the order of asking
         self._undecided, self._decided = (Search(index, thread, turn) for _ in range(2))
+        self._presence = Presence(index, thread, present)
         self._back: dict[int, Back] = {}
         self._wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -263,24 +267,27 @@ class CommitmentSCP:
         """Note what can be told of the instances; the promises of which all is decided."""
         promises, run = self._index.promises, self._thread.run
         items = {p.id: await run(promises.items, p.id) for p in due}
-        kept = await self._undecided.look(
-            {n: [i for i in all_ if i.verdict is None] for n, all_ in items.items()}
-        )
+        open_ = {n: [i for i in all_ if i.verdict is None] for n, all_ in items.items()}
+        kept = await self._undecided.look(open_)
+        looked = await self._presence.look(settings, chain.from_iterable(open_.values()), kept)
         decided: set[int] = set()
         now = self._clock()
         for promise in due:
             age = now - promise.asked_at
             verdicts: dict[int, int] = {}
-            for item in items[promise.id]:
-                if item.verdict is None:
-                    found = kept.get(item.sop_instance_uid, ())
-                    verdict = judge(settings, item.sop_class_uid, found, age)
-                    if verdict is not None:
-                        verdicts[item.number] = verdict
+            left = False
+            for item in open_[promise.id]:
+                if item.sop_instance_uid in looked.later:
+                    left = True
+                    continue
+                found = looked.kept.get(item.sop_instance_uid, ())
+                verdict = judge(settings, item.sop_class_uid, found, age)
+                if verdict is not None:
+                    verdicts[item.number] = verdict
             known = sum(item.verdict is not None for item in items[promise.id])
             whole = known + len(verdicts) == promise.items
             state = PromiseState.REPORTING if whole else PromiseState.WEIGHING
-            again = now if whole else now + min(max(age / 2, _SOON), _SELDOM)
+            again = now if whole or left else now + min(max(age / 2, _SOON), _SELDOM)
             await run(promises.weighed, promise.id, verdicts, state, again)
             committed = sum(verdict == 0 for verdict in verdicts.values())
             self._observer.on_promised(promise.remote, committed, len(verdicts) - committed)
@@ -297,10 +304,11 @@ class CommitmentSCP:
         promises, run = self._index.promises, self._thread.run
         items = {p.id: [i for i in await run(promises.items, p.id) if i.verdict == 0] for p in due}
         kept = await self._decided.look(items)
+        looked = await self._presence.look(settings, chain.from_iterable(items.values()), kept)
         for promise in due:
             verdicts: dict[int, int] = {}
             for item in items[promise.id]:
-                if found := kept.get(item.sop_instance_uid):
+                if found := looked.kept.get(item.sop_instance_uid):
                     # Without an age: what is sent once more was there before.
                     verdict = judge(settings, item.sop_class_uid, found, 0.0)
                     if verdict:

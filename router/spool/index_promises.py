@@ -12,10 +12,18 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import Any
 
-from router.spool.index_database import Database, Names, clean, id_list, microseconds, seconds
+from router.spool.index_database import (
+    Database,
+    Names,
+    clean,
+    id_list,
+    microseconds,
+    ref_of,
+    seconds,
+)
 from router.spool.index_schema import sop_key
 from router.spool.index_types import STATES, DeliveryState, Disposition
-from router.spool.record import DAMAGED
+from router.spool.record import DAMAGED, Ref
 
 _STEP = 20_000
 """Rows of the index of instances that are looked through at a time: two to ten milliseconds, in
@@ -121,6 +129,7 @@ class Kept:
 
     ``content`` is the length and the CRC of its data set: those of one UID may differ.
     ``damaged``: the bytes in the spool are known not to be those, and no destination has them.
+    ``present``: whether they are there at all, where that was looked at; None: nobody can tell now.
     """
 
     instance_id: int
@@ -130,6 +139,7 @@ class Kept:
     deliveries: Mapping[str, DeliveryState]
     content: tuple[int, int] = (0, 0)
     damaged: bool = False
+    present: bool | None = True
 
 
 Place = tuple[int, int, int, int]
@@ -383,6 +393,16 @@ class Promises:
             )
             for number, class_uid, uid, disposition, length, crc, bad in rows
         ]
+
+    def refs(self, ids: Collection[int]) -> dict[int, Ref]:
+        """Where the records of these instances lie; of those that there are."""
+        rows = self._db.json(
+            "SELECT json_group_array(json_array(i.id, i.generation, i.offset, i.data_offset,"
+            " i.length, i.crc, i.large))"
+            " FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value",
+            id_list(ids),
+        )
+        return {row[0]: ref_of(row) for row in rows}
 
     def _deliveries(self, ids: Sequence[int]) -> list[tuple[int, int, int, int | None, int, int]]:
         """Instance, destination, state, that of what it repeats, whether that is gone, and whether

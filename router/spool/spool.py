@@ -78,7 +78,7 @@ class Spool:
         self._quiet = asyncio.Event()
         self.log_damaged = False
         """Records are lost or out of reach: a stretch of a segment, or a whole file."""
-        self._moved: dict[int, Ref] = {}
+        self.moves: dict[int, Ref] = {}
         self._refusal = ""
         self._arrears = Arrears(directory, self.large_directory)
 
@@ -329,7 +329,7 @@ class Spool:
             return Reader(ref, self.segments, None, large_path(self.large_directory, ref.id))
         segment = self.segments.pin(ref.generation)
         if segment is None:
-            ref = self._moved.get(ref.id, ref)
+            ref = self.moves.get(ref.id, ref)
             segment = self.segments.pin(ref.generation)
         if segment is None:
             what = f"instance {ref.id}: segment generation {ref.generation} is gone"
@@ -453,12 +453,12 @@ class Spool:
 
     def moved(self, ref: Ref) -> None:
         """From now on readers of an older place of this instance are led to `ref`."""
-        self._moved[ref.id] = ref
+        self.moves[ref.id] = ref
 
     def forget_moves(self, generation: int) -> None:
         """The moves that led into a segment whose life is over."""
-        for instance_id in [i for i, r in self._moved.items() if r.generation == generation]:
-            del self._moved[instance_id]
+        for instance_id in [i for i, r in self.moves.items() if r.generation == generation]:
+            del self.moves[instance_id]
 
     def free_bytes(self) -> int:
         """Free space on the file system of the spool."""

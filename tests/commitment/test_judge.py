@@ -9,7 +9,7 @@ from router.commitment.dataset import (
     NO_SUCH_OBJECT_INSTANCE,
     PROCESSING_FAILURE,
 )
-from router.commitment.judge import COMMITTED, judge
+from router.commitment.judge import COMMITTED, in_question, judge
 from router.commitment.settings import CommitmentSettings
 from router.spool.index_promises import Kept
 from router.spool.index_types import DeliveryState as S
@@ -38,6 +38,32 @@ def test_what_is_not_known(when: str) -> None:
     assert verdict(when=when, age=60) == NO_SUCH_OBJECT_INSTANCE
     assert verdict(kept(of=MR), when=when) == CLASS_INSTANCE_CONFLICT
     assert verdict(kept(Disposition.DISCARDED), when=when) == NO_SUCH_OBJECT_INSTANCE
+
+
+def test_safe_and_not_on_the_disk() -> None:
+    gone = replace(kept(pacs=S.READY), present=False)
+    assert verdict(gone) == PROCESSING_FAILURE
+    assert verdict(replace(gone, deliveries={"pacs": S.DELIVERED})) == PROCESSING_FAILURE
+    assert verdict(gone, kept(pacs=S.READY)) == COMMITTED, "the same bytes came twice"
+    older = replace(kept(pacs=S.READY), instance_id=0, content=(1, 1))
+    assert verdict(older, gone) == PROCESSING_FAILURE, "another object is not what is asked for"
+    unknown = replace(gone, present=None)
+    assert verdict(unknown, age=59) is WAIT
+    assert verdict(unknown, age=60) == PROCESSING_FAILURE
+    assert verdict(gone, when="delivered") is WAIT
+
+
+def test_what_a_promise_rests_on() -> None:
+    safe = CommitmentSettings.model_validate({"when": "safe"})
+    here, other = kept(pacs=S.READY), replace(kept(pacs=S.HELD), instance_id=2)
+    assert in_question(safe, CT, [here, other]) == [here, other]
+    assert not in_question(safe, CT, [])
+    assert not in_question(safe, MR, [here])
+    assert not in_question(safe, CT, [here, replace(other, deliveries={"pacs": S.DELIVERED})])
+    assert not in_question(safe, CT, [replace(here, damaged=True)])
+    assert not in_question(safe, CT, [kept(Disposition.DISCARDED)])
+    delivered = CommitmentSettings.model_validate({"when": "delivered"})
+    assert not in_question(delivered, CT, [here])
 
 
 @pytest.mark.parametrize(

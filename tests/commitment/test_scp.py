@@ -1,7 +1,7 @@
 """Commitment as SCP in virtual time, over a real index and peers that a test scripts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from router.net.target import Target
 from router.spool.errors import SpoolError
 from router.spool.index import Filter, Index
 from router.spool.index_promises import Asked, Promise
+from router.spool.record import Ref
 from router.ul import AbortReason, AbortSource
 from tests.commitment.threads import SlowThread
 from tests.forward.virtual import run, wall
@@ -104,6 +105,8 @@ class Desk:
         self.thread = SlowThread()
         self.peers: dict[str, Peer] = {"ct": Peer(), "mr": Peer()}
         self.counted = Counted()
+        self.absent: dict[int, bool | None] = {}
+        self.looked: list[list[int]] = []
         self.scp = CommitmentSCP(
             CommitmentSettings.model_validate(settings),
             index,
@@ -114,7 +117,14 @@ class Desk:
             structlog.get_logger("commitment"),
             clock=wall,
             random=Random(1),
+            present=self._present,
         )
+
+    async def _present(self, refs: Sequence[Ref]) -> dict[int, bool | None]:
+        """All of it is there but what is ``absent``."""
+        await asyncio.sleep(0.001)
+        self.looked.append([ref.id for ref in refs])
+        return {ref.id: self.absent.get(ref.id, True) for ref in refs}
 
     def _target(self, name: str, own_ae: str) -> Target | None:
         if name not in self.peers:
@@ -578,3 +588,101 @@ def test_it_goes_on_after_a_restart(index: Index) -> None:
     scenario(index, before)
     scenario(index, after)
     assert told == [True]
+
+
+# -- what is not on the disk -------------------------------------------------------------------
+
+
+def test_what_is_not_on_the_disk_is_not_promised(index: Index) -> None:
+    fill(index, [1, 2, 3, 4], "pacs")
+    index.settle([outcome(3, "pacs", DELIVERED)])
+
+    async def act(desk: Desk) -> None:
+        desk.absent = {2: False, 3: False}
+        await desk.ask(1, 2, 3)
+        await asyncio.sleep(30)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert [item.sop_instance_uid for item in report.committed] == ["1.2.3.4.1", "1.2.3.4.3"]
+        assert [failure.reason for failure in report.failed] == [0x0110]
+        assert desk.looked[0] == [1, 2], "and nothing of what a destination has"
+
+    scenario(index, act)
+
+
+def test_what_cannot_be_told_is_looked_at_again(index: Index) -> None:
+    fill(index, [1, 2], "pacs")
+
+    async def act(desk: Desk) -> None:
+        desk.absent = {1: None, 2: None}
+        await desk.ask(1, 2)
+        await asyncio.sleep(20)
+        assert not desk.peers["ct"].reports
+        desk.absent = {2: None}
+        await asyncio.sleep(60)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert [item.sop_instance_uid for item in report.committed] == ["1.2.3.4.1"]
+        assert [failure.reason for failure in report.failed] == [0x0110]
+
+    scenario(index, act, grace=60)
+
+
+def test_one_that_is_moved_meanwhile_is_looked_at_where_it_is_then(index: Index) -> None:
+    fill(index, [1, 2], "pacs")
+
+    async def act(desk: Desk) -> None:
+        found = desk.scp._presence._present
+
+        async def moved(refs: Sequence[Ref]) -> Mapping[int, bool | None]:
+            for ref in refs:
+                if ref.generation == 1:
+                    desk.index.move([ref._replace(generation=2)])
+            here = await found(refs)
+            return {ref.id: here[ref.id] and ref.generation == 2 for ref in refs}
+
+        desk.scp._presence._present = moved
+        await desk.ask(1, 2)
+        await asyncio.sleep(30)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert len(report.committed) == 2
+
+    scenario(index, act)
+
+
+def test_it_is_looked_again_before_a_report_that_was_late(index: Index) -> None:
+    fill(index, [1, 2], "pacs")
+
+    async def act(desk: Desk) -> None:
+        desk.peers["ct"].down = True
+        await desk.ask(1, 2)
+        await asyncio.sleep(100)
+        (promise,) = desk.listed()
+        assert promise.committed == 2
+        desk.absent = {1: False}
+        desk.peers["ct"].down = False
+        await asyncio.sleep(700)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert [failure.reason for failure in report.failed] == [0x0110]
+        assert len(report.committed) == 1
+
+    scenario(index, act)
+
+
+def test_many_are_looked_at_by_and_by(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.commitment.presence.MOST", 20)
+    monkeypatch.setattr("router.commitment.presence._AT_ONCE", 7)
+    fill(index, range(1, 101), "pacs")
+
+    async def act(desk: Desk) -> None:
+        desk.absent = {50: False}
+        at = wall()
+        await desk.ask(*range(1, 101))
+        await asyncio.sleep(30)
+        ((when, report, _),) = desk.peers["ct"].reports
+        assert len(report.committed) == 99
+        assert when - at < 10
+        numbers = [number for some in desk.looked for number in some]
+        assert set(numbers) == set(range(1, 101))
+        assert len(numbers) <= 120, "and once more some of those that were decided before"
+        assert max(map(len, desk.looked)) == 7
+
+    scenario(index, act)

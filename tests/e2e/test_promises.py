@@ -190,6 +190,29 @@ def test_what_is_safe_is_committed_and_what_is_not_has_its_reason(start_gateway:
     assert outcome(report) == ([u for _, u in uids(0, 1)], {conflict[1]: 0x119, unknown[1]: 0x112})
 
 
+@pytest.mark.parametrize("how", ["removed", "overwritten"])
+def test_what_is_gone_from_the_disk_is_not_promised(start_gateway: Start, how: str) -> None:
+    modality = Modality(free_port())
+    gateway = start_gateway(settings(free_port(), modality.port))  # nothing listens as sink
+    send(gateway, SMALL, range(3))
+    with modality.listening():
+        assert modality.ask(gateway, uids(0, 1, 2)) == 0
+        assert modality.reported()
+        segments = list((gateway.data_dir / "spool/segments").iterdir())
+        assert segments
+        for path in segments:
+            if how == "removed":
+                path.unlink()
+            else:
+                with path.open("r+b") as file:
+                    file.write(bytes(path.stat().st_size))
+        assert modality.ask(gateway, uids(0, 1, 2)) == 0
+        assert modality.reported(2)
+    (_, before, _), (_, after, _) = modality.reports
+    assert outcome(before) == ([uid for _, uid in uids(0, 1, 2)], {})
+    assert outcome(after) == ([], {uid: 0x110 for _, uid in uids(0, 1, 2)})
+
+
 def test_all_is_well_for_a_thousand(start_gateway: Start) -> None:
     modality = Modality(free_port())
     gateway = start_gateway(settings(free_port(), modality.port))
