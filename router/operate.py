@@ -214,6 +214,7 @@ class Operations(Orders):
         self, which: Filter, limit: int, after: tuple[int, int] | None
     ) -> Sequence[QueueItem]:
         """See `ControlSource`."""
+        await self._named(which)
         index = self._gateway.index
         return await self._gateway.index_thread.run(index.queue_list, which, limit, after)
 
@@ -236,6 +237,7 @@ class Operations(Orders):
 
     async def instances(self, which: Filter, limit: int, after: int) -> Sequence[InstanceRow]:
         """See `ControlSource`."""
+        await self._named(which)
         index = self._gateway.index
         return await self._gateway.index_thread.run(index.instances, which, limit, after)
 

@@ -122,6 +122,7 @@ class Orders:
         return await self._act("discard_held", which, reason, who=await asked_by(origin))
 
     async def _act(self, action: str, which: Filter, *more: object, who: str) -> Changed:
+        await self._named(which)
         gateway = self._gateway
         method = getattr(gateway.index, action)
         count = size = 0
@@ -187,6 +188,7 @@ class Orders:
         """See `ControlSource`."""
         origin_name = check_redirect(which, target)
         self._check((target,))
+        await self._named(which)
         gateway, who, done = self._gateway, await asked_by(origin), _Sum()
         cursor: tuple[int, int] | None = None
         more = True
@@ -212,6 +214,7 @@ class Orders:
     async def resend(self, which: Filter, destinations: tuple[str, ...], origin: Origin) -> Redone:
         """See `ControlSource`."""
         self._check(destinations)
+        await self._named(which)
         gateway, who, done = self._gateway, await asked_by(origin), _Sum()
         run, index = gateway.index_thread.run, gateway.index
         until, after, more = await run(index.last_id), 0, True
@@ -236,6 +239,7 @@ class Orders:
 
     async def reroute(self, which: Filter, origin: Origin) -> Redone:
         """See `ControlSource`."""
+        await self._named(which)
         check_reroute(which)
         gateway, who, done = self._gateway, await asked_by(origin), _Sum()
         run, index = gateway.index_thread.run, gateway.index
@@ -286,8 +290,20 @@ class Orders:
         return gateway.spool.same_bytes if suppress else None
 
     def _check(self, names: Iterable[str]) -> None:
+        check_destinations(names, self._configured)
+
+    @property
+    def _configured(self) -> list[str]:
         remotes = self._gateway.loaded.config.remotes
-        check_destinations(names, [n for n, r in remotes.items() if r.host is not None])
+        return [name for name, remote in remotes.items() if remote.host is not None]
+
+    async def _named(self, which: Filter) -> None:
+        """Raises ControlError where it names a destination that nobody knows: to take that for one
+        where nothing waits would hide a slip of the pen."""
+        if which.destination is not None and which.destination not in self._configured:
+            gateway = self._gateway
+            known = await gateway.index_thread.run(gateway.index.destinations)
+            check_named(which, [*self._configured, *known])
 
 
 def logged(which: Filter) -> dict[str, str]:
@@ -312,6 +328,15 @@ def check_destinations(names: Iterable[str], known: list[str]) -> None:
         if name not in known:
             fix = did_you_mean(name, known) or f"there are: {', '.join(known) or 'none'}"
             raise ControlError(f"{name} is not a destination", fix)
+
+
+def check_named(which: Filter, known: Iterable[str]) -> None:
+    """Raises ControlError for conditions on a destination that is none of those ``known``: the
+    configured ones, and those that something was routed to."""
+    name, names = which.destination, sorted(set(known))
+    if name is not None and name not in names:
+        fix = did_you_mean(name, names) or f"there are: {', '.join(names) or 'none'}"
+        raise ControlError(f"nothing was ever routed to a destination {name}", fix)
 
 
 def check_redirect(which: Filter, target: str) -> str:

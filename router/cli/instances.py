@@ -200,6 +200,7 @@ def reroute(
     if everything and (numbers or conditions(given)):
         raise Misuse("--all goes with no condition", "leave one of them out")
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, which.get("destination"))
         result = desk.reroute(which)
     if as_json:
         print_json(result)
@@ -267,6 +268,7 @@ def export(
     written: list[Json] = []
     failed: list[Json] = []
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, which.get("destination"))
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -332,6 +334,7 @@ def discard(
     elif everything:
         which["all"] = True
     with open_desk(config_path, socket_path) as desk:
+        check_known(desk, which.get("destination"))
         if not yes:
             what = plural(len(numbers), "instance") if numbers else "all held instances meant"
             click.confirm(f"Discard {what}? They will never be sent.", abort=True, err=True)

@@ -18,6 +18,8 @@ def check_known(desk: Desk, destination: object) -> None:
         return
     if desk.running:
         known |= {state["name"] for state in desk.status()["destinations"]}
+    if destination not in known:  # dear at rest, so last: it has those of which nothing waits
+        known |= {line["destination"] for line in desk.account()["destinations"]}
     if destination not in known:
         names = sorted(known)
         fix = did_you_mean(destination, names) or f"there are: {', '.join(names) or 'none'}"

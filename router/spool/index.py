@@ -187,6 +187,10 @@ class Index(Operated):
         """Note what may be missing before the position, because it could not be read."""
         self._keep.note_gap(gap)
 
+    def destinations(self) -> list[str]:
+        """What something was ever routed to, configured still or not."""
+        return self._reading.destinations()
+
     def begin_hours(self) -> None:
         """Note that of what was purged before now nothing is counted by hour: it was made anew."""
         begin_hours(self._db)

@@ -144,6 +144,10 @@ class Reading:
 
     # -- the account
 
+    def destinations(self) -> list[str]:
+        """See `Index.destinations`."""
+        return sorted(name for name, _ in self._destinations.items())
+
     def account(self, audit: bool) -> Account:
         """See `Index.account`."""
         tallies = self._tallies()

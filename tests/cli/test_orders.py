@@ -2,13 +2,15 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from router.cli import drain as drain_module
+from router.cli.desk import SocketDesk
 from router.cli.drain import drain
 from router.cli.failures import Failure, Misuse
 from tests.cli.support import Event, Peer, Site, ok, ok_json, run, write_dicom
@@ -115,6 +117,61 @@ def test_what_is_not_meant_is_refused(site: Site) -> None:
         assert why in result.stderr, args
     assert ok_json("queue", "list", "-c", site.config)["pauses"] == []
     assert _numbers(site, "broken")["ready"] == COUNT
+
+
+def test_a_destination_that_nobody_knows_is_no_empty_selection(site: Site, tmp_path: Path) -> None:
+    to = tmp_path / "files"
+    for args in (
+        ("queue", "list"),
+        ("queue", "retry"),
+        ("queue", "drop", "--yes", "--because", "so"),
+        ("instances", "list"),
+        ("instances", "resend", "--to", "archive"),
+        ("instances", "reroute"),
+        ("instances", "export", "--to", to),
+        ("instances", "discard", "--yes", "--because", "so"),
+    ):
+        result = run(*args, "-d", "brocken", "-c", site.config)
+        assert result.exit_code == 2, (args, result.output)
+        assert "nothing was ever routed to a destination brocken" in result.stderr, args
+        assert "did you mean 'broken'" in result.stderr, args
+    assert not to.exists()
+
+
+def test_nor_is_it_for_the_control_socket(history: Site, tmp_path: Path) -> None:
+    site = Site(tmp_path, history.archive)
+    shutil.copytree(history.data_dir, site.data_dir)
+    for old, new in (("  archive: {", "  vault: {"), ("[archive, broken]", "[vault, broken]")):
+        assert old in site.text
+        site.text = site.text.replace(old, new)
+    site.config.write_text(site.text)
+    unknown: dict[str, object] = {"destination": "brocken"}
+    with site.running() as served:
+        desk = SocketDesk(site.data_dir / "control.sock")
+        orders: list[Callable[[dict[str, object]], object]] = [
+            *(partial(desk.act, action) for action in ("retry", "hasten", "drop", "hold")),
+            partial(desk.act, "release"),
+            partial(desk.act, "release", to=["vault"]),
+            partial(desk.act, "redirect", to="vault"),
+            partial(desk.resend, to=["vault"]),
+            desk.reroute,
+            partial(desk.discard, because="so"),
+            partial(desk.queue, limit=10, after=""),
+            partial(desk.instances, limit=10, after=""),
+        ]
+        for order in orders:
+            with pytest.raises(Misuse, match="nothing was ever routed to") as refused:
+                order(unknown)
+            assert "did you mean 'broken'" in refused.value.fix, order
+        # What is not configured any more is known as long as the index tells of it.
+        gone = {"destination": "archive"}
+        assert desk.act("hold", {**gone, "state": "ready"})["changed"] == 0
+        assert len(desk.instances(gone, 10, "")["entries"]) == COUNT
+        assert desk.act("redirect", gone, to="vault").keys() == {"count", "bytes", "left"}
+        assert ok_json("instances", "list", "-c", site.config, "-d", "archive")["entries"]
+        # What is configured and has had nothing yet is known as well.
+        assert desk.act("hold", {"destination": "vault", "state": "held"})["changed"] == 0
+        assert served.end() == 0
 
 
 def test_every_attempt_is_shown_with_its_answer(site: Site) -> None:
@@ -310,6 +367,9 @@ class _Desk:
         other = {"destination": "vna", "state": "ready", "instances": 99}
         dead = {"destination": "pacs", "state": "dead", "instances": 2}
         return [other, dead, {"destination": "pacs", "state": "ready", "instances": now}]
+
+    def account(self) -> dict[str, object]:
+        return {"destinations": [{"destination": "pacs"}, {"destination": "vna"}]}
 
     def pauses(self) -> list[dict[str, object]]:
         return [{"destination": "pacs", "who": "eva", "reason": ""}]
