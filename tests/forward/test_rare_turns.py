@@ -182,3 +182,24 @@ def test_as_many_associations_as_are_configured_once_the_line_is_wide() -> None:
         await house.stop()
 
     run(scenario())
+
+
+def test_associations_that_a_line_has_become_too_narrow_for_finish_and_go() -> None:
+    async def scenario() -> None:
+        house = House("pacs", associations=8)
+        house.peer.latency = lambda uid: 1.0
+        house.start()
+        house.arrive("pacs", *(waiting(n, study=f"1.{n}") for n in range(60)))
+        await asyncio.sleep(3)
+        assert house.peer.most_open == 8
+        narrow = Speed(Bandwidth(otherwise=8 * KILOBIT))
+        house.forwarder.configure([replace(house.configs["pacs"], speed=narrow)])
+        await asyncio.sleep(10)
+        assert sum(not each.closed for each in house.peer.associations) == 1
+        await house.index.until_closed("pacs")
+        assert sorted(house.peer.delivered) == sorted(set(house.peer.delivered))
+        assert len(house.peer.delivered) == 60
+        assert house.counts.associations_failed == []
+        await house.stop()
+
+    run(scenario())
