@@ -328,8 +328,8 @@ METRICS: tuple[MetricInfo, ...] = (
         "dcmrouter_archive_failed",
         "gauge",
         (),
-        "1 while the archive cannot be written to, and settled instances stay in the spool; only "
-        "with an archive.",
+        "1 while the archive, or a folder in it, cannot be written to, and settled instances stay "
+        "in the spool; only with an archive.",
         looked_up(lambda s: disk(s, lambda d: d.archive_failed)),
     ),
     MetricInfo(

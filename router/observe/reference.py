@@ -37,7 +37,7 @@ _ALERTS = (
     ),
     ("dcmrouter_list_failed == 1", "rules look into an old state of a list"),
     ("dcmrouter_spool_low == 1", "the disk is full: senders are answered A700"),
-    ("dcmrouter_archive_failed == 1", "the archive's folder is full or away"),
+    ("dcmrouter_archive_failed == 1", "the archive, or a folder in it, is full or away"),
     (
         "dcmrouter_account_difference != 0",
         "for more than a minute, a bug: an instance is not accounted for",

@@ -21,7 +21,9 @@ class Retention:
         self, counters: Counters, log: Any, clock: Callable[[], float] = time.time
     ) -> None:
         self.archive_trouble: str | None = None
-        """Why the last batch failed, "" when it did not; None before the first."""
+        """Why the last batch failed, or that some folders cannot be written to; "" when neither;
+        None before the first batch."""
+        self._whole_trouble = ""
         self._counters = counters
         self._log = log
         self._clock = clock
@@ -62,12 +64,23 @@ class Retention:
 
     def archived(self, moved: Moved) -> None:
         """A batch was moved to the archive, or was not."""
-        before, self.archive_trouble = self.archive_trouble, moved.trouble
+        before, self._whole_trouble = self._whole_trouble, moved.trouble
+        self.archive_trouble = moved.trouble or (
+            f"{moved.behind} folders cannot be written to" if moved.behind else ""
+        )
         if moved.count:
             self._counters.on_purged("archived", moved.count, moved.bytes)
             self._log.info("moved to the archive", instances=moved.count, mib=moved.bytes >> 20)
         for why in moved.unreadable:
             self._log.error("an instance cannot be archived, and stays in the spool", why=why)
+        for why in moved.put_back:
+            self._log.error(
+                "a folder of the archive cannot be written to: what belongs there stays in the "
+                "spool, and all else goes on",
+                why=why,
+            )
+        for folder in moved.back:
+            self._log.warning("a folder of the archive can be written to again", folder=folder)
         if moved.trouble and moved.trouble != before:
             self._log.error(
                 "the archive cannot be written to: settled instances stay in the spool",

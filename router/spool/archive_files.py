@@ -1,7 +1,7 @@
 """The folder into which settled instances are moved as Part 10 files.
 
-Owns the names there, the manifests that say which file is which, and that both are durable before
-anybody is told.  Blocking; must not know the index, nor what a file begins with: it is given that.
+Owns the names there, and that they, the files and the manifests' lines are durable before anybody
+is told.  Blocking; must not know the index, nor what a file begins with: it is given that.
 
 ``FOLDER/2026-11-21/1f0c…/0000000000000011-9ae41c02.dcm``: the day of reception (UTC), a hash of the
 Study Instance UID, the instance's number and the CRC-32 of its data set.  No UID is part of a
@@ -16,32 +16,53 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from router.spool import system
+from router.spool.archive_manifest import add_lines, describe, moment, open_manifest
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index_types import InstanceRow
 from router.spool.reader import Reader
 from router.spool.record import Ref
 
-MANIFEST = "manifest.jsonl"
 NO_STUDY = "no-study"
 _PIECE = 1 << 20
-_LAST_MOMENT = 253402300799.0  # 9999-12-31
+
+
+# What one study's folder may have as well; these are the whole file system's.
+_OF_ALL = (
+    *system.FULL,
+    errno.EROFS,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ETIMEDOUT,
+)
 
 
 @dataclass(slots=True)
 class Stored:
     """What came of a batch: ``ids`` are durably in the archive, ``bytes`` of data sets;
-    ``unreadable`` cannot be read from the spool, and why; ``trouble`` is what kept the others."""
+    ``unreadable`` cannot be read from the spool, and why; ``put_back`` are the folders, of a study
+    or of a day, that alone cannot be written to, and why; ``trouble`` is what kept all others."""
 
     ids: list[int] = field(default_factory=list)
     bytes: int = 0
     unreadable: dict[int, str] = field(default_factory=dict)
+    put_back: dict[Path, str] = field(default_factory=dict)
     trouble: str = ""
+
+
+class _FolderError(Exception):
+    """``place`` below the archive's folder cannot be written to; the others may be."""
+
+    def __init__(self, place: Path, error: OSError) -> None:
+        super().__init__(place, error)
+        self.place = place
+        self.error = error
 
 
 class ArchiveFolder:
@@ -72,34 +93,41 @@ class ArchiveFolder:
         for place, group in groups.items():
             if stop.is_set() or stored.trouble:
                 break
+            if place.parent in stored.put_back:
+                continue
             try:
                 self._write_group(place, group, stored, stop)
+            except _FolderError as failed:
+                path = self._folder / failed.place
+                stored.put_back[failed.place] = f"{path}: {failed.error.strerror or failed.error}"
             except OSError as error:
                 stored.trouble = f"{self._folder}: {error.strerror or error}"
                 if error.errno in system.FULL:
                     stored.trouble += "; nothing leaves the spool until there is room"
-                break
         return stored
 
     def _write_group(
         self, place: Path, group: Sequence[InstanceRow], stored: Stored, stop: threading.Event
     ) -> None:
-        """The instances of one study; told of as soon as their manifest is durable."""
-        if not self._folder.is_dir():
-            why = "no such folder; make it, or mount its file system"
-            raise FileNotFoundError(errno.ENOENT, why, str(self._folder))
+        """The instances of one study; told of as soon as their lines are durable.
+
+        Raises _FolderError for the study's or the day's folder, OSError for all of the archive.
+        """
+        self._check_there()
         directory = self._folder / place
-        for level in (directory.parent, directory):
-            with contextlib.suppress(FileExistsError):
-                level.mkdir(mode=0o700)
-        lines: dict[str, str] = {}
+        with contextlib.suppress(FileExistsError):
+            directory.parent.mkdir(mode=0o700)
+        with self._trouble_of(place.parent), contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        lines: list[str] = []
         written: list[InstanceRow] = []
+        again = False
         failure: OSError | None = None
         for row in group:
             if stop.is_set() or stored.trouble:
                 break
             try:
-                name = self._write_file(directory, row)
+                name, replaced = self._write_file(directory, row)
             except SpoolFull as error:
                 stored.trouble = str(error)
                 continue
@@ -109,21 +137,46 @@ class ArchiveFolder:
             except OSError as error:
                 failure = error
                 break
-            lines[name] = json.dumps(describe(name, row))
+            lines.append(json.dumps(describe(name, row)))
             written.append(row)
+            again = again or replaced
         if written:
-            # Names first, then the manifest that speaks of them.
-            _sync_directory(directory)
-            _add_lines(directory, lines)
-            for level in (directory, directory.parent, self._folder):
-                _sync_directory(level)
+            self._write_lines(place, lines, again=again)
             stored.ids += [row.ref.id for row in written]
             stored.bytes += sum(row.ref.length for row in written)
         if failure is not None:
-            raise failure
+            with self._trouble_of(place):
+                raise failure
 
-    def _write_file(self, directory: Path, row: InstanceRow) -> str:
-        """The name of the file, which is durable but for its entry in the directory."""
+    def _write_lines(self, place: Path, lines: Sequence[str], *, again: bool) -> None:
+        """Names first, that of the manifest too, then what it says of them.  Raises as above."""
+        directory = self._folder / place
+        with self._trouble_of(place.parent):
+            _sync_directory(directory.parent)
+        _sync_directory(self._folder)
+        with self._trouble_of(place), open_manifest(directory) as manifest:
+            _sync_directory(directory)
+            add_lines(manifest, lines, again=again)
+
+    def _check_there(self) -> None:
+        if not self._folder.is_dir():
+            why = "no such folder; make it, or mount its file system"
+            raise FileNotFoundError(errno.ENOENT, why, str(self._folder))
+
+    @contextlib.contextmanager
+    def _trouble_of(self, place: Path) -> Iterator[None]:
+        """Raises _FolderError in place of an OSError that need not be the whole archive's."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _OF_ALL:
+                raise
+            self._check_there()
+            raise _FolderError(place, error) from error
+
+    def _write_file(self, directory: Path, row: InstanceRow) -> tuple[str, bool]:
+        """The name of the file, which is durable but for its entry in the directory, and whether
+        it was there before."""
         ref = row.ref
         stem = f"{ref.id:016x}-{ref.crc:08x}"
         aside = directory / f".{stem}.part"
@@ -140,9 +193,10 @@ class ArchiveFolder:
                 target = directory / (f"{stem}-{n}.dcm" if n else f"{stem}.dcm")
                 # Of an earlier try it is replaced: whether that was synced nobody knows.  What
                 # another spool put there under the same number stays.
-                if not target.exists() or _same(aside, target):
+                there = target.exists()
+                if not there or _same(aside, target):
                     aside.replace(target)
-                    return target.name
+                    return target.name, there
         except BaseException:
             with contextlib.suppress(OSError):
                 aside.unlink()
@@ -163,7 +217,7 @@ class ArchiveFolder:
 
 def place_of(row: InstanceRow) -> Path:
     """The folder of an instance below the archive's: always the same for the same one."""
-    day = _moment(row.meta.received_at).strftime("%Y-%m-%d")
+    day = moment(row.meta.received_at).strftime("%Y-%m-%d")
     return Path(day) / study_folder(row.meta.study_instance_uid)
 
 
@@ -172,72 +226,6 @@ def study_folder(study_instance_uid: str) -> str:
     if not study_instance_uid:
         return NO_STUDY
     return blake2b(study_instance_uid.encode(errors="replace"), digest_size=8).hexdigest()
-
-
-def describe(name: str, row: InstanceRow) -> dict[str, Any]:
-    """A line of the manifest."""
-    ref, meta = row.ref, row.meta
-    return {
-        "file": name,
-        "instance": ref.id,
-        "received_at": _iso(meta.received_at),
-        "study_instance_uid": meta.study_instance_uid,
-        "series_instance_uid": meta.series_instance_uid,
-        "sop_instance_uid": meta.sop_instance_uid,
-        "sop_class_uid": meta.sop_class_uid,
-        "transfer_syntax_uid": meta.transfer_syntax_uid,
-        "modality": meta.modality,
-        "bytes": ref.length,
-        "crc32": f"{ref.crc:08x}",
-        "calling_ae": meta.calling_ae,
-        "called_ae": meta.called_ae,
-        "source": meta.source,
-        "remote": meta.remote,
-        "association": meta.association,
-        "rules_version": meta.rules_version,
-        "tags": list(meta.tags),
-        "deliveries": [
-            {
-                "destination": delivery.destination,
-                "state": delivery.state.name.lower(),
-                "at": _iso(delivery.updated_at),
-                "reason": delivery.reason,
-            }
-            for delivery in row.deliveries
-        ],
-    }
-
-
-def _iso(moment: float) -> str:
-    return _moment(moment).isoformat(timespec="milliseconds")
-
-
-def _moment(seconds: float) -> datetime:
-    """Of a clock that was far off too."""
-    return datetime.fromtimestamp(min(max(seconds, 0.0), _LAST_MOMENT), UTC)
-
-
-def _add_lines(directory: Path, lines: dict[str, str]) -> None:
-    """Write the manifest anew, with what it had: of an appended one the end could be lost."""
-    manifest = directory / MANIFEST
-    kept: list[str] = []
-    with contextlib.suppress(FileNotFoundError):
-        kept = manifest.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = [line for line in kept if line and _file_of(line) not in lines]
-    aside = directory / f".{MANIFEST}.part"
-    with _created(aside) as fd:
-        system.write_all(fd, ["\n".join([*kept, *lines.values(), ""]).encode()], 0)
-        system.sync_data(fd)
-    aside.replace(manifest)
-
-
-def _file_of(line: str) -> str | None:
-    """What a line is about; None for one that is not ours, which stays as it is."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry.get("file") if isinstance(entry, dict) else None
 
 
 @contextlib.contextmanager

@@ -1,19 +1,21 @@
 """Moves what is settled and old enough to the archive, beside everything else.
 
-Owns when a batch is taken, the thread that writes it, and the wait after a failure.  A folder that
-is full, missing or does not answer holds up nothing but this; what could not be written stays in
-the spool.  Must not know what is in a file, nor how anything is purged.
+Owns when a batch is taken, the thread that writes it, and the wait after a failure.  An archive
+that is full, missing or does not answer holds up nothing but this; what could not be written stays
+in the spool.  Must not know what is in a file, nor how anything is purged.
 """
 
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from router.spool.archive_files import ArchiveFolder, Stored
+from router.spool.archive_later import Place, PutBack
 from router.spool.index_types import InstanceRow, Purged
 from router.spool.reader import Reader
 from router.spool.record import Ref
@@ -24,6 +26,8 @@ LONGEST_WAIT = 60.0
 _LAST_BATCH = 5.0
 """Seconds for a file that is being written when the gateway stops."""
 _MAX_UNREADABLE = 10_000
+_BETWEEN = 0.05
+"""Seconds between pages of which nothing can be written now: the index has other things to do."""
 _PATIENCE = 60.0
 """Seconds in which the folder gets nothing done until that is told."""
 
@@ -33,8 +37,10 @@ RunOnIndex = Callable[..., Awaitable[Any]]
 class ArchiveKeeper(Protocol):
     """What is needed of the keeper, on the index's thread."""
 
-    def to_archive(self, now: float, exclude: Collection[int] = ()) -> Sequence[InstanceRow]:
-        """Some whose time in the spool is over."""
+    def to_archive(
+        self, now: float, exclude: Collection[int] = (), after: Place | None = None
+    ) -> Sequence[InstanceRow]:
+        """Some whose time in the spool is over, oldest first, of those that come after one."""
 
     def archived(self, ids: Collection[int]) -> Purged:
         """Purges them."""
@@ -43,17 +49,22 @@ class ArchiveKeeper(Protocol):
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What one batch came to, or why there was none.  ``unreadable`` are
-    why some cannot be read from the spool: they stay there, and each is told once."""
+    why some cannot be read from the spool: they stay there, and each is told once.  ``put_back``
+    are why some folders cannot be written to, each told once; ``behind`` is how many there are now,
+    and ``back`` are those that are no more among them."""
 
     count: int = 0
     bytes: int = 0
     trouble: str = ""
     unreadable: tuple[str, ...] = ()
+    put_back: tuple[str, ...] = ()
+    back: tuple[str, ...] = ()
+    behind: int = 0
 
 
 class Archivist:
     """``settings`` gives those in force, None without an archive; ``clock`` the time, in seconds
-    since the epoch; ``tell`` hears of every batch."""
+    since the epoch, ``elapsed`` one that is never set; ``tell`` hears of every batch."""
 
     def __init__(
         self,
@@ -65,6 +76,7 @@ class Archivist:
         head: Callable[[InstanceRow], bytes],
         clock: Callable[[], float],
         tell: Callable[[Moved], None],
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keeper = keeper
         self._run = run
@@ -73,6 +85,8 @@ class Archivist:
         self._head = head
         self._clock = clock
         self._tell = tell
+        self._elapsed = elapsed
+        self._put_back = PutBack()
         self._unreadable: dict[int, None] = {}
         self._folder = ""
         self._stop = threading.Event()
@@ -100,22 +114,49 @@ class Archivist:
         if settings.folder != self._folder:
             self._folder = settings.folder
             self._unreadable.clear()
+            self._put_back = PutBack()
         try:
-            batch = await self._run(self._keeper.to_archive, self._clock(), tuple(self._unreadable))
+            batch = await self._next()
             if not batch:
-                return None
+                back = self._put_back.taken_back()
+                return self._moved(Stored(), back=back) if back else None
             folder = ArchiveFolder(Path(settings.folder), self._open_reader, self._head)
             stored = await self._in_thread(folder, batch)
             if stored.ids:
                 await self._run(self._keeper.archived, stored.ids)
+            told = self._put_back.tried(batch, stored, self._elapsed())
         except Exception as error:  # noqa: BLE001 - it ends with the gateway, not before
-            return Moved(trouble=str(error) or repr(error))
+            self._put_back.failed()
+            return Moved(trouble=str(error) or repr(error), behind=len(self._put_back))
         for number in stored.unreadable:
             self._unreadable[number] = None
         while len(self._unreadable) > _MAX_UNREADABLE:
             del self._unreadable[next(iter(self._unreadable))]
+        return self._moved(stored, told, self._put_back.taken_back())
+
+    async def _next(self) -> Sequence[InstanceRow]:
+        """What is to be tried now: the oldest, or else of a folder that may work again."""
+        line = self._put_back
+        while True:
+            after, folder = line.next(self._elapsed())
+            exclude = tuple(self._unreadable)
+            page = await self._run(self._keeper.to_archive, self._clock(), exclude, after)
+            batch = line.choose(page, folder)
+            if batch or (not page and folder is None):
+                return batch
+            await asyncio.sleep(_BETWEEN)
+
+    def _moved(
+        self, stored: Stored, put_back: Sequence[str] = (), back: Sequence[Path] = ()
+    ) -> Moved:
         return Moved(
-            len(stored.ids), stored.bytes, stored.trouble, tuple(stored.unreadable.values())
+            len(stored.ids),
+            stored.bytes,
+            stored.trouble,
+            tuple(stored.unreadable.values()),
+            tuple(put_back),
+            tuple(str(Path(self._folder) / place) for place in back),
+            len(self._put_back),
         )
 
     async def _watched(self, folder: ArchiveFolder, future: asyncio.Future[Stored]) -> None:

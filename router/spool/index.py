@@ -239,9 +239,11 @@ class Index(Operated):
         now: float | None = None,
         most: int | None = None,
         exclude: Collection[int] = (),
+        after: tuple[float, int] | None = None,
     ) -> list[int]:
-        """Those that `purge` would delete, oldest first, but for discarded ones and ``exclude``."""
-        choice = Choice(settled_before, now, "routed", exclude=exclude)
+        """Those that `purge` would delete, oldest first, but for discarded ones and ``exclude``;
+        only those ``after`` a time of settling and a number."""
+        choice = Choice(settled_before, now, "routed", exclude=exclude, after=after)
         return self._keep.aged(choice, limit, most)
 
     def purge_these(self, ids: Collection[int]) -> Purged:

@@ -21,7 +21,8 @@ class Choice:
 
     Those that were settled at ``settled_before`` or earlier; of those for which a rule says how
     long they are kept, with ``now``, the ones that were settled so long before ``now``.
-    ``oldest_first`` goes by the time of settling, otherwise by place.
+    ``oldest_first`` goes by the time of settling, otherwise by place.  ``after``: only those that
+    come after this time of settling and number, oldest first.
     """
 
     settled_before: float
@@ -29,6 +30,7 @@ class Choice:
     kind: Kind = "all"
     oldest_first: bool = True
     exclude: Collection[int] = ()
+    after: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,27 @@ class Settling:
 def page(db: Database, choice: Choice, limit: int, most: int | None = None) -> list[Settling]:
     """The first ``limit`` of them; of no more than it takes to make up ``most`` bytes."""
     exclude = id_list(list(choice.exclude))
-    order = "settled_at" if choice.oldest_first else "generation, offset"
+    order = "settled_at, id" if choice.oldest_first else "generation, offset"
     found: list[Any] = []
     if choice.kind == "discarded":
         before = microseconds(choice.settled_before)
         found = db.json(_DISCARDED.format(order=order), before, exclude, limit)
     else:
-        statement = _SETTLED.format(order=order, kind=_KINDS[choice.kind])
+        moment, number = choice.after or (0.0, 0)
+        later = (microseconds(moment), microseconds(moment), number) if choice.after else ()
+        statement = _SETTLED.format(
+            order=order, kind=_KINDS[choice.kind], later=_LATER if choice.after else ""
+        )
         times = kept_times(db)
         for keep in times:
             before = _before(choice, keep)
-            found += db.json(statement, keep, before, exclude, limit)
+            found += db.json(statement, keep, before, *later, exclude, limit)
         if len(times) > 1:
-            found.sort(key=(lambda row: row[9]) if choice.oldest_first else (lambda row: row[1:3]))
+            found.sort(
+                key=(lambda row: (row[9], row[0]))
+                if choice.oldest_first
+                else (lambda row: row[1:3])
+            )
     rows = [Settling(row[:7], row[7], row[8], row[9]) for row in found[:limit]]
     return rows if most is None else _up_to(rows, most)
 
@@ -111,10 +121,11 @@ SELECT json_group_array(json_array(
 ))
 """
 _KINDS: dict[Kind, str] = {"all": "", "routed": f"AND disposition <> {int(Disposition.DISCARDED)}"}
+_LATER = "AND settled_at >= ? AND (settled_at > ? OR id > ?)"
 _SETTLED = f"""
 {_COLUMNS} FROM (
     SELECT * FROM instance INDEXED BY instance_settled
-    WHERE keep = ? AND settled_at IS NOT NULL AND settled_at <= ? {{kind}}
+    WHERE keep = ? AND settled_at IS NOT NULL AND settled_at <= ? {{kind}} {{later}}
         AND id NOT IN (SELECT value FROM json_each(?))
     ORDER BY {{order}} LIMIT ?
 )

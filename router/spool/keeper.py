@@ -53,8 +53,9 @@ class KeeperIndex(Protocol):
         now: float | None = None,
         most: int | None = None,
         exclude: Collection[int] = (),
+        after: tuple[float, int] | None = None,
     ) -> list[int]:
-        """What `purge` would delete, but for discarded ones."""
+        """What `purge` would delete, but for discarded ones, after a time of settling and id."""
 
     def purge_these(self, ids: Collection[int]) -> Purged:
         """Delete those of `ids` that are settled."""
@@ -192,18 +193,25 @@ class Keeper:
             run=run,
         )
 
-    def to_archive(self, now: float, exclude: Collection[int] = ()) -> list[InstanceRow]:
+    def to_archive(
+        self,
+        now: float,
+        exclude: Collection[int] = (),
+        after: tuple[float, int] | None = None,
+    ) -> list[InstanceRow]:
         """Some whose time is over at ``now``, oldest first, for `archived` when they are in the
-        archive; ``exclude`` are left out.  On the index's thread.  Raises SpoolError."""
+        archive; ``exclude`` and all up to ``after``, a time of settling and an id, are left out.
+        On the index's thread.  Raises SpoolError."""
         settings = self._spool.settings
-        after = settings.archive.after if settings.archive is not None else None
-        why, before, most = self._due(now, settings.keep_settled if after is None else after)
+        kept = settings.archive.after if settings.archive is not None else None
+        why, before, most = self._due(now, settings.keep_settled if kept is None else kept)
         ids = self._index.aged(
             before,
             _ARCHIVE_STEP,
             now=now if why == "age" else None,
             most=_ARCHIVE_BYTES if most is None else min(most, _ARCHIVE_BYTES),
             exclude=exclude,
+            after=after,
         )
         return [row for n in ids if (row := self._index.instance(n)) is not None]
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from router.operate import part10_head
 from router.spool import system
-from router.spool.archive_files import MANIFEST, ArchiveFolder, Stored, place_of, study_folder
-from router.spool.archive_task import Archivist, Moved
+from router.spool.archive_files import ArchiveFolder, place_of, study_folder
+from router.spool.archive_manifest import MANIFEST
+from router.spool.archive_task import Moved
 from router.spool.errors import SpoolError, SpoolFull
-from router.spool.index_types import DeliveryState, Filter, InstanceRow, Outcome
+from router.spool.index_types import DeliveryState, Filter, Outcome
 from router.spool.record import Ref
 from router.spool.settings import ArchiveSettings
+from tests.spool.archiving import archivist, files, left, manifest, once, rows, write
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import LARGE, T0, deliver, fill
 from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, segment_of
@@ -37,56 +38,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def rig(open_rig: OpenRig, folder: Path) -> Rig:
     return open_rig(archive=ArchiveSettings(folder=str(folder), after=100.0), spare_segments=3)
-
-
-def archivist(rig: Rig, told: list[Moved] | None = None, now: float = T0 + 1000) -> Archivist:
-    async def run(work: Callable[..., object], *arguments: object) -> object:
-        return rig.loop.in_thread(work, *arguments)
-
-    return Archivist(
-        rig.keeper,
-        run,
-        settings=lambda: rig.spool.settings.archive,
-        open_reader=rig.spool.open_reader,
-        head=part10_head,
-        clock=lambda: now,
-        tell=(told if told is not None else []).append,
-    )
-
-
-def once(rig: Rig, now: float = T0 + 1000) -> Moved | None:
-    return asyncio.run(archivist(rig, now=now).once())
-
-
-def left(rig: Rig) -> list[int]:
-    return [row.ref.id for row in rig.index.instances(Filter(), 1000)]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-
-
-def manifest(folder: Path) -> list[dict[str, object]]:
-    lines = [
-        line for path in sorted(folder.rglob(MANIFEST)) for line in path.read_text().splitlines()
-    ]
-    return [json.loads(line) for line in lines]
-
-
-def rows(rig: Rig, refs: list[Ref]) -> list[InstanceRow]:
-    return [rig.row(ref.id) for ref in refs]
-
-
-def writer(rig: Rig, folder: Path) -> ArchiveFolder:
-    return ArchiveFolder(folder, rig.spool.open_reader, part10_head)
-
-
-def write(rig: Rig, folder: Path, refs: list[Ref]) -> Stored:
-    return writer(rig, folder).write(rows(rig, refs), threading.Event())
 
 
 # -- a folder that is not as it should be ----------------------------------------------------------
@@ -272,19 +223,24 @@ def test_files_names_and_manifest_are_durable_before_anything_is_purged(
     monkeypatch.setattr(os, "open", opening)
     noting(system, "sync_data", lambda fd: f"sync {opened[fd]}")
     noting(Path, "replace", lambda path, _: f"name {kind(path)}")
-    noting(
-        system, "sync_directory", lambda path: f"sync level {len(path.relative_to(folder).parts)}"
-    )
+    manifest_was_there: list[bool] = []
+
+    def level(path: Path) -> str:
+        number = len(path.relative_to(folder).parts)
+        if number == 2:
+            manifest_was_there.append((path / MANIFEST).exists())
+        return f"sync level {number}"
+
+    noting(system, "sync_directory", level)
     noting(rig.index, "purge_these", lambda _: "purge")
     once(rig)
+    assert manifest_was_there == [True]
     assert order == [
         *["sync file", "name file"] * 2,
-        "sync level 2",
-        "sync manifest",
-        "name manifest",
-        "sync level 2",
         "sync level 1",
         "sync level 0",
+        "sync level 2",
+        "sync manifest",
         "purge",
     ]
 
