@@ -33,7 +33,7 @@ class Together:
 
     def placed(self, entries: Sequence[Entry]) -> list[Entry]:
         """New instances, those of a study that is to be whole routed to where it was begun."""
-        found: dict[tuple[str, str], str] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         result: list[Entry] = []
         for ref, meta in entries:
             if not any('"keep"' in route.plan for route in meta.routes):
@@ -53,27 +53,29 @@ class Together:
         route: RouteMeta,
         meta: InstanceMeta,
         taken: Collection[str],
-        found: dict[tuple[str, str], str],
+        found: dict[tuple[str, str], list[str]],
     ) -> RouteMeta:
+        if '"keep"' not in route.plan:
+            return route
         key = (meta.study_instance_uid, route.plan)
         if key not in found:
-            found[key] = self._where(meta.study_instance_uid, route)
-        where = found[key]
-        return route if where in taken else route._replace(destination=where)
+            found[key] = self._begun_at(meta.study_instance_uid, route.plan)
+        names = found[key]
+        if not names or route.destination in names or names[0] in taken:
+            return route
+        return route._replace(destination=names[0])
 
-    def _where(self, study: str, route: RouteMeta) -> str:
-        """The member that has some of a study; that of the route when several or none have."""
+    def _begun_at(self, study: str, text: str) -> list[str]:
+        """The members of a plan that have some of a study that is to be whole."""
         try:
-            plan = Plan.from_text(route.plan)
+            plan = Plan.from_text(text)
         except ValueError:
-            return route.destination
+            return []
         ids = {self._destinations.find(name): name for name in plan.members}
         if not plan.keep or not study:
-            return route.destination
+            return []
         numbers = [number for number in ids if number is not None]
-        begun = self._db.json(_BEGUN_AT, clean(study), json.dumps(numbers))
-        names = [ids[number] for number in begun]
-        return route.destination if route.destination in names or not names else names[0]
+        return [ids[n] for n in self._db.json(_BEGUN_AT, clean(study), json.dumps(numbers))]
 
 
 _BEGUN = f"""

@@ -5,7 +5,7 @@ import pytest
 from router.spool.index import Filter, Index
 from router.spool.index_types import Moved
 from router.spool.plan import Plan
-from router.spool.record import RouteMeta
+from router.spool.record import InstanceMeta, Ref, RouteMeta
 from tests.spool.index_samples import (
     DEAD,
     DELIVERED,
@@ -426,6 +426,27 @@ def test_two_routes_are_not_placed_at_one_member(index: Index) -> None:
     index.divert("c", ["b"], [], T0 + 2000)
     index.settle([outcome(1, "b", DELIVERED)])
     add(index, (ref(2), meta(2, "a", "c")._replace(routes=routes)))
-    row = index.instance(2)
+    assert places_of(index, 2) == ["b", "c"]
+
+
+def test_routes_beside_that_of_a_whole_study_stay_each_where_it_is(index: Index) -> None:
+    """Two instances of one study, in one batch, whose other routes are not the same."""
+    plan = Plan("failover", ("a", "b"), keep="study").to_text()
+    night = Plan(schedule="night").to_text()
+
+    def routed(number: int, other: str, late: str) -> tuple[Ref, InstanceMeta]:
+        routes = (
+            RouteMeta("a", "rule", 0, plan),
+            RouteMeta(other, "rule"),
+            RouteMeta(late, "rule", 0, night),
+        )
+        return ref(number), meta(number, "a")._replace(routes=routes)
+
+    add(index, routed(1, "c", "d"), routed(2, "e", "f"))
+    assert [places_of(index, n) for n in (1, 2)] == [["a", "c", "d"], ["a", "e", "f"]]
+
+
+def places_of(index: Index, number: int) -> list[str]:
+    row = index.instance(number)
     assert row is not None
-    assert sorted(d.destination for d in row.deliveries) == ["b", "c"]
+    return sorted(delivery.destination for delivery in row.deliveries)
