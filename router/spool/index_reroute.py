@@ -35,6 +35,7 @@ _AGAIN = (
     DeliveryState.DEAD,
 )
 """What is sent again when it is asked for; anything else is on its way, or kept back on purpose."""
+_AT_HAND = (DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
 _UNDONE = (DeliveryState.DROPPED, DeliveryState.DEAD)
 """What a redirected delivery does not find at its new destination."""
 
@@ -192,8 +193,10 @@ class Reroute:
         for row in rows:
             changes.note(row)
             found = there.get((row.instance_id, number))
-            if found is not None and self._is_undone(found):
-                self._again(changes, found, action.at)
+            if found is not None:
+                if self._is_undone(found):
+                    self._again(changes, found, action.at)
+                self._stay(changes, found, action.at)
             row.due_at, row.reason = None, clean(why)
             changes.move(row, DeliveryState.DROPPED, at=action.at)
         self._keep_repeats(changes, action.at)
@@ -268,6 +271,17 @@ class Reroute:
                 )
             )
         return new
+
+    def _stay(self, changes: Changes, row: DeliveryRow, at: int) -> None:
+        """What waits at the new destination already is there for both, and goes nowhere else."""
+        plan_id = row.plan_id
+        if row.state in _AT_HAND or plan_id is None or not self._plans.plan(plan_id).members:
+            return
+        changes.note(row)
+        text = self._alone(plan_id)
+        self._plans.ensure([text])
+        row.plan_id = self._plans.id(text)
+        changes.move(row, row.state, at=at)
 
     def _alone(self, plan_id: int | None) -> str:
         """What it waits for stays, but nobody else may have it: an operator said who gets it."""

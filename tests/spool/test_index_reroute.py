@@ -6,7 +6,7 @@ from router.spool import index_again, index_reroute
 from router.spool.index import Disposition, Filter, Index
 from router.spool.index_types import Changed, DeliveryState, Rerouted
 from router.spool.plan import Plan
-from router.spool.record import Ref
+from router.spool.record import Ref, RouteMeta
 from tests.spool.index_samples import (
     DEAD,
     DELIVERED,
@@ -91,6 +91,22 @@ def test_what_the_other_has_on_its_own_is_not_sent_twice(index: Index) -> None:
     assert places(index, 2) == {"pacs": DROPPED, "vna": READY}
     assert places(index, 3) == {"pacs": DROPPED, "vna": READY}, "else nobody would have it"
     assert index.purge(T0 + 1e6, 9).count == 1
+
+
+@pytest.mark.parametrize("ended", [None, DEAD])
+def test_what_waits_there_already_stays_there_for_both(
+    index: Index, ended: DeliveryState | None
+) -> None:
+    """Else the instance is at one place in the end, where two were to have it."""
+    plan = Plan("failover", ("vna", "tele")).to_text()
+    routes = (RouteMeta("pacs", "one"), RouteMeta("vna", "two", 0, plan))
+    add(index, (ref(1), meta(1, "pacs", "vna")._replace(routes=routes)))
+    if ended is not None:
+        index.settle([outcome(1, "vna", ended)])
+    assert _redirect(index, Filter(destination="pacs"), "vna").count == 1
+    index.divert("vna", ["tele"], [], T0 + 60)
+    assert (state(index, 1, "pacs"), state(index, 1, "vna")) == (DROPPED, READY)
+    assert leased(index, "vna") == [1]
 
 
 def test_a_redirection_can_be_taken_back(index: Index) -> None:
