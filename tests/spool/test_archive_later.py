@@ -195,7 +195,17 @@ def test_a_folder_that_goes_on_failing_is_tried_ever_more_rarely_with_one_file(
     assert len(left(rig)) == 6
 
 
-def test_a_day_that_fails_is_put_back_as_one(rig: Rig, folder: Path) -> None:
+def test_a_day_that_fails_is_put_back_as_one(
+    rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[Path] = []
+    real = archive_files.ArchiveFolder._write_group
+
+    def counted(self: Any, place: Path, *more: Any) -> None:
+        groups.append(place)
+        real(self, place, *more)
+
+    monkeypatch.setattr(archive_files.ArchiveFolder, "_write_group", counted)
     refs = settled(rig, "1.1", "1.2", "1.3")
     what = meta(9, "pacs")._replace(received_at=T0 + 90_000)
     later = rig.commit(payload(9, 1000), what).kept
@@ -209,6 +219,7 @@ def test_a_day_that_fails_is_put_back_as_one(rig: Rig, folder: Path) -> None:
     assert moved.put_back == (f"{folder / DAY}: {os.strerror(errno.ENOTDIR)}",)
     assert (moved.count, moved.behind) == (1, 1)
     assert left(rig) == [ref.id for ref in refs]
+    assert [place.parts[0] for place in groups] == [DAY, "2023-11-15"]
     (folder / DAY).unlink()
     clock.now += 1.0
     moved = once(worker)
