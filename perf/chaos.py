@@ -7,7 +7,8 @@ moments, while the gateway runs, starts or stops; half at a chosen place in a ch
 (`perf.failpoints`).  Each instance is sent once.  At the end everything that was acknowledged must
 have arrived wherever it was to go, with the bytes that were sent, and the gateway's own account
 must balance.  The steady one is asked to commit what it took: nothing may count as delivered there
-that it did not commit.  Owns the plan of the kills and the checks; a power cut, which also loses
+that it did not commit; what has left the spool must lie in the archive (`perf.chaos_archive`), but
+for what a rule discarded.  Owns the plan of the kills and the checks; a power cut, which also loses
 what was not synced, is not made here.
 """
 
@@ -30,6 +31,7 @@ import uvloop
 
 from perf import failpoints
 from perf.book import Book, settled
+from perf.chaos_archive import ArchiveCheck
 from perf.chaos_senders import Sender
 from perf.chaos_settings import ASLEEP, BOTH, EITHER, MOODY, STEADY, settings
 from perf.committing import Committer
@@ -90,6 +92,7 @@ class Chaos:
             name: Witness(committer=self.committer if name == STEADY else None)
             for name in (STEADY, MOODY, ASLEEP)
         }
+        self.archive = ArchiveCheck(home / "archive", self.book)
         self.done = self.torn = self.checks = self.purged = 0
         self.hit: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
@@ -100,6 +103,7 @@ class Chaos:
         self._segment_size = "8MiB"
         self._other = False
         self._patience = _PATIENCE
+        self._in_spool: set[str] = set()
 
     async def run(self) -> bool:
         """Kill, restart, account; True when nothing is wrong."""
@@ -123,6 +127,8 @@ class Chaos:
                     self.book.fault("the gateway did not end within 30 s of SIGTERM")
                 for witness in self.witnesses.values():
                     await witness.shut()
+        if not self.book.faults:
+            await asyncio.to_thread(self._check_archive)
         return not self.book.faults
 
     def _receiver(self, name: str) -> Callable[[Seen], None]:
@@ -136,7 +142,12 @@ class Chaos:
 
     def _settings(self) -> dict[str, Any]:
         ports = {name: witness.port for name, witness in self.witnesses.items()}
-        return settings(ports, segment_size=self._segment_size, other=self._other)
+        return settings(
+            ports,
+            segment_size=self._segment_size,
+            other=self._other,
+            archive=str(self.archive.folder),
+        )
 
     async def _under_load(self) -> None:
         up, stop = asyncio.Event(), asyncio.Event()
@@ -185,6 +196,13 @@ class Chaos:
             # With segments of another size the pool begins anew.
             self._segment_size = "4MiB" if self._segment_size == "8MiB" else "8MiB"
             self.gateway.configure(self._settings())
+        if kill.phase == "archiving" and not self._other:
+            # By the share in use it comes to that in few lives.
+            self._other = True
+            self.gateway.configure(self._settings())
+        if self.done % _THOROUGH == 0:
+            # While no gateway writes there.
+            await asyncio.to_thread(self.archive.collect)
         self.gateway.point = kill.point
         owed = {(name, uid) for name in (*BOTH, EITHER) for uid in self.book.owed[name]}
         owed |= {(STEADY, uid) for uid in self.book.uncommitted}
@@ -352,8 +370,10 @@ class Chaos:
             book.fault("nothing was acknowledged, so nothing was tested")
         account = await asyncio.to_thread(self.gateway.account)
         dead = sum(d["dead"] for d in account["destinations"])
-        if dead or account["discarded"]:
-            book.fault(f"{dead} dead letters, {account['discarded']} discarded")
+        unwanted = {uid for uid, (_, destinations) in book.sent.items() if not destinations}
+        least, discarded = len(unwanted & book.acknowledged), account["discarded"]
+        if dead or not least <= discarded <= len(unwanted):
+            book.fault(f"{dead} dead letters, {discarded} discarded, at least {least} were to be")
         # What may go to either may have been committed, and gone to the other after all.
         least = sum(STEADY in book.sent[uid][1] for uid in book.committed)
         delivered = _line(account, STEADY)["delivered"]
@@ -380,13 +400,28 @@ class Chaos:
         count = 0
         for row in self.gateway.instances():
             count += 1
-            if row["disposition"] == "routed":
+            uid = row["sop_instance_uid"]
+            self._in_spool.add(uid)
+            unwanted = self.book.sent.get(uid, (b"", ("some",)))[1] == ()
+            if row["disposition"] == ("discarded" if unwanted else "routed"):
                 continue
             self.torn += 1
-            uid = row["sop_instance_uid"]
             if uid in self.book.acknowledged or "damaged in the spool" not in row["reason"]:
                 self.book.fault(f"{uid} is {row['disposition']}: {row['reason']}")
         return count
+
+    def _check_archive(self) -> None:
+        """What was acknowledged, and is not in the spool at the end, is in the archive."""
+        self.archive.collect()
+        sent = self.book.sent
+        gone = {uid for uid in self.book.acknowledged - self._in_spool if sent[uid][1]}
+        if lost := gone - self.archive.archived:
+            self.book.fault(
+                f"{len(lost)} acknowledged have left the spool and are not in the archive, such "
+                f"as {min(lost)}"
+            )
+        if self.done >= _ROUND and not gone:
+            self.book.fault("nothing was archived, so that was not tested")
 
     def _errors_in_log(self) -> Counter[str]:
         lines = self.gateway.log_lines()
@@ -410,6 +445,8 @@ class Chaos:
         ]
         rows.append(("committed at the second asking", len(committer.refused)))
         rows.append(("purged", self.purged))
+        rows.append(("archived", len(self.archive.archived)))
+        rows.append(("  more than once", self.archive.again))
         rows.append(("cut short, and held", self.torn))
         text = "\n".join(f"{name:<34}{value!s:>10}" for name, value in rows)
         faults = [f"WRONG: {fault}" for fault in self.book.faults]

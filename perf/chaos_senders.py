@@ -25,6 +25,7 @@ _GOODS = (
     (Goods(data.Kind("chaos-mr", 5, MRImageStorage, "MR", 256, 256, 16), BOTH), 34),
     (Goods(data.Kind("chaos-large", 6, MRImageStorage, "MR", 1024, 1024, 16), BOTH), 4),
     (Goods(data.Kind("chaos-late", 7, MRImageStorage, "OT", 64, 64, 16), (*BOTH, ASLEEP)), 2),
+    (Goods(data.Kind("chaos-unwanted", 10, MRImageStorage, "PR", 64, 64, 16), ()), 3),
     (Goods(data.Kind("chaos-either", 8, MRImageStorage, "US", 64, 64, 16), (EITHER,)), 20),
 )
 _WHOLE = Goods(data.Kind("chaos-whole", 9, MRImageStorage, "CR", 64, 64, 16), (STEADY,))

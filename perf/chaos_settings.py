@@ -21,11 +21,14 @@ _COMMITMENT: dict[str, Any] = {
 }
 
 
-def settings(ports: dict[str, int], *, segment_size: str, other: bool) -> dict[str, Any]:
+def settings(
+    ports: dict[str, int], *, segment_size: str, other: bool, archive: str
+) -> dict[str, Any]:
     """Small segments and a short retention, so that segments are recycled between the kills.
 
     With ``other`` it differs in what a reload may change: settled instances go by their age, and
-    otherwise by the share of the spool that is in use.
+    otherwise by the share of the spool that is in use.  Either way they go to the folder
+    ``archive``, but for those that a rule discards.
     """
     retry = {"first": "50ms", "cap": "500ms", "max_attempts": 1_000_000}
     remote = {"host": "127.0.0.1", "associations": 3 if other else 2, "retry": retry}
@@ -41,6 +44,7 @@ def settings(ports: dict[str, int], *, segment_size: str, other: bool) -> dict[s
             "segment_size": segment_size,
             "large_instance": "1MiB",
             "low_disk": "64MiB",
+            "archive": {"folder": archive},
             **(_BY_AGE if other else _BY_SHARE),
         },
         # Soon past its associations, a stop comes to closing the spool and the index.
@@ -61,7 +65,12 @@ _BY_SHARE: dict[str, Any] = {
 
 def _rules() -> list[dict[str, Any]]:
     return [
-        {"name": "most to both", "when": {"not": {"Modality": ["US", "CR"]}}, "to": list(BOTH)},
+        {
+            "name": "most to both",
+            "when": {"not": {"Modality": ["US", "CR", "PR"]}},
+            "to": list(BOTH),
+        },
+        {"name": "what nobody wants", "when": {"Modality": "PR"}, "discard": True},
         {"name": "the late ones", "when": {"Modality": "OT"}, "to": ASLEEP},
         {"name": "one of two", "when": {"Modality": "US"}, "to": {"failover": [MOODY, STEADY]}},
         {

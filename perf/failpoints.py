@@ -101,6 +101,14 @@ SITES: dict[str, tuple[Site, ...]] = {
         Site("router.spool.index:Index.purge", _NOT_TORN, calls=2, steps=40),
         Site("router.spool.index_keep:Keep._delete", _NOT_TORN, calls=2, steps=30),
     ),
+    "archiving": (
+        Site("router.spool.archive_files:ArchiveFolder._write_file", _ALL, calls=60, steps=40),
+        # After the files and before the lines, and once the lines are durable.
+        Site("router.spool.archive_files:ArchiveFolder._write_lines", _NOT_TORN, calls=8, steps=20),
+        Site("router.spool.archive_files:add_lines", _ALL, calls=8, steps=3),
+        # The mark that they are archived is that they are purged.
+        Site("router.spool.keeper:Keeper.archived", _NOT_TORN, calls=2, steps=40),
+    ),
     "compacting": (
         Site("router.spool.spool:Spool.relocate", _NOT_TORN, steps=40),
         Site("router.spool.index:Index.move", _NOT_TORN, steps=30),

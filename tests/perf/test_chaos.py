@@ -34,7 +34,7 @@ def test_the_same_seed_plans_the_same_kills() -> None:
 def test_the_gateway_takes_both_configurations(tmp_path: Path, other: bool) -> None:
     ports = {STEADY: 11112, MOODY: 11113, ASLEEP: 11114}
     local = {"ae_title": "ROUTER", "listen": "127.0.0.1:11111", "accept": "any"}
-    values = settings(ports, segment_size="4MiB", other=other)
+    values = settings(ports, segment_size="4MiB", other=other, archive="/mnt/archive")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"local": [local], **values}))
     loaded = load(path)
@@ -45,7 +45,10 @@ def test_the_gateway_takes_both_configurations(tmp_path: Path, other: bool) -> N
 
 
 def test_a_reload_changes_how_it_asks_for_commitment_and_what_is_purged() -> None:
-    one, two = (settings({STEADY: 11112}, segment_size="4MiB", other=o) for o in (False, True))
+    one, two = (
+        settings({STEADY: 11112}, segment_size="4MiB", other=other, archive="/mnt/archive")
+        for other in (False, True)
+    )
     assert one["remotes"][STEADY]["commitment"] != two["remotes"][STEADY]["commitment"]
     assert "high_water" in one["spool"]
     assert "high_water" not in two["spool"]
