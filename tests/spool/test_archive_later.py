@@ -131,6 +131,26 @@ def test_more_of_one_folder_than_any_batch_holds_hide_nothing(
     assert left(rig) == []
 
 
+def test_all_of_a_folder_that_works_again_go_while_another_does_not(
+    rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_ARCHIVE_STEP", 4)
+    refs = settled(rig, *["1.1", "1.2"] * 10)
+    mended, _ = block(rig, folder, refs[0]), block(rig, folder, refs[1])
+    clock = Clock()
+    worker = archivist(rig, elapsed=clock)
+    while once(worker):
+        pass
+    mended.unlink()
+    count = 0
+    for _ in range(30):
+        clock.now += 5.0
+        moved = once(worker)
+        count += moved.count if moved is not None else 0
+    assert count == 10
+    assert left(rig) == [ref.id for ref in refs[1::2]]
+
+
 def test_all_of_one_moment_are_gone_through_one_after_the_other(
     rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
