@@ -101,7 +101,9 @@ class Adder:
         routes = [route for _, meta in fresh for route in routes_of(meta)]
         self._destinations.ensure(dict.fromkeys(route.destination for route in routes))
         self._rules.ensure(dict.fromkeys(route.rule for route in routes))
-        self._plans.ensure({route.plan for route in routes if route.plan})
+        # Those that are known were perhaps never told of.
+        untold = [route for _, meta in unique for route in routes_of(meta)] if again else []
+        self._plans.ensure({route.plan for route in (*routes, *untold) if route.plan})
         rows = _Batch()
         contexts = self._find_contexts(fresh, rows)
         sop_keys = [sop_key(clean(meta.sop_instance_uid)) for _, meta in fresh]
@@ -139,11 +141,13 @@ class Adder:
         if len(self._contexts) > _CONTEXTS_KEPT:
             self._contexts.clear()
         self._contexts.update(rows.used_contexts)
-        if again:  # those that are known were never told of
-            for route in (route for _, meta in unique for route in routes_of(meta)):
-                rows.ready.setdefault(route.destination, 1)
+        for route in untold:
+            # With a plan it may be at another of its members.
+            plan = self._plans.plan(self._plans.id(route.plan))
+            for name in {route.destination, *plan.members}:
+                rows.ready.setdefault(name, 1)
                 if route.plan:
-                    rows.gated.setdefault(route.destination, 1)
+                    rows.gated.setdefault(name, 1)
         return AddResult(rows.ready, rows.duplicates, len(fresh), len(known), rows.gated)
 
     def _add_planned(self, rows: _Batch) -> None:

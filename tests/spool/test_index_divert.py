@@ -1,8 +1,13 @@
 """Deliveries that go to another member of their plan, and back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
+from router.spool.errors import SpoolError
 from router.spool.index import Filter, Index
+from router.spool.index_database import Database
 from router.spool.index_types import Moved
 from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, Ref, RouteMeta
@@ -450,3 +455,27 @@ def places_of(index: Index, number: int) -> list[str]:
     row = index.instance(number)
     assert row is not None
     return sorted(delivery.destination for delivery in row.deliveries)
+
+
+def test_one_that_went_where_its_study_was_begun_is_told_of_there_at_the_second_try(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index says that it failed, when it did not; the member would not know for what to wake."""
+    plan = Plan("failover", ("a", "b"), keep="study")
+    fill(index, [1], "a", plan=plan)
+    _divert(index, "a", "b")
+    index.settle([outcome(1, "b", DELIVERED)])
+    real = Database.transaction
+
+    @contextmanager
+    def late(database: Database) -> Iterator[None]:
+        with real(database):
+            yield
+        raise SpoolError("it took too long")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "transaction", late)
+        with pytest.raises(SpoolError):
+            fill(index, [2], "a", plan=plan)
+    assert fill(index, [2], "a", plan=plan).deliveries["b"] == 1
+    assert leased(index, "b") == [2]
