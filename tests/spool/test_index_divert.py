@@ -460,7 +460,7 @@ def places_of(index: Index, number: int) -> list[str]:
 def test_one_that_went_where_its_study_was_begun_is_told_of_there_at_the_second_try(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index says that it failed, when it did not; the member would not know what to wake for."""
+    """The index says that it failed, when it did not; the member would not know why to wake."""
     plan = Plan("failover", ("a", "b"), keep="study")
     fill(index, [1], "a", plan=plan)
     _divert(index, "a", "b")
