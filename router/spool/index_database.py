@@ -100,6 +100,12 @@ class Database:
             with self._translated():
                 self._prepare(steps)
                 self._check(thoroughly=not clean_end)
+        except IndexDamaged as damage:
+            # To close writes the log back and removes it, and with it what says that the end was
+            # not clean: should this start not come to moving it aside, the next one has to.
+            self._mark_damaged(str(damage))
+            self._connection.close()
+            raise
         except BaseException:
             self._connection.close()
             raise
@@ -257,8 +263,12 @@ class Database:
 
         As well as can be: on a full or failing disk there is no better place to say it.
         """
+        marker = _marker(self.path)
         with contextlib.suppress(OSError):
-            _marker(self.path).write_text(text)
+            marker.write_text(text, errors="replace")
+            with marker.open("rb") as file:
+                system.sync_data(file.fileno())
+            system.sync_directory(self.path.parent)
 
 
 def move_aside(path: Path, mark: str) -> Path:
