@@ -82,9 +82,11 @@ class QueueGateway:
         settled = await self._thread.run(self._index.settle, outcomes)
         if self.proof is not None:
             self.proof.settled(outcomes)
-        if settled.gated:
+        # Those of before may have been settled by a call that said that it failed.
+        again = {destination for _, destination in settled.repeated}
+        if settled.gated or again:
             self._gated()
-        for destination in settled.refused:
+        for destination in again.union(settled.refused):
             self._refused(destination)
         return settled
 

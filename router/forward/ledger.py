@@ -154,7 +154,9 @@ class Ledger:
             if outcome.state is DeliveryState.READY:
                 self._fallen_back = True
                 self._plan(outcome.due_at if outcome.due_at is not None else outcome.at)
-        if settled.revived:
+        if settled.revived or settled.repeated:
+            # What was settled before may have been so by a call that said that it failed: what it
+            # revived then nobody was told of.
             self.came()
         if settled.repeated or settled.unknown:
             # An operator was quicker, or retention: the index keeps what it had.

@@ -1,16 +1,21 @@
 """Leasing and settling by themselves."""
 
 import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import structlog
 
 from router.forward.board import Board
 from router.forward.ledger import Ledger
 from router.spool.errors import SpoolError
-from router.spool.index_types import DeliveryState, Outcome
+from router.spool.index import Index
+from router.spool.index_types import DeliveryState, Outcome, Settled, Waiting
 from tests.forward.fakes import FakeIndex, waiting
 from tests.forward.virtual import run, wall
+from tests.spool.index_samples import add, meta, ref
 
 
 def made(index: FakeIndex) -> tuple[Ledger, Board]:
@@ -119,5 +124,45 @@ def test_the_next_thing_that_falls_due_is_planned() -> None:
         wake = ledger.next_wake()
         assert wake is not None
         assert wake - asyncio.get_running_loop().time() <= 300
+
+    run(scenario())
+
+
+def test_what_was_settled_by_a_call_that_failed_may_have_revived_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        index = Index.open(tmp_path / "index.sqlite")
+        twins = [(ref(n, crc=1), meta(n, "pacs", uid="1.5.1")) for n in (1, 2)]
+        add(index, *twins)
+
+        class Late(FakeIndex):
+            """It has the outcomes, and says once that it has not."""
+
+            failed = False
+
+            async def settle(self, outcomes: Sequence[Outcome]) -> Settled:
+                settled = index.settle(outcomes)
+                if not self.failed:
+                    self.failed = True
+                    raise SpoolError("it took too long")
+                return settled
+
+            async def lease(self, *arguments: Any, **more: Any) -> list[Waiting]:
+                return index.lease(*arguments, **more)
+
+            async def next_due(self, *arguments: Any) -> float | None:
+                return index.next_due(*arguments)
+
+        ledger, board = made(Late())
+        await ledger.lease()
+        assert list(board.ids) == [1]
+        assert not ledger.more
+        ledger.record(Outcome(1, "pacs", DeliveryState.DEAD, wall(), 0xC000))
+        await ledger.settle(idle=True)
+        await asyncio.sleep(60)
+        await ledger.settle(idle=True)
+        assert ledger.more
+        await ledger.lease()
+        assert list(board.ids) == [2]
+        index.close()
 
     run(scenario())
