@@ -19,6 +19,10 @@ from tests.spool.index_samples import DEAD, T0, UNCOMMITTED, audited, fill, outc
 
 TAKEN = (1, 2, 3)
 
+LOADED = SimpleNamespace(
+    config=SimpleNamespace(remotes={name: SimpleNamespace(host="h") for name in ("pacs", "vna")})
+)
+
 
 def _filled(index: Index) -> None:
     """Three that were taken and asked for, one that is dead; the same question waits for a day."""
@@ -47,6 +51,7 @@ async def test_a_retry_has_it_asked_again_now(
             forwarder=SimpleNamespace(refresh=lambda: None),
             gatekeeper=SimpleNamespace(notify=lambda: None),
             proof=SimpleNamespace(hasten=hastened.append),
+            loaded=LOADED,
         )
         orders = Orders(gateway)
         assert await orders.retry(Filter(destination="vna"), Origin()) == Changed(0, 0)
@@ -103,6 +108,7 @@ async def test_the_log_has_no_uid_of_an_order(tmp_path: Path) -> None:
             index_thread=Thread(),
             forwarder=SimpleNamespace(refresh=lambda: None),
             gatekeeper=SimpleNamespace(notify=lambda: None),
+            loaded=LOADED,
         )
         which = Filter(destination="pacs", study="1.2.3", sop_instance_uid="1.2.3.4.4")
         with structlog.testing.capture_logs() as lines:

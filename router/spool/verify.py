@@ -263,7 +263,13 @@ class _Verification:
     def _look_for_more(self, ref: Ref) -> None:
         """What somebody appended to a file costs nothing: it is never read."""
         path = large_path(self._large, ref.id)
-        if ref.large and path.exists() and (more := path.stat().st_size - ref.length) > 0:
+        if not ref.large:
+            return
+        try:
+            more = path.stat().st_size - ref.length
+        except FileNotFoundError:  # purged meanwhile, or missed where that is told
+            return
+        if more > 0:
             self._stale(f"large/{path.name}", f"is {more} bytes longer than what was written")
 
     # -- what is to be made of it --------------------------------------------------------------

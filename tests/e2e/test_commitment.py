@@ -68,7 +68,8 @@ class Archive:
         if not event.assoc.is_established:
             return  # the gateway was killed: it asks again
         status, _ = event.assoc.send_n_event_report(report, kind, PUSH_MODEL, INSTANCE)
-        self.statuses.append(int(status.Status))
+        if "Status" in status:  # else the gateway was killed meanwhile
+            self.statuses.append(int(status.Status))
 
     def elsewhere(self, report: Dataset, kind: int = 1) -> None:
         """A report on an association of its own, as SCP."""
