@@ -23,7 +23,8 @@ body{font:15px/1.45 system-ui,sans-serif;margin:1.5rem auto;max-width:75rem;padd
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:1.8rem}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);
-vertical-align:top;overflow-wrap:anywhere}
+vertical-align:top}
+th,.n{white-space:nowrap}td:last-child{overflow-wrap:anywhere}
 th{font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}
 a{color:inherit}.bad{color:var(--bad);font-weight:600}.good{color:var(--good)}.soft{color:var(--soft)}
 @media(prefers-color-scheme:dark){:root{--bad:#ff7b72;--good:#7ee787}}
