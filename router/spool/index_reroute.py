@@ -99,7 +99,9 @@ class Reroute:
             return Rerouted()
         keys = [(instance, number) for instance in ids for number in numbers]
         there = self._queues.rows(keys)
-        going = [key for key in keys if key not in there or there[key].state in _AGAIN]
+        alone = {(i, number) for i, number in self._db.json_rows(_REPEAT_NOTHING, keys)}
+        again = {key for key, row in there.items() if row.state in _AGAIN} | alone
+        going = [key for key in keys if key not in there or key in again]
         standing = self._repeated.standing(
             [(*key, None) for key in going], same_bytes, delivered=False
         )
@@ -114,7 +116,10 @@ class Reroute:
                     one = _New(instance, length, number, 0, study_order, rule_id, repeats=repeats)
                     new.append(one)
                     left += repeats is not None
-                elif row.state in _AGAIN:
+                elif (instance, number) in again:
+                    if row.state is DeliveryState.DUPLICATE:
+                        changes.keep(instance, at=action.at)
+                        changes.repeat(row, None)
                     self._again(changes, row, action.at)
                 else:
                     left += 1
@@ -446,6 +451,16 @@ SELECT json_group_array(json_array(
     i.id, i.length, i.disposition, CASE i.study_order WHEN 0 THEN i.id ELSE i.study_order END
 ))
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
+"""
+# What repeats one that was delivered and is purged: nothing would ever go for it.
+_REPEAT_NOTHING = f"""
+WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
+SELECT json_group_array(json_array(d.instance_id, d.destination_id))
+FROM wanted
+CROSS JOIN delivery AS d
+    ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
+WHERE d.state = {int(DeliveryState.DUPLICATE)}
+    AND NOT EXISTS (SELECT 1 FROM instance WHERE id = d.duplicate_of)
 """
 _DETAILS = """
 WITH wanted(instance_id, destination_id) AS (VALUES {values})

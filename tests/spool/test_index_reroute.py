@@ -208,6 +208,21 @@ def test_what_repeats_one_that_is_sent_again_waits_with_it(index: Index) -> None
     index.settle([outcome(2, "pacs", DELIVERED, at=T0 + 61)])
 
 
+def test_what_repeats_one_that_is_purged_is_sent_again_by_itself(index: Index) -> None:
+    add(index, (ref(1, crc=7), meta(1, "pacs", uid="1.9")))
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    add(index, (ref(2, crc=7), meta(2, "pacs", uid="1.9")._replace(keep=1e6)))
+    index.purge(T0 + 5000, 10, now=T0 + 5000)
+    assert (state(index, 2, "pacs"), index.known([1])) == (DUPLICATE, set())
+    sent = _resend(index, Filter(study="1.2.3"), "pacs")
+    assert (sent.count, sent.left) == (1, 0)
+    assert leased(index, "pacs") == [2]
+    assert fate(index, 2, "pacs").duplicate_of is None
+    assert index.purge(T0 + 1e9, 10).count == 0, "it waits"
+    index.settle([outcome(2, "pacs", DELIVERED)])
+    assert index.purge(T0 + 1e9, 10).count == 1
+
+
 def test_what_was_held_or_discarded_goes_after_all(index: Index) -> None:
     add(
         index,
