@@ -69,6 +69,11 @@ class Changes:
             if self._before[key] in _WAITING and row.state not in _WAITING
         }
 
+    def uncommitted(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], DeliveryRow]:
+        """Those of ``keys`` that changed and are UNCOMMITTED now."""
+        rows = {key: self._rows[key] for key in keys}
+        return {k: row for k, row in rows.items() if row.state is DeliveryState.UNCOMMITTED}
+
     def note(self, row: DeliveryRow) -> None:
         """Before its plan or gate is changed by others than `move`."""
         if row.plan_id is not None:
@@ -170,7 +175,8 @@ def follow(
     with those in ``elsewhere``, delivered to a peer that the destination is no more.
     """
     done = Followed()
-    ended = changes.ended()
+    # Those that another peer took, and has still to commit, stand for nothing here either.
+    ended = changes.ended() | changes.uncommitted(elsewhere)
     repeats: dict[tuple[int, int], list[DeliveryRow]] = defaultdict(list)
     for earlier, *row in db.json_rows(REPEATS, list(ended)):
         found = DeliveryRow(row[0], row[1], STATES[row[2]], *row[3:])

@@ -166,6 +166,17 @@ def test_what_repeats_one_that_was_under_way_to_the_host_of_before(
     assert index.purge(T0 + 1e6, 10).count == 3
 
 
+def test_what_repeats_one_that_the_host_of_before_has_still_to_commit(index: Index) -> None:
+    """Nobody asks that host any more; what it has may be taken for delivered all the same."""
+    add(index, (ref(1, crc=7), meta(1, "pacs", uid="1.9")))
+    index.take_peers({"pacs": NEW}, T0 + 5)
+    add(index, (ref(2, crc=7), meta(2, "pacs", uid="1.9")))
+    assert state(index, 2, "pacs") is DUPLICATE
+    index.settle([replace(outcome(1, "pacs", UNCOMMITTED), peer=OLD)])
+    index.commitments.accept("pacs", "not asked any more", T0 + 9, 100)
+    assert (state(index, 1, "pacs"), state(index, 2, "pacs")) == (DELIVERED, READY)
+
+
 def test_what_the_host_of_before_has_is_redirected_all_the_same(index: Index) -> None:
     _come(index, 1, "pacs", "vna")
     _come(index, 2, "vna")
