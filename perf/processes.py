@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,10 +37,11 @@ def die_with_parent() -> None:
 
 _LOWEST, _SHARE = 12_000, 5_000
 _ports = itertools.count(os.getpid())
+_given: deque[int] = deque(maxlen=100)
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now.
+    """A TCP port of the loopback interface that nobody listens on now, and no late one of ours.
 
     Where tests run side by side each process has a range of its own, below those that the kernel
     gives to connections: else what is free now may be another's before our server has it.
@@ -49,7 +51,10 @@ def free_port() -> int:
         port = _LOWEST + int(worker[2:]) % 4 * _SHARE + next(_ports) % _SHARE if worker else 0
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
+            found = int(probe.getsockname()[1])
+            if found not in _given:
+                _given.append(found)
+                return found
 
 
 def held_port() -> socket.socket:
