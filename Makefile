@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup test lint format demo bench delivery latency scale hostile chaos powercut fuzz soak clean
+.PHONY: help setup test lint format demo bench delivery latency scale hostile chaos powercut lives fuzz soak clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -53,6 +53,9 @@ hostile: $(STAMP)    ## a proper sender beside each kind of hostile peer
 
 powercut: $(STAMP)   ## 500 simulated power cuts under the spool
 	DCMROUTER_POWER_CUTS=500 $(BIN)/python -m pytest tests/spool/test_power_cut.py -k test_power_cuts --timeout 600
+
+lives: $(STAMP)      ## 3,000 random lives of deliveries, with orders, changing hosts and power cuts
+	DCMROUTER_LIVES=3000 $(BIN)/python -m pytest -n 2 tests/spool/test_lives.py -k test_nothing_is_lost
 
 fuzz: $(STAMP)       ## ten million mutated messages, data sets and files
 	$(BIN)/python -m tests.fuzz.run --cases 10000000 --jobs 2 $(ARGS)

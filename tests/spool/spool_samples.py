@@ -114,7 +114,15 @@ class Outcome:
 class Rig:
     """A spool, its index and its keeper in one directory, and what was acknowledged."""
 
-    def __init__(self, directory: Path, loop: Loop, spool_settings: SpoolSettings) -> None:
+    suppress_duplicates = False
+
+    def __init__(
+        self,
+        directory: Path,
+        loop: Loop,
+        spool_settings: SpoolSettings,
+        opening: Callable[[Path], Index] = Index.open,
+    ) -> None:
         self.directory = directory
         self.loop = loop
         self.groups: list[int] = []
@@ -127,7 +135,7 @@ class Rig:
             loop.post,
             lambda count, _: self.groups.append(count),
         )
-        self.index = Index.open(directory / "index.sqlite")
+        self.index = opening(directory / "index.sqlite")
         self.keeper = Keeper(self.spool, self.index)
         self.report = Report()
 
@@ -135,7 +143,8 @@ class Rig:
         self.groups.append(count)
 
     def start(self) -> "Rig":
-        self.report = rebuild(self.spool, self.index, suppress_duplicates=False)
+        suppress = self.suppress_duplicates
+        self.report = rebuild(self.spool, self.index, suppress_duplicates=suppress)
         self.spool.start(self.report.last_id)
         return self
 
@@ -186,7 +195,7 @@ class Rig:
             self.index.add(
                 [(ref, what) for ref, what, _ in entries],
                 entries[-1][2],
-                suppress_duplicates=False,
+                suppress_duplicates=self.suppress_duplicates,
                 same_bytes=self.spool.same_bytes,
             )
 

@@ -1,0 +1,171 @@
+"""Whatever becomes of deliveries, what was acknowledged is where it should be in the end.
+
+``DCMROUTER_LIVES`` sets how many spools live and die; 24 by default.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from router.spool.errors import SpoolDamaged
+from router.spool.index import Index
+from router.spool.index_peers import Peers
+from router.spool.keeper import Keeper, Upkeep
+from router.spool.plan import Plan
+from router.spool.record import RouteMeta
+from tests.spool.index_samples import fill
+from tests.spool.lives import Lives
+from tests.spool.lives_disk import NAME, IndexDisk, IndexFiles, quiet
+from tests.spool.lives_world import Had, Sent, World
+from tests.spool.spool_samples import Loop
+
+WANTED = int(os.environ.get("DCMROUTER_LIVES", "24"))
+
+
+@pytest.mark.parametrize("seed", range(WANTED))
+def test_nothing_is_lost(tmp_path: Path, loop: Loop, seed: int) -> None:
+    assert Lives(tmp_path, loop, seed).play()
+    shutil.rmtree(tmp_path)
+
+
+# -- do they find what they should? ----------------------------------------------------------------
+
+
+def play_until_it_fails(tmp_path: Path, loop: Loop, first: int) -> None:
+    """From the seed `first` on, which is not long before one that finds it."""
+    for seed in range(first, first + 60):
+        Lives(tmp_path / str(seed), loop, seed).play()
+
+
+def test_hosts_that_change_unnoticed_are_found_out(
+    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Peers, "after", lambda *_: 0)
+    with pytest.raises(AssertionError, match="is lost"):
+        play_until_it_fails(tmp_path, loop, 0)
+
+
+def test_a_keeper_that_does_not_wait_for_the_index_is_found_out(
+    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Keeper.step
+
+    def step(keeper: Keeper, now: float) -> Upkeep:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keeper._index, "barrier", lambda: None)
+            return real(keeper, now)
+
+    monkeypatch.setattr(Keeper, "step", step)
+    with pytest.raises(SpoolDamaged, match=r"is gone|is missing"):
+        play_until_it_fails(tmp_path, loop, 15)
+
+
+# -- who misses what -------------------------------------------------------------------------------
+
+EITHER = Plan("failover", ("a", "b")).to_text()
+
+
+def world_of(*routes: RouteMeta) -> World:
+    """One instance was acknowledged at step 10, when all hosts were the first."""
+    hosts = dict.fromkeys("abcd", 1)
+    return World(step=10, sent=[Sent(10, 7, "1.2", b"x", routes, hosts)], host=dict(hosts))
+
+
+def had(destination: str, *, step: int = 11, host: int = 1, digest: bytes = b"x") -> Had:
+    return Had(step, destination, host, "1.2", digest)
+
+
+A, B = RouteMeta("a", "r"), RouteMeta("b", "r")
+EITHER_A = RouteMeta("a", "r", 0, EITHER)
+
+
+@pytest.mark.parametrize(
+    ("routes", "got", "missing"),
+    [
+        ((A,), [], True),
+        ((A,), [had("a")], False),
+        ((A,), [had("b")], True),
+        ((A,), [had("a", digest=b"y")], True),
+        ((A,), [had("a", step=9)], False),  # what repeats it need not be sent
+        ((A,), [had("a", step=9, host=2)], True),  # that host is not there any more
+        ((A,), [had("a", host=2)], False),
+        ((A, B), [had("a")], True),
+        ((A, B), [had("a"), had("b")], False),
+        ((EITHER_A,), [had("b")], False),
+        ((EITHER_A, B), [had("b")], True),  # one cannot stand for two
+        ((EITHER_A, B), [had("b"), had("a")], False),
+    ],
+)
+def test_who_misses_what(routes: tuple[RouteMeta, ...], got: list[Had], missing: bool) -> None:
+    world = world_of(*routes)
+    world.had += got
+    assert bool(world.missing()) == missing
+
+
+def test_what_was_redirected_before_it_came_is_not_where_it_may_be() -> None:
+    world = world_of(A)
+    world.had.append(had("b"))
+    world.redirected.append((9, "a", "b"))
+    assert world.missing()
+    world.redirected.append((11, "a", "b"))
+    assert not world.missing()
+
+
+def test_what_an_operator_dropped_is_not_missed() -> None:
+    world = world_of(A, B)
+    world.dropped |= {(7, "a"), (8, "b")}
+    assert world.missing()
+    world.dropped.add((7, "b"))
+    assert not world.missing()
+
+
+def test_a_copy_of_the_world_stays_as_it_is() -> None:
+    world = world_of(A)
+    copy = world.copy()
+    world.change_host("a", Random(1))
+    world.acknowledge(8, "1.3", b"", (B,))
+    world.had.append(had("a"))
+    world.dropped.add((7, "a"))
+    world.redirected.append((12, "a", "b"))
+    assert copy == world_of(A)
+
+
+# -- what a cut leaves of an index -----------------------------------------------------------------
+
+
+def test_a_cut_leaves_a_sound_index_of_some_moment_since_the_last_sync(tmp_path: Path) -> None:
+    chance = Random(1)
+    home = tmp_path / "home"
+    home.mkdir()
+    moments: list[tuple[IndexFiles, int, int]] = []
+    halfway: list[IndexFiles] = []
+    with quiet():
+        index = Index.open(home / NAME)
+        disk = IndexDisk(home)
+        safe = 0
+        for number in range(1, 81):
+            fill(index, [number], "pacs")
+            what = chance.random()
+            if what < 0.15:
+                index.barrier()
+                disk.synced()
+                safe = number
+            elif what < 0.3:
+                disk.write_back(lambda: halfway.append(disk.files()))
+                moments.append((halfway.pop(), number, number))
+                safe = number
+            moments.append((disk.files(), safe, number))
+        index.close()
+    lost = set()
+    for turn, (files, oldest, newest) in enumerate(moments):
+        to = tmp_path / str(turn)
+        to.mkdir()
+        files.cut(chance, to)
+        after = Index.open(to / NAME)  # which looks through all of it, and raises IndexDamaged
+        assert oldest <= after.last_id() <= newest
+        lost.add(newest - after.last_id())
+        after.close()
+    assert len(lost) > 3, "no cut loses anything"
