@@ -20,7 +20,7 @@ from router.spool.index_duplicates import SameBytes
 from router.spool.index_types import OPEN_STATES, DeliveryState, Disposition, Filter
 from router.spool.record import InstanceMeta, RouteMeta
 from tests.spool.lives_disk import NAME, IndexDisk, IndexFiles, quiet
-from tests.spool.lives_world import COMMITS, NAMES, NIGHT, PLANS, World
+from tests.spool.lives_world import COMMITS, NAMES, NIGHT, PLANS, Moved, World
 from tests.spool.power import Recorder
 from tests.spool.spool_samples import KIB, Loop, Rig, payload, settings
 
@@ -127,7 +127,10 @@ class Lives:
             self._open(until_cut)
             try:
                 # What repeats what is there still is one matter, what is purged another.
-                weights = _ACTS | {"upkeep": chance.choice((0.5, 6))}
+                weights = _ACTS | {
+                    "upkeep": chance.choice((0.5, 6)),
+                    "redirect": chance.choice((0.3, 2)),
+                }
                 count = chance.randint(3, 60)
                 for name in chance.choices(list(weights), list(weights.values()), k=count):
                     self.world.now += chance.choice((0.1, 1.0, 30.0))
@@ -336,9 +339,17 @@ class Lives:
     def _redirect(self) -> None:
         world = self.world
         origin, to = self.chance.sample(NAMES, 2)
-        world.redirected.append((world.next_step(), origin, to))
+        step, index = world.next_step(), self._rig.index
+        world.redirected.append((step, origin, to))
+        waiting = index.queue_list(Filter(destination=origin, state=DeliveryState.READY), 10_000)
+        moving = [item.ref.id for item in waiting]
+        # What the other one took already and is still to commit stands for both.
+        standing = self._deliveries(moving, DeliveryState.UNCOMMITTED)
+        world.moved += [
+            Moved(step, one, to, world.host[to]) for one in moving if (one, to) not in standing
+        ]
         which, same = Filter(destination=origin), self._same_bytes()
-        self._rig.index.redirect(which, to, "elsewhere", at=world.now, same_bytes=same)
+        index.redirect(which, to, "elsewhere", at=world.now, same_bytes=same)
 
     def _resend(self) -> None:
         to, same = [self.chance.choice(NAMES)], self._same_bytes()

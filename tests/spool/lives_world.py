@@ -78,6 +78,16 @@ class Had:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What waited for one destination and was redirected to another, whose host is given."""
+
+    step: int
+    id: int
+    destination: str
+    host: int
+
+
 @dataclass
 class World:
     """All of it.  A copy taken at a power cut is the world from which the next life goes on."""
@@ -89,6 +99,7 @@ class World:
     had: list[Had] = field(default_factory=list)
     redirected: list[tuple[int, str, str]] = field(default_factory=list)
     """(step, from, to): what came before may be at the other destination instead."""
+    moved: list[Moved] = field(default_factory=list)
     dropped: set[tuple[int, str]] = field(default_factory=set)
     """(id, destination): taken off the queue by an operator."""
 
@@ -100,6 +111,7 @@ class World:
             sent=list(self.sent),
             had=list(self.had),
             redirected=list(self.redirected),
+            moved=list(self.moved),
             dropped=set(self.dropped),
         )
 
@@ -207,7 +219,7 @@ class World:
             moves = [(origin, to) for step, origin, to in self.redirected if step > sent.step]
             wanted = [_allowed(route, moves) for route in sent.routes]
             if moves:  # two routes may end at one destination, and one delivery stands for both
-                fine = all(names & places for names in wanted)
+                fine = all(names & places for names in wanted) and self._moved_too(sent)
             else:
                 fine = _each_has_its_own(wanted, places)
             if not fine:
@@ -217,6 +229,18 @@ class World:
                     f"{routes}, redirected {moves}, it is at {sorted(places)}"
                 )
         return found
+
+    def _moved_too(self, sent: Sent) -> bool:
+        """What was redirected went out since, or had been given to the very host before."""
+        given = [one for one in self.had if (one.uid, one.digest) == (sent.uid, sent.digest)]
+        return all(
+            any(
+                one.step > move.step or (one.destination, one.host) == (move.destination, move.host)
+                for one in given
+            )
+            for move in self.moved
+            if move.id == sent.id and not any(number == sent.id for number, _ in self.dropped)
+        )
 
     def _counts(self, sent: Sent, had: Had) -> bool:
         if (had.uid, had.digest) != (sent.uid, sent.digest):

@@ -19,7 +19,7 @@ from router.spool.record import RouteMeta
 from tests.spool.index_samples import fill
 from tests.spool.lives import Lives
 from tests.spool.lives_disk import NAME, IndexDisk, IndexFiles, quiet
-from tests.spool.lives_world import Had, Sent, World
+from tests.spool.lives_world import Had, Moved, Sent, World
 from tests.spool.spool_samples import Loop
 
 WANTED = int(os.environ.get("DCMROUTER_LIVES", "24"))
@@ -45,7 +45,7 @@ def test_hosts_that_change_unnoticed_are_found_out(
 ) -> None:
     monkeypatch.setattr(Peers, "after", lambda *_: 0)
     with pytest.raises(AssertionError, match="is lost"):
-        play_until_it_fails(tmp_path, loop, 0)
+        play_until_it_fails(tmp_path, loop, 8)
 
 
 def test_a_keeper_that_does_not_wait_for_the_index_is_found_out(
@@ -60,7 +60,7 @@ def test_a_keeper_that_does_not_wait_for_the_index_is_found_out(
 
     monkeypatch.setattr(Keeper, "step", step)
     with pytest.raises(SpoolDamaged, match=r"is gone|is missing"):
-        play_until_it_fails(tmp_path, loop, 15)
+        play_until_it_fails(tmp_path, loop, 35)
 
 
 # -- who misses what -------------------------------------------------------------------------------
@@ -114,6 +114,19 @@ def test_what_was_redirected_before_it_came_is_not_where_it_may_be() -> None:
     assert not world.missing()
 
 
+def test_what_was_redirected_goes_to_the_host_of_then_unless_that_has_it() -> None:
+    world = world_of(A, B)
+    world.had += [had("b", step=11, host=1)]
+    world.redirected.append((12, "a", "b"))
+    assert not world.missing()
+    world.moved.append(Moved(12, 7, "b", 1))
+    assert not world.missing()
+    world.moved.append(Moved(12, 7, "b", 2))
+    assert world.missing()
+    world.had.append(had("b", step=13, host=2))
+    assert not world.missing()
+
+
 def test_what_an_operator_dropped_is_not_missed() -> None:
     world = world_of(A, B)
     world.dropped |= {(7, "a"), (8, "b")}
@@ -130,6 +143,7 @@ def test_a_copy_of_the_world_stays_as_it_is() -> None:
     world.had.append(had("a"))
     world.dropped.add((7, "a"))
     world.redirected.append((12, "a", "b"))
+    world.moved.append(Moved(12, 7, "b", 1))
     assert copy == world_of(A)
 
 
