@@ -231,7 +231,11 @@ class World:
         return found
 
     def _moved_too(self, sent: Sent) -> bool:
-        """What was redirected went out since, or had been given to the very host before."""
+        """What was redirected went out since, or had been given to the very host before.
+
+        The latest time counts: from where it was sent on it need not have gone out.
+        """
+        last = max((move.step for move in self.moved if move.id == sent.id), default=0)
         given = [one for one in self.had if (one.uid, one.digest) == (sent.uid, sent.digest)]
         return all(
             any(
@@ -239,7 +243,8 @@ class World:
                 for one in given
             )
             for move in self.moved
-            if move.id == sent.id and not any(number == sent.id for number, _ in self.dropped)
+            if (move.id, move.step) == (sent.id, last)
+            and not any(number == sent.id for number, _ in self.dropped)
         )
 
     def _counts(self, sent: Sent, had: Had) -> bool:
