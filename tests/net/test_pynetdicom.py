@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pynetdicom import AE, _config, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from router.dicom.part10 import FileMeta
 from router.net.connector import connect
@@ -76,19 +77,33 @@ def test_it_sends_us_real_files_in_every_transfer_syntax(run: Runner, max_pdu: i
 
 
 def test_it_understands_why_it_is_refused(run: Runner) -> None:
-    def ask(port: int, title: str) -> Any:
+    def ask(port: int, title: str) -> list[tuple[int, int, int]]:
+        """Result, source and reason of each refusal that it has read.
+
+        `Association.is_rejected` and the primitive do not tell surely: when the refusal comes,
+        and the connection ends, before pynetdicom's other thread has looked whether the
+        connection stands, it says that it could not connect.
+        """
+        refusals = []
+
+        def on_pdu(event: Any) -> None:
+            if isinstance(event.pdu, A_ASSOCIATE_RJ):
+                pdu = event.pdu
+                refusals.append((pdu.result, pdu.source, pdu.reason_diagnostic))
+
         ae = AE(ae_title="CT1")
         ae.add_requested_context(VERIFICATION)
-        return ae.associate("127.0.0.1", port, ae_title=title).acceptor.primitive
+        handlers: Any = [(evt.EVT_PDU_RECV, on_pdu)]
+        association = ae.associate("127.0.0.1", port, ae_title=title, evt_handlers=handlers)
+        assert not association.is_established
+        return refusals
 
     async def scenario() -> None:
         remotes = {"ct": Remote(ae_title="CT1", max_associations=1)}
         async with gate(remotes=remotes) as subject:
-            refusal = await asyncio.to_thread(ask, subject.port, "NOBODY")
-            assert (refusal.result, refusal.result_source, refusal.diagnostic) == (1, 1, 7)
+            assert await asyncio.to_thread(ask, subject.port, "NOBODY") == [(1, 1, 7)]
             first = await connect(target(subject.port), [ECHO_PAIR])
-            refusal = await asyncio.to_thread(ask, subject.port, "ROUTER")
-            assert (refusal.result, refusal.result_source, refusal.diagnostic) == (2, 3, 2)
+            assert await asyncio.to_thread(ask, subject.port, "ROUTER") == [(2, 3, 2)]
             await first.release()
             await subject.quiet()
 
