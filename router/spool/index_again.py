@@ -5,13 +5,16 @@ Owns how such a delivery is put to `index_duplicates`, and how much is compared 
 not know what becomes of it.  Writes nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from router.spool.index_changes import DeliveryRow
 from router.spool.index_database import id_list, ref_of
 from router.spool.index_duplicates import Earlier, SameBytes
+from router.spool.index_select import Key
 from router.spool.index_tables import Tables
+from router.spool.index_types import DeliveryState
 from router.spool.record import InstanceMeta, Ref, RouteMeta
 
 _COMPARED_AT_ONCE = 64 * 2**20
@@ -66,6 +69,7 @@ class Again:
         self._destinations = tables.destinations
         self._plans = tables.plans
         self._duplicates = tables.duplicates
+        self._peers = tables.peers
 
     def standing(
         self, wanted: Collection[Wanted], same_bytes: SameBytes | None, *, delivered: bool
@@ -90,6 +94,20 @@ class Again:
         if same_bytes is None or not metas:
             return {}
         return self._found(self._rows(metas), metas, same_bytes, delivered=True)
+
+    def alone(self, keys: Sequence[Key]) -> set[Key]:
+        """Those of these deliveries that repeat one which was delivered and is purged."""
+        return {(i, number) for i, number in self._db.json_rows(_REPEAT_NOTHING, keys)}
+
+    def had_by_another(self, there: Iterable[DeliveryRow], name: str) -> set[Key]:
+        """Those of these deliveries to a destination that repeat one which only a peer of before
+        may have."""
+        repeats = (row for row in there if row.state is DeliveryState.DUPLICATE)
+        keys = [(row.instance_id, row.destination_id) for row in repeats]
+        after = self._peers.after(name)
+        if not keys or not after:
+            return set()
+        return {(i, n) for i, n, one in self._db.json_rows(_REPEAT_TAKEN, keys) if one <= after}
 
     def _found(
         self,
@@ -127,4 +145,26 @@ SELECT json_group_array(json_array(
 ))
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
 CROSS JOIN context AS c ON c.id = i.context_id
+"""
+# What repeats one that was delivered and is purged: nothing would ever go for it.
+_REPEAT_NOTHING = f"""
+WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
+SELECT json_group_array(json_array(d.instance_id, d.destination_id))
+FROM wanted
+CROSS JOIN delivery AS d
+    ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
+WHERE d.state = {int(DeliveryState.DUPLICATE)}
+    AND NOT EXISTS (SELECT 1 FROM instance WHERE id = d.duplicate_of)
+"""
+# What repeats one that was delivered, and is perhaps purged.
+_REPEAT_TAKEN = f"""
+WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
+SELECT json_group_array(json_array(d.instance_id, d.destination_id, d.duplicate_of))
+FROM wanted
+CROSS JOIN delivery AS d
+    ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
+LEFT JOIN delivery AS o
+    ON o.instance_id = d.duplicate_of AND o.destination_id = d.destination_id
+WHERE d.state = {int(DeliveryState.DUPLICATE)}
+    AND (o.state IS NULL OR o.state = {int(DeliveryState.DELIVERED)})
 """

@@ -99,7 +99,7 @@ class Reroute:
             return Rerouted()
         keys = [(instance, number) for instance in ids for number in numbers]
         there = self._queues.rows(keys)
-        alone = {(i, number) for i, number in self._db.json_rows(_REPEAT_NOTHING, keys)}
+        alone = self._repeated.alone(keys)
         again = {key for key, row in there.items() if row.state in _AGAIN} | alone
         going = [key for key in keys if key not in there or key in again]
         standing = self._repeated.standing(
@@ -118,9 +118,9 @@ class Reroute:
                     left += repeats is not None
                 elif (instance, number) in again:
                     if row.state is DeliveryState.DUPLICATE:
-                        changes.keep(instance, at=action.at)
-                        changes.repeat(row, None)
-                    self._again(changes, row, action.at)
+                        self._alone_again(changes, row, action.at)
+                    else:
+                        self._again(changes, row, action.at)
                 else:
                     left += 1
         self._keep_repeats(changes, action.at)
@@ -135,6 +135,12 @@ class Reroute:
                 action.record(sorted(touched), len(going_now))
         more = standing.cut is not None or (len(found) == _AT_ONCE and ids[-1] < until)
         return Rerouted(len(going_now), sum(going_now), left=left, more=more, after=ids[-1])
+
+    def _alone_again(self, changes: Changes, row: DeliveryRow, at: int) -> None:
+        """As `_again`, of one that repeats what was delivered."""
+        changes.keep(row.instance_id, at=at)
+        changes.repeat(row, None)
+        self._again(changes, row, at)
 
     def _again(self, changes: Changes, row: DeliveryRow, at: int) -> None:
         """As if it were new, and without anything to wait for: somebody wants it there now."""
@@ -185,8 +191,10 @@ class Reroute:
         more = len(keys) == _AT_ONCE
         rows = list(self._queues.rows([key for key in keys if key[0] not in excluded]).values())
         there = self._queues.rows([(row.instance_id, number) for row in rows])
+        past = self._repeated.had_by_another(there.values(), target)
+        undone = [row for key, row in there.items() if key in past or self._is_undone(row)]
         new, standing = self._unless_there(
-            self._moved(rows, there, origin, number), there.values(), same_bytes
+            self._moved(rows, there, origin, number), undone, same_bytes
         )
         if standing.cut is not None:
             more, keys = True, [key for key in keys if standing.goes(key[0])]
@@ -199,7 +207,9 @@ class Reroute:
             changes.note(row)
             found = there.get((row.instance_id, number))
             if found is not None:
-                if self._is_undone(found):
+                if (row.instance_id, number) in past:
+                    self._alone_again(changes, found, action.at)
+                elif self._is_undone(found):
                     self._again(changes, found, action.at)
                 self._stay(changes, found, action.at)
             row.due_at, row.reason = None, clean(why)
@@ -219,16 +229,16 @@ class Reroute:
     def _unless_there(
         self,
         new: Sequence[_New],
-        there: Iterable[DeliveryRow],
+        undone: Iterable[DeliveryRow],
         same_bytes: SameBytes | None,
     ) -> tuple[list[_New], Standing]:
-        """Those of this step, each with what stands for it at its destination; ``there`` are those
-        that go there too."""
+        """Those of this step, each with what stands for it at its destination; ``undone`` are those
+        that are to go there too."""
         wanted = [
             (one.instance_id, one.destination_id, one.plan_id if one.gate is not None else None)
             for one in new
         ]
-        wanted += [(r.instance_id, r.destination_id, None) for r in there if self._is_undone(r)]
+        wanted += [(row.instance_id, row.destination_id, None) for row in undone]
         standing = self._repeated.standing(wanted, same_bytes, delivered=True)
         found = []
         for one in new:
@@ -451,16 +461,6 @@ SELECT json_group_array(json_array(
     i.id, i.length, i.disposition, CASE i.study_order WHEN 0 THEN i.id ELSE i.study_order END
 ))
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
-"""
-# What repeats one that was delivered and is purged: nothing would ever go for it.
-_REPEAT_NOTHING = f"""
-WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
-SELECT json_group_array(json_array(d.instance_id, d.destination_id))
-FROM wanted
-CROSS JOIN delivery AS d
-    ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
-WHERE d.state = {int(DeliveryState.DUPLICATE)}
-    AND NOT EXISTS (SELECT 1 FROM instance WHERE id = d.duplicate_of)
 """
 _DETAILS = """
 WITH wanted(instance_id, destination_id) AS (VALUES {values})

@@ -332,6 +332,36 @@ def test_what_another_peer_of_that_name_had_goes_once_to_the_one_of_now(index: I
     assert leased(index, "vna") == [1]
 
 
+@pytest.mark.parametrize("purged", [False, True])
+def test_what_repeats_one_that_another_peer_had_goes_to_the_one_of_now(
+    index: Index, purged: bool
+) -> None:
+    index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
+    _copies(index, 1, to="vna")
+    index.settle([outcome(1, "vna", DELIVERED)])
+    add(index, (ref(2, crc=1), meta(2, "pacs", "vna", uid="1.2.3.4.1")))
+    assert places(index, 2) == {"pacs": READY, "vna": DUPLICATE}
+    index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
+    if purged:
+        assert index.purge(T0 + 1e6, 10).count == 1
+    _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert places(index, 2) == {"pacs": DROPPED, "vna": READY}
+    assert index.account(audit=True).differences == {}
+    assert leased(index, "vna") == [2]
+    index.settle([outcome(2, "vna", DELIVERED)])
+    assert index.purge(T0 + 1e6, 10).count == 2 - purged
+
+
+def test_what_repeats_one_that_the_peer_of_now_has_is_there(index: Index) -> None:
+    index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
+    index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
+    _copies(index, 1, to="vna")
+    index.settle([outcome(1, "vna", DELIVERED)])
+    add(index, (ref(2, crc=1), meta(2, "pacs", "vna", uid="1.2.3.4.1")))
+    _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert places(index, 2) == {"pacs": DROPPED, "vna": DUPLICATE}
+
+
 def test_what_goes_now_does_not_wait_for_the_night_with_another(index: Index) -> None:
     index.shut_gate(None, "night")
     _copies(index, 1, to="vna", plan=NIGHT)
