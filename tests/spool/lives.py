@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from router.opening import open_index
+from router.spool.errors import SpoolDamaged
 from router.spool.index import Index
 from router.spool.index_commitments import Refusal, Transaction
 from router.spool.index_duplicates import SameBytes
-from router.spool.index_types import OPEN_STATES, DeliveryState, Disposition, Filter
+from router.spool.index_types import OPEN_STATES, DeliveryState, Disposition, Filter, Waiting
 from router.spool.record import InstanceMeta, RouteMeta
 from tests.spool.lives_disk import NAME, IndexDisk, IndexFiles, quiet
 from tests.spool.lives_world import COMMITS, NAMES, NIGHT, PLANS, Moved, World
@@ -98,6 +99,9 @@ class Lives:
         self._went: dict[str, set[int]] = {}
         self._down: set[str] = set()
         self._asked: list[tuple[str, Transaction, int]] = []
+        self._index_was_lost = False
+        self._without_bytes: set[int] = set()
+        """Taken up again by what a segment says of them, after their own files were removed."""
 
     def play(self) -> int:
         """Live, and say how many instances were acknowledged.
@@ -153,6 +157,7 @@ class Lives:
 
     def _lose_index(self) -> None:
         """It is gone, or is something that nobody can read."""
+        self._index_was_lost = True
         files = list(self._home.glob(f"{NAME}*"))
         if self.chance.random() < 0.5:
             for path in files:
@@ -206,8 +211,7 @@ class Lives:
 
     def _finish(self) -> None:
         """Everybody takes everything, until nothing waits; then nothing may be missing."""
-        rig, index, world = self._rig, self._rig.index, self.world
-        left: list[tuple[str, str, int]] = []
+        index, world = self._rig.index, self.world
         for _ in range(_ROUNDS):
             world.now += 1e5
             at = world.now
@@ -220,17 +224,27 @@ class Lives:
             self._divert()
             for name in NAMES:
                 found = index.lease(name, 1000, at, ())
-                index.settle([world.take_surely(name, one, rig.read(one.ref)) for one in found])
-            lines = index.queue_summary()
-            left = [(one.destination, one.state.name, one.count) for one in lines if one.count]
-            if not left:
+                index.settle([world.take_surely(name, one, self._read(one)) for one in found])
+            if not self._left():
                 break
-        assert left == [], "it waits for ever"
+        assert self._left() == [], "it waits for ever"
         assert index.account(audit=True).differences == {}
         missing = world.missing()
         held = index.instances(Filter(disposition=Disposition.QUARANTINED), 10_000)
         why = [f"instance {row.ref.id} is held: {row.meta.reason}" for row in held]
         assert not missing, "\n".join(missing + why)
+
+    def _left(self) -> list[tuple[str, str, int]]:
+        """Destination, state and count of what is open and can be sent."""
+        index = self._rig.index
+        waiting = index.queue_list(Filter(), 10_000)
+        if not {item.ref.id for item in waiting} - self._without_bytes:
+            waiting = []
+        return [
+            (one.destination, one.state.name, one.count)
+            for one in index.queue_summary()
+            if one.count and (waiting or one.state is DeliveryState.UNCOMMITTED)
+        ]
 
     # -- what is received
 
@@ -260,7 +274,7 @@ class Lives:
             return
         index, world = self._rig.index, self.world
         outcomes = [
-            world.take(name, one, self._rig.read(one.ref), self.chance, self._went[name])
+            world.take(name, one, self._read(one), self.chance, self._went[name])
             for one in index.lease(name, self.chance.randint(1, 6), world.now, ())
         ]
         mood = self.chance.random()
@@ -271,6 +285,17 @@ class Lives:
         elif mood < 0.3:
             self._feed()
         index.settle(outcomes)
+
+    def _read(self, one: Waiting) -> bytes | None:
+        """None when its file is gone, which only a lost index excuses: in the end everybody must
+        have had it before."""
+        try:
+            return self._rig.read(one.ref)
+        except SpoolDamaged:
+            if not self._index_was_lost:
+                raise
+            self._without_bytes.add(one.ref.id)
+            return None
 
     def _divert(self) -> None:
         up = [name for name in NAMES if name not in self._down]
@@ -345,11 +370,13 @@ class Lives:
         moving = [item.ref.id for item in waiting]
         # What the other one took already and is still to commit stands for both.
         standing = self._deliveries(moving, DeliveryState.UNCOMMITTED)
-        world.moved += [
-            Moved(step, one, to, world.host[to]) for one in moving if (one, to) not in standing
-        ]
         which, same = Filter(destination=origin), self._same_bytes()
         index.redirect(which, to, "elsewhere", at=world.now, same_bytes=same)
+        index.barrier()
+        # Only now is the operator told; a cut before it may undo it.
+        world.moved += [
+            Moved(step, one, to, world.host[to], (one, to) in standing) for one in moving
+        ]
 
     def _resend(self) -> None:
         to, same = [self.chance.choice(NAMES)], self._same_bytes()

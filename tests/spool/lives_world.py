@@ -80,12 +80,16 @@ class Had:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What waited for one destination and was redirected to another, whose host is given."""
+    """What waited for one destination and was redirected to another, whose host is given.
+
+    `stands` when that one was given it before and is still to commit: no other is to go.
+    """
 
     step: int
     id: int
     destination: str
     host: int
+    stands: bool = False
 
 
 @dataclass
@@ -143,12 +147,20 @@ class World:
     # -- an attempt
 
     def take(
-        self, destination: str, waiting: Waiting, data: bytes, chance: Random, went: set[int]
+        self,
+        destination: str,
+        waiting: Waiting,
+        data: bytes | None,
+        chance: Random,
+        went: set[int],
     ) -> Outcome:
         """The host of now takes an instance or not, as chance will have it.
 
-        `went` has the instances that this life sent to it without an answer, and is added to.
+        `data` is None when there is nothing to send any more.  `went` has the instances that this
+        life sent to it without an answer, and is added to.
         """
+        if data is None:
+            return self._ended(destination, waiting, DeliveryState.DEAD, None)
         mood = chance.random()
         if mood < 0.2:
             due = self.now + chance.choice((1.0, 400.0))
@@ -168,8 +180,10 @@ class World:
         state = DeliveryState.UNCOMMITTED if asked else DeliveryState.DELIVERED
         return self._ended(destination, waiting, state, 0)
 
-    def take_surely(self, destination: str, waiting: Waiting, data: bytes) -> Outcome:
-        """The host of now takes an instance."""
+    def take_surely(self, destination: str, waiting: Waiting, data: bytes | None) -> Outcome:
+        """The host of now takes an instance, if there is something to send."""
+        if data is None:
+            return self._ended(destination, waiting, DeliveryState.DEAD, None)
         self._keep(destination, waiting, data)
         return self._ended(destination, waiting, DeliveryState.DELIVERED, 0)
 
@@ -244,6 +258,7 @@ class World:
             )
             for move in self.moved
             if (move.id, move.step) == (sent.id, last)
+            and not move.stands
             and not any(number == sent.id for number, _ in self.dropped)
         )
 
