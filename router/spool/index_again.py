@@ -99,15 +99,16 @@ class Again:
         """Those of these deliveries that repeat one which was delivered and is purged."""
         return {(i, number) for i, number in self._db.json_rows(_REPEAT_NOTHING, keys)}
 
-    def had_by_another(self, there: Iterable[DeliveryRow], name: str) -> set[Key]:
+    def had_by_another(self, there: Iterable[DeliveryRow], name: str) -> dict[Key, int]:
         """Those of these deliveries to a destination that repeat one which only a peer of before
-        may have."""
+        may have, and the number of that one."""
         repeats = (row for row in there if row.state is DeliveryState.DUPLICATE)
         keys = [(row.instance_id, row.destination_id) for row in repeats]
         after = self._peers.after(name)
         if not keys or not after:
-            return set()
-        return {(i, n) for i, n, one in self._db.json_rows(_REPEAT_TAKEN, keys) if one <= after}
+            return {}
+        found = self._db.json_rows(_REPEAT_TAKEN, keys)
+        return {(instance, number): one for instance, number, one in found if one <= after}
 
     def _found(
         self,

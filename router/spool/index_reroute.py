@@ -117,10 +117,7 @@ class Reroute:
                     new.append(one)
                     left += repeats is not None
                 elif (instance, number) in again:
-                    if row.state is DeliveryState.DUPLICATE:
-                        self._alone_again(changes, row, action.at)
-                    else:
-                        self._again(changes, row, action.at)
+                    self._again(changes, row, action.at)
                 else:
                     left += 1
         self._keep_repeats(changes, action.at)
@@ -136,14 +133,11 @@ class Reroute:
         more = standing.cut is not None or (len(found) == _AT_ONCE and ids[-1] < until)
         return Rerouted(len(going_now), sum(going_now), left=left, more=more, after=ids[-1])
 
-    def _alone_again(self, changes: Changes, row: DeliveryRow, at: int) -> None:
-        """As `_again`, of one that repeats what was delivered."""
-        changes.keep(row.instance_id, at=at)
-        changes.repeat(row, None)
-        self._again(changes, row, at)
-
     def _again(self, changes: Changes, row: DeliveryRow, at: int) -> None:
         """As if it were new, and without anything to wait for: somebody wants it there now."""
+        if row.state is DeliveryState.DUPLICATE:  # of what was delivered: that keeps it no more
+            changes.keep(row.instance_id, at=at)
+            changes.repeat(row, None)
         changes.note(row)
         if row.plan_id is not None:
             text = self._plans.hastened(row.plan_id)
@@ -191,8 +185,11 @@ class Reroute:
         more = len(keys) == _AT_ONCE
         rows = list(self._queues.rows([key for key in keys if key[0] not in excluded]).values())
         there = self._queues.rows([(row.instance_id, number) for row in rows])
+        going = {key for key, row in there.items() if self._is_undone(row)}
         past = self._repeated.had_by_another(there.values(), target)
-        undone = [row for key, row in there.items() if key in past or self._is_undone(row)]
+        # What repeats one that goes itself is kept as it is, with that one.
+        going |= {key for key, one in past.items() if (one, number) not in going}
+        undone = [row for key, row in there.items() if key in going]
         new, standing = self._unless_there(
             self._moved(rows, there, origin, number), undone, same_bytes
         )
@@ -207,9 +204,7 @@ class Reroute:
             changes.note(row)
             found = there.get((row.instance_id, number))
             if found is not None:
-                if (row.instance_id, number) in past:
-                    self._alone_again(changes, found, action.at)
-                elif self._is_undone(found):
+                if (row.instance_id, number) in going:
                     self._again(changes, found, action.at)
                 self._stay(changes, found, action.at)
             row.due_at, row.reason = None, clean(why)

@@ -228,7 +228,8 @@ class Lives:
             if not self._left():
                 break
         assert self._left() == [], "it waits for ever"
-        assert index.account(audit=True).differences == {}
+        differences = index.account(audit=True).differences
+        assert differences == {}, differences
         missing = world.missing()
         held = index.instances(Filter(disposition=Disposition.QUARANTINED), 10_000)
         why = [f"instance {row.ref.id} is held: {row.meta.reason}" for row in held]

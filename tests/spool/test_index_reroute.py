@@ -352,6 +352,22 @@ def test_what_repeats_one_that_another_peer_had_goes_to_the_one_of_now(
     assert index.purge(T0 + 1e6, 10).count == 2 - purged
 
 
+def test_what_repeats_one_that_goes_again_too_is_kept_with_it(index: Index) -> None:
+    index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
+    _copies(index, 1, to="vna")
+    index.settle([outcome(1, "vna", DELIVERED)])
+    add(index, (ref(2, crc=1), meta(2, "pacs", "vna", uid="1.2.3.4.1")))
+    index.resend(Filter(ids=(1,)), ["pacs"], "too", at=T0)
+    index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
+    _redirect(index, Filter(destination="pacs"), "vna", same_bytes=same)
+    assert places(index, 1)["vna"] is READY
+    assert places(index, 2) == {"pacs": DROPPED, "vna": DUPLICATE}
+    assert index.account(audit=True).differences == {}
+    assert leased(index, "vna") == [1]
+    index.settle([outcome(1, "vna", DELIVERED)])
+    assert index.purge(T0 + 1e6, 10).count == 2
+
+
 def test_what_repeats_one_that_the_peer_of_now_has_is_there(index: Index) -> None:
     index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
     index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
