@@ -8,6 +8,7 @@ PS3.7 §7, PS3.8 §7.
 import asyncio
 import dataclasses
 import functools
+import socket
 import time
 from collections.abc import Callable
 
@@ -50,6 +51,9 @@ _NOT_AUTHORIZED = 0x0124
 _WINDOW = 16
 _BURST = 128
 """Messages that may come in one piece: a peer that waits for answers has far fewer on the way."""
+_UNSENT = 16 * 1024
+"""Bytes of answers that the kernel takes while the peer has no room: by itself it would take
+megabytes, and a peer that reads none of them could ask as long for more."""
 _LAST_WORDS = 0.5
 """Seconds for our A-RELEASE-RQ to be answered when we stop, and then for our A-ABORT to arrive: not
 all peers close after it."""
@@ -158,6 +162,9 @@ class AcceptedAssociation(Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `Link`."""
         super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         self._host.connected(self)
 
     def on_collect(self, size: int) -> None:

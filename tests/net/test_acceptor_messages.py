@@ -385,6 +385,35 @@ def test_a_peer_that_never_reads_its_answers(run: Runner) -> None:
     assert 0 < max(waiting) < RECEIVE_BUFFER_SIZE
 
 
+def test_the_kernel_takes_few_answers_that_nobody_reads(run: Runner) -> None:
+    """Or whoever reads none could have tens of thousands of requests answered first."""
+    answered = 0
+
+    def answer(shelved: Shelved) -> None:
+        nonlocal answered
+        answered += 1
+        shelved.answer()
+
+    async def scenario() -> None:
+        async with gate(dimse_timeout=0.3, artim_timeout=0.1) as subject:
+            subject.shelf.policy = answer
+            wire = await subject.associated()
+            sock = wire.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            flood = b"".join(store_rq(b"abc", n, "1.2." + "9" * 60) for n in range(1, 17))
+            sending = asyncio.ensure_future(_flood(wire, flood))
+            await subject.listeners.until_open(0)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            wire.writer.transport.abort()
+            await wire.close()
+            await subject.quiet()
+
+    run(scenario)
+    assert 0 < answered < 2000
+
+
 async def _flood(wire: Wire, flood: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         while True:
