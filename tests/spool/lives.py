@@ -8,7 +8,7 @@ over is in `lives_world`, what a cut leaves in `power` and `lives_disk`.
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -368,15 +368,29 @@ class Lives:
         step, index = world.next_step(), self._rig.index
         world.redirected.append((step, origin, to))
         waiting = index.queue_list(Filter(destination=origin, state=DeliveryState.READY), 10_000)
-        moving = [item.ref.id for item in waiting]
+        moving = {item.ref.id for item in waiting}
+        everyone = [one.id for one in world.sent]
+        repeating = {
+            one
+            for one, name in self._deliveries(everyone, DeliveryState.DUPLICATE)
+            if name == origin
+        }
         # What the other one took already and is still to commit stands for both.
         standing = self._deliveries(moving, DeliveryState.UNCOMMITTED)
+        stands = {one.uid for one in world.sent if (one.id, to) in standing}
         which, same = Filter(destination=origin), self._same_bytes()
         index.redirect(which, to, "elsewhere", at=world.now, same_bytes=same)
         index.barrier()
-        # Only now is the operator told; a cut before it may undo it.
+        # Only now is the operator told; a cut before it may undo it.  What repeats them went too.
+        dropped = {
+            one
+            for one, name in self._deliveries(repeating, DeliveryState.DROPPED)
+            if name == origin
+        }
         world.moved += [
-            Moved(step, one, to, world.host[to], (one, to) in standing) for one in moving
+            Moved(step, one.id, to, world.host[to], one.uid in stands)
+            for one in world.sent
+            if one.id in moving | dropped
         ]
 
     def _resend(self) -> None:
@@ -393,7 +407,7 @@ class Lives:
         index.drop(Filter(ids=tuple(ids)), _BY_ORDER, at=world.now)
         world.dropped = before | self._deliveries(ids, DeliveryState.DROPPED) & world.dropped
 
-    def _deliveries(self, ids: list[int], *states: DeliveryState) -> set[tuple[int, str]]:
+    def _deliveries(self, ids: Iterable[int], *states: DeliveryState) -> set[tuple[int, str]]:
         rows = [self._rig.index.instance(number) for number in ids]
         return {
             (one.instance_id, one.destination)
