@@ -96,14 +96,24 @@ class Fates:
         *,
         presumed: bool = False,
     ) -> None:
-        """The destination, then this ``peer``, has it, or one of its UID (``presumed``); ``reason``
-        is its warning, or ""."""
+        """The destination, then this ``peer``, has it, or one of its UID (``presumed``), which the
+        index may doubt; ``reason`` is its warning, or ""."""
         seconds = self._clock() - item.received_at
-        self._observer.on_sent(self._destination, item.ref.length)
-        self._observer.on_delivered(
-            self._destination, "warning" if reason else "delivered", seconds
-        )
-        self._record(item, DeliveryState.DELIVERED, reason, status, peer=peer, presumed=presumed)
+
+        def count(doubted: bool) -> None:
+            if doubted:
+                self._observer.on_failed(self._destination, "dead")
+                return
+            self._observer.on_sent(self._destination, item.ref.length)
+            outcome = "warning" if reason else "delivered"
+            self._observer.on_delivered(self._destination, outcome, seconds)
+
+        state = DeliveryState.DELIVERED
+        if presumed:
+            self._record(item, state, reason, status, peer=peer, presumed=count)
+        else:
+            count(False)
+            self._record(item, state, reason, status, peer=peer)
 
     def unanswered_by(self, item: Waiting, error: AssociationError) -> None:
         """The association fell in the middle of the instance's message; an attempt is charged."""
@@ -154,7 +164,7 @@ class Fates:
         attempted: bool = True,
         refused: bool = False,
         peer: Hashable = None,
-        presumed: bool = False,
+        presumed: Callable[[bool], None] | None = None,
     ) -> None:
         if state is not DeliveryState.READY:
             self._went_out.discard(item.ref.id)
@@ -173,7 +183,7 @@ class Fates:
             association,
             seconds,
             peer,
-            presumed,
+            presumed is not None,
         )
-        if self._ledger.record(outcome):
+        if self._ledger.record(outcome, presumed):
             self._wake()

@@ -138,13 +138,15 @@ class Queues:
         rows = self.rows([(i, number) for i, number in keys if number is not None])
         elsewhere: set[tuple[int, int]] = set()
         twins = self._twins(outcomes)
+        doubted: list[tuple[int, str]] = []
         applied = 0
         for outcome in outcomes:
+            key = (outcome.instance_id, outcome.destination)
             if outcome.presumed and outcome.instance_id in twins:
                 # It may have come since it was leased, and been sent first.
                 reason = f"{outcome.reason}; {_TWIN}"
                 outcome = replace(outcome, state=DeliveryState.DEAD, reason=reason)
-            key = (outcome.instance_id, outcome.destination)
+                doubted.append(key)
             row = rows.get((outcome.instance_id, numbers[outcome.destination]))
             if row is None:
                 unknown.append(key)
@@ -177,7 +179,8 @@ class Queues:
                 refusals.write()
             self.note_due(changes)
         return Settled(
-            applied, tuple(repeated), tuple(unknown), revived, gated, tuple(refusals.names)
+            *(applied, tuple(repeated), tuple(unknown), revived, gated),
+            *(tuple(refusals.names), tuple(doubted)),
         )
 
     def _twins(self, outcomes: Sequence[Outcome]) -> set[int]:

@@ -203,7 +203,8 @@ class Settled:
     ``unknown``: none such in the index.  Both as (instance id, destination).  ``revived``: how
     many that repeated another became READY, since that one was not delivered; ``gated``: how many
     went behind a gate; ``refused``: where something waits for another member of its plan, having
-    been refused."""
+    been refused; ``doubted``: those that are DEAD though they were presumed to be there, as
+    (instance id, destination)."""
 
     applied: int
     repeated: tuple[tuple[int, str], ...]
@@ -211,6 +212,7 @@ class Settled:
     revived: int = 0
     gated: int = 0
     refused: Collection[str] = ()
+    doubted: Collection[tuple[int, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

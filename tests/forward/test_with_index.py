@@ -187,6 +187,34 @@ def test_a_twin_that_came_while_it_was_sent_again_has_its_place(tmp_path: Path) 
         assert dead.ref.id == 1
         assert "may be this one or another" in dead.delivery.reason
         assert index.account().destinations["pacs"].delivered == 1
+        # Counted as what became of them: the second delivered, the first not.
+        assert [outcome for _, outcome, _ in house.counts.delivered] == ["delivered"]
+        assert house.counts.failed.count(("pacs", "dead")) == 1
+        assert house.counts.sent == 800
+        await house.stop()
+        index.close()
+
+    run(scenario())
+
+
+def test_what_is_presumed_to_be_there_and_has_no_twin_counts_as_delivered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        index = Index.open(tmp_path / "index.sqlite")
+        house = House("pacs", index=Gateway(index))
+        answers = [AssociationBroken("reset"), Answer(0x0111)]
+        house.peer.answer = lambda uid: answers.pop(0)
+        index.add(
+            [entry(1, wall(), "pacs")],
+            Position(1, 9000),
+            suppress_duplicates=True,
+            same_bytes=lambda one, two: False,
+        )
+        house.start()
+        await asyncio.sleep(60)
+        assert not answers
+        assert index.account().destinations["pacs"].delivered == 1
+        assert [outcome for _, outcome, _ in house.counts.delivered] == ["warning"]
+        assert ("pacs", "dead") not in house.counts.failed
         await house.stop()
         index.close()
 
