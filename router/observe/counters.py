@@ -337,7 +337,7 @@ class Counters:
         self.promised.of(remote or UNKNOWN, "failed").value += failed
 
     def on_sent(self, destination: str, count: int) -> None:
-        """``count`` bytes of a data set were sent to ``destination``."""
+        """``count`` bytes of a data set were delivered to ``destination``."""
         self.sent.of(destination).value += count
 
     def on_purged(self, why: str, instances: int, count: int) -> None:

@@ -164,7 +164,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "dcmrouter_bytes_sent_total",
         "counter",
         ("destination",),
-        "Bytes of data sets sent, those of failed attempts included.",
+        "Bytes of the data sets that were delivered.",
         counts(lambda c: c.sent),
     ),
     MetricInfo(
