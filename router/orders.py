@@ -5,12 +5,13 @@ telling those who wait.  What is changed in the index is in `router.spool.index_
 """
 
 import asyncio
+import contextlib
 import pwd
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import structlog
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("operate")
 
+P = ParamSpec("P")
+S = TypeVar("S", Changed, Rerouted)
+
 _OPERATOR = "control socket"
 RULE = "by an operator"
 """What a delivery names as its cause that no rule made."""
@@ -60,10 +64,11 @@ class _Sum:
     bytes: int = 0
     left: int = 0
 
-    def add(self, step: Rerouted) -> None:
+    def add(self, step: Changed | Rerouted) -> None:
         self.count += step.count
         self.bytes += step.bytes
-        self.left += step.left
+        if isinstance(step, Rerouted):
+            self.left += step.left
 
 
 class Orders:
@@ -76,21 +81,20 @@ class Orders:
         """See `ControlSource`."""
         who = await asked_by(origin)
         changed = await self._act("retry", which, who=who)
-        gateway, asked = self._gateway, _Sum()
+        index, asked = self._gateway.index, _Sum()
         cursor: tuple[int, int] | None = None
         more = True
         try:
             while more:
-                step = await gateway.index_thread.run(
-                    gateway.index.ask_again, which, at=time.time(), who=who, after=cursor
+                step = await self._step(
+                    asked, index.ask_again, which, at=time.time(), who=who, after=cursor
                 )
-                asked.add(step)
                 cursor, more = step.cursor, step.more
         finally:
             if asked.count:
-                self._done("ask again", which, asked.count, who, ended=not more)
-                gateway.proof.hasten(which.destination)
-        await self._keep()
+                self._told("ask again", which, asked, who, ended=not more)
+                self._gateway.proof.hasten(which.destination)
+                await self._keep()
         return Changed(changed.count + asked.count, changed.bytes + asked.bytes)
 
     async def hasten(self, which: Filter, origin: Origin) -> Changed:
@@ -123,27 +127,45 @@ class Orders:
 
     async def _act(self, action: str, which: Filter, *more: object, who: str) -> Changed:
         await self._named(which)
-        gateway = self._gateway
-        method = getattr(gateway.index, action)
-        count = size = 0
-        again = True
-        try:
+        method: Callable[..., Changed] = getattr(self._gateway.index, action)
+        async with self._ordered(action, which, who) as done:
+            again = True
             while again:
-                changed: Changed = await gateway.index_thread.run(
-                    method, which, *more, at=time.time(), who=who, limit=_STEP
+                changed = await self._step(
+                    done, method, which, *more, at=time.time(), who=who, limit=_STEP
                 )
-                count += changed.count
-                size += changed.bytes
                 again = changed.more
-        finally:
-            # Also when it was broken off: the steps before stand.
-            self._done(action, which, count, who, ended=not again)
-        await self._keep()
-        return Changed(count, size)
+        return Changed(done.count, done.bytes)
 
-    def _done(self, action: str, which: Filter, count: int, who: str, *, ended: bool) -> None:
+    @contextlib.asynccontextmanager
+    async def _ordered(self, action: str, which: Filter, who: str) -> AsyncIterator[_Sum]:
+        """An order whose steps are done while this is entered; they are told of and kept at its
+        end, also when it was broken off: those before stand."""
+        done, ended = _Sum(), False
+        try:
+            yield done
+            ended = True
+        finally:
+            self._told(action, which, done, who, ended=ended)
+            await self._keep()
+
+    async def _step(self, done: _Sum, work: Callable[P, S], *args: P.args, **more: P.kwargs) -> S:
+        """One step of an order, on the index's thread.  When the order is broken off meanwhile the
+        step is done all the same, and counted."""
+        doing = asyncio.ensure_future(self._gateway.index_thread.run(work, *args, **more))
+        try:
+            await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.wait([doing])
+            if not doing.cancelled() and doing.exception() is None:
+                done.add(doing.result())
+            raise
+        done.add(doing.result())
+        return doing.result()
+
+    def _told(self, action: str, which: Filter, done: _Sum, who: str, *, ended: bool) -> None:
         meant = logged(which)
-        _log.info("operator", action=action, who=who, which=meant, count=count, ended=ended)
+        _log.info("operator", action=action, who=who, which=meant, count=done.count, ended=ended)
         self._gateway.forwarder.refresh()
         self._gateway.gatekeeper.notify()
 
@@ -189,14 +211,15 @@ class Orders:
         origin_name = check_redirect(which, target)
         self._check((target,))
         await self._named(which)
-        gateway, who, done = self._gateway, await asked_by(origin), _Sum()
-        cursor: tuple[int, int] | None = None
-        more = True
-        try:
+        gateway, who = self._gateway, await asked_by(origin)
+        async with self._ordered(f"redirect to {target}", which, who) as done:
+            cursor: tuple[int, int] | None = None
+            more = True
             while more:
                 # Never two hands on one delivery: it takes nothing from its queue meanwhile.
                 async with gateway.forwarder.at_rest(origin_name) as in_hand:
-                    step = await gateway.index_thread.run(
+                    step = await self._step(
+                        done,
                         gateway.index.redirect,
                         *(which, target, reason, tuple(in_hand)),
                         at=time.time(),
@@ -204,24 +227,20 @@ class Orders:
                         after=cursor,
                         same_bytes=self._same_bytes,
                     )
-                done.add(step)
                 cursor, more = step.cursor, step.more
-        finally:
-            self._done(f"redirect to {target}", which, done.count, who, ended=not more)
-        await self._keep()
         return Redone(done.count, done.bytes, done.left)
 
     async def resend(self, which: Filter, destinations: tuple[str, ...], origin: Origin) -> Redone:
         """See `ControlSource`."""
         self._check(destinations)
         await self._named(which)
-        gateway, who, done = self._gateway, await asked_by(origin), _Sum()
-        run, index = gateway.index_thread.run, gateway.index
-        until, after, more = await run(index.last_id), 0, True
-        try:
+        gateway, who = self._gateway, await asked_by(origin)
+        until, after, more = await gateway.index_thread.run(gateway.index.last_id), 0, True
+        async with self._ordered(f"resend to {', '.join(destinations)}", which, who) as done:
             while more:
-                step = await run(
-                    index.resend,
+                step = await self._step(
+                    done,
+                    gateway.index.resend,
                     *(which, destinations, RULE),
                     at=time.time(),
                     who=who,
@@ -229,25 +248,20 @@ class Orders:
                     until=until,
                     same_bytes=self._same_bytes,
                 )
-                done.add(step)
                 after, more = step.after, step.more
-        finally:
-            to = ", ".join(destinations)
-            self._done(f"resend to {to}", which, done.count, who, ended=not more)
-        await self._keep()
         return Redone(done.count, done.bytes, done.left)
 
     async def reroute(self, which: Filter, origin: Origin) -> Redone:
         """See `ControlSource`."""
         await self._named(which)
         check_reroute(which)
-        gateway, who, done = self._gateway, await asked_by(origin), _Sum()
+        gateway, who = self._gateway, await asked_by(origin)
         run, index = gateway.index_thread.run, gateway.index
         rules = gateway.loaded.rules
         config = gateway.loaded.config
         again = anew(rules, Admission(config.local, config.remotes, config.network))
         until, after, ended, damaged = await run(index.last_id), 0, False, 0
-        try:
+        async with self._ordered("reroute", which, who) as done:
             while not ended:
                 rows = await run(index.instances, held(which), _PAGE, after)
                 rows, ended = [r for r in rows if r.ref.id <= until], len(rows) < _PAGE
@@ -258,14 +272,16 @@ class Orders:
                     decided += [] if meta is None else [(row.ref.id, meta)]
                 for at in range(0, len(decided), _DECIDED):
                     some = decided[at : at + _DECIDED]
-                    same = self._same_bytes
-                    step = run(index.route_anew, some, at=time.time(), who=who, same_bytes=same)
-                    done.add(await step)
+                    await self._step(
+                        done,
+                        index.route_anew,
+                        some,
+                        at=time.time(),
+                        who=who,
+                        same_bytes=self._same_bytes,
+                    )
                 after = rows[-1].ref.id if rows else until
                 ended = ended or after >= until
-        finally:
-            self._done("reroute", which, done.count, who, ended=ended)
-        await self._keep()
         return Redone(done.count, done.bytes, done.left + damaged)
 
     async def _decide(

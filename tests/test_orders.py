@@ -1,17 +1,22 @@
 """What an operator was told to be done outlives a power cut."""
 
+import asyncio
 import contextlib
+import itertools
 import shutil
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from router.config.versions import Origin
 from router.orders import Orders
 from router.spool.index import Index
+from router.spool.index_thread import IndexThread
 from router.spool.index_types import DeliveryState, Filter
 from tests.spool.index_samples import DROPPED, HELD, READY, audited, fill
 from tests.test_asking_again import Thread
@@ -88,6 +93,63 @@ async def test_synced_before_it_is_told(
     found = {delivery.destination: delivery.state for delivery in row.deliveries}
     assert (found["pacs"], found.get("vna")) == (at_pacs, at_vna)
     assert [pause.destination for pause in after.pauses()] == paused
+    after.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "order", "at_pacs", "at_vna"),
+    [
+        ("drop", lambda orders: orders.drop(PACS, "why", WHO), DROPPED, None),
+        ("redirect", lambda orders: orders.redirect(PACS, "vna", "why", WHO), DROPPED, READY),
+        ("resend", lambda orders: orders.resend(Filter(), ("vna",), WHO), READY, READY),
+    ],
+)
+async def test_what_an_order_did_until_it_was_broken_off_is_counted_and_synced(
+    tmp_path: Path,
+    disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    order: Order,
+    at_pacs: DeliveryState,
+    at_vna: DeliveryState | None,
+) -> None:
+    """Also the step that was under way then, which the index does to its end."""
+    monkeypatch.setattr("router.orders._STEP", 1)
+    monkeypatch.setattr("router.spool.index_reroute._AT_ONCE", 1)
+    real = getattr(Index, method)
+    steps = itertools.count(1)
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(index: Index, *args: Any, **more: Any) -> Any:
+        if next(steps) == 2:
+            loop.call_soon_threadsafe(begun.set)
+            assert go_on.wait(10)
+        return real(index, *args, **more)
+
+    monkeypatch.setattr(Index, method, slow)
+    thread = IndexThread()
+    with audited(tmp_path / "cache" / "index.db") as index, capture_logs() as lines:
+        fill(index, [1, 2, 3], "pacs")
+        index.barrier()
+        orders = _orders(index)
+        orders._gateway.index_thread = thread
+        doing = asyncio.ensure_future(order(orders))
+        await begun.wait()
+        doing.cancel()
+        loop.call_soon(go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await doing
+        thread.close()
+    (line,) = [line for line in lines if line["event"] == "operator"]
+    assert (line["count"], line["ended"]) == (2, False)
+    after = Index.open(disk / "index.db")
+    for number, done in ((1, True), (2, True), (3, False)):
+        row = after.instance(number)
+        assert row is not None
+        found = {delivery.destination: delivery.state for delivery in row.deliveries}
+        want = (at_pacs, at_vna) if done else (READY, None)
+        assert (found["pacs"], found.get("vna")) == want
     after.close()
 
 
