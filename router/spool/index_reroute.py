@@ -7,15 +7,13 @@ thousand; what was done before an error stays done, and counted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from router.spool.index_added import Additions, New, count_disposition, repeating
 from router.spool.index_again import Again, Standing
 from router.spool.index_changes import REPEATS, Changes, DeliveryRow, follow
 from router.spool.index_database import (
-    GATED,
     clean,
-    count,
-    id_list,
     microseconds,
 )
 from router.spool.index_duplicates import Earlier, SameBytes
@@ -24,7 +22,7 @@ from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, gate_
 from router.spool.index_routes import disposition_of, routes_of
 from router.spool.index_select import Key
 from router.spool.index_tables import Tables
-from router.spool.index_types import DeliveryState, Disposition, Filter, Rerouted, Tally
+from router.spool.index_types import DeliveryState, Disposition, Filter, Rerouted
 from router.spool.record import InstanceMeta
 
 _AT_ONCE = 2000
@@ -40,24 +38,6 @@ _UNDONE = (DeliveryState.DROPPED, DeliveryState.DEAD)
 """What a redirected delivery does not find at its new destination."""
 
 
-@dataclass(frozen=True, slots=True)
-class _New:
-    """A delivery to be added; ``gate`` with what comes to it, None when it is due."""
-
-    instance_id: int
-    length: int
-    destination_id: int
-    priority: int
-    study_order: int
-    rule_id: int
-    plan_id: int | None = None
-    gate: GateKey | None = None
-    arrivals: Arrivals | None = None
-    reason: str | None = None
-    repeats: Earlier | None = None
-    """What stands for it, so that it waits for nothing itself."""
-
-
 class Reroute:
     """Behind `Index.resend`, `redirect` and `route_anew`."""
 
@@ -71,6 +51,7 @@ class Reroute:
         self._queues = tables.queues
         self._peers = tables.peers
         self._repeated = Again(tables)
+        self._add = Additions(tables)
 
     # -- once more, or somewhere else
 
@@ -108,12 +89,12 @@ class Reroute:
         ids = [number for number in ids if standing.goes(number)]
         changes, new, left = Changes(), [], 0
         rule_id = self._rules.id(rule)
-        held: list[list[int]] = self._db.json(_INSTANCES, id_list(ids))
+        held = self._add.instances(ids)
         for instance, length, _, study_order in held:
             for name, number in zip(names, numbers, strict=True):
                 row, repeats = there.get((instance, number)), standing.by.get((instance, name))
                 if row is None:
-                    one = _New(instance, length, number, 0, study_order, rule_id, repeats=repeats)
+                    one = New(instance, length, number, 0, study_order, rule_id, repeats=repeats)
                     new.append(one)
                     left += repeats is not None
                 elif (instance, number) in again:
@@ -125,8 +106,8 @@ class Reroute:
         going_now = [one.length for one in new if one.repeats is None]
         going_now += [row.length for row in changes.rows]
         with self._db.transaction():
-            self._as_routed(changes, held, {one.instance_id for one in new})
-            self._insert(changes, new, action.at)
+            self._add.as_routed(changes, held, {one.instance_id for one in new})
+            self._add.insert(changes, new, action.at)
             changes.write(self._db)
             if touched:
                 action.record(sorted(touched), len(going_now))
@@ -213,7 +194,7 @@ class Reroute:
         # The same bytes go to the other one: what repeats them here is not to go in their place.
         dropped = follow(self._db, changes, lambda ids: {(i, origin) for i in ids}).dropped
         with self._db.transaction():
-            self._insert(changes, new, action.at)
+            self._add.insert(changes, new, action.at)
             changes.write(self._db)
             if rows:
                 action.record([row.instance_id for row in (*rows, *dropped)], len(rows))
@@ -223,10 +204,10 @@ class Reroute:
 
     def _unless_there(
         self,
-        new: Sequence[_New],
+        new: Sequence[New],
         undone: Iterable[DeliveryRow],
         same_bytes: SameBytes | None,
-    ) -> tuple[list[_New], Standing]:
+    ) -> tuple[list[New], Standing]:
         """Those of this step, each with what stands for it at its destination; ``undone`` are those
         that are to go there too."""
         wanted = [
@@ -240,7 +221,7 @@ class Reroute:
             if standing.goes(one.instance_id):
                 name = self._destinations.name(one.destination_id)
                 repeats = standing.by.get((one.instance_id, name))
-                found.append(one if repeats is None else _repeating(one, repeats))
+                found.append(one if repeats is None else repeating(one, repeats))
         return found, standing
 
     def _is_undone(self, found: DeliveryRow) -> bool:
@@ -256,7 +237,7 @@ class Reroute:
         there: dict[tuple[int, int | None], DeliveryRow],
         origin: int,
         target: int,
-    ) -> list[_New]:
+    ) -> list[New]:
         """Those that the target gets: of what it has none of."""
         wanted = [row for row in rows if (row.instance_id, target) not in there]
         plans = {row.plan_id: self._alone(row.plan_id) for row in wanted}
@@ -275,7 +256,7 @@ class Reroute:
             received, priority, study_order, rule_id = details[row.instance_id]
             gate, arrivals = self._gate(row, gates, target, plan_id, received)
             new.append(
-                _New(
+                New(
                     *(row.instance_id, row.length, target, priority, study_order, rule_id),
                     *(plan_id, gate, arrivals, reason),
                 )
@@ -332,9 +313,7 @@ class Reroute:
     ) -> Rerouted:
         """See `Index.route_anew`."""
         metas = dict(decided)
-        held = [
-            row for row in self._db.json(_INSTANCES, id_list(metas)) if row[2] == Disposition.HELD
-        ]
+        held = [row for row in self._add.instances(metas) if row[2] == Disposition.HELD]
         kinds = {row[0]: disposition_of(metas[row[0]]) for row in held}
         routed = [row for row in held if kinds[row[0]] is Disposition.ROUTED]
         discarded = [row for row in held if kinds[row[0]] is Disposition.DISCARDED]
@@ -348,10 +327,10 @@ class Reroute:
         action = Action(self._db, "reroute", Filter(), at, who, {"rules": ", ".join(versions)})
         changes = Changes()
         with self._db.transaction():
-            self._as_routed(changes, routed, {row[0] for row in routed})
-            self._insert(changes, new, action.at)
+            self._add.as_routed(changes, routed, {row[0] for row in routed})
+            self._add.insert(changes, new, action.at)
             for instance, length, *_ in discarded:
-                _count_disposition(changes, Disposition.HELD, Disposition.DISCARDED, length)
+                count_disposition(changes, Disposition.HELD, Disposition.DISCARDED, length)
                 reason = clean(metas[instance].reason) or None
                 self._db.run(_DISCARD, action.at, reason, instance)
             changes.write(self._db)
@@ -371,7 +350,7 @@ class Reroute:
         row: Sequence[int],
         meta: InstanceMeta,
         repeats: Mapping[tuple[int, str], Earlier],
-    ) -> Iterable[_New]:
+    ) -> Iterable[New]:
         instance, length, _, study_order = row
         at = microseconds(meta.received_at)
         for route in routes_of(meta):
@@ -379,84 +358,19 @@ class Reroute:
             plan_id = self._plans.id(route.plan)
             gate = None if plan_id is None else self._gates.key_for(meta, number, plan_id)
             arrivals = None if gate is None else Arrivals(gate_study(gate, meta), at, at)
-            one = _New(
+            one = New(
                 *(instance, length, number, route.priority, study_order),
                 *(self._rules.id(route.rule), plan_id, gate, arrivals),
             )
             earlier = repeats.get((instance, route.destination))
             if earlier is not None:  # it may be that of another member of its plan
-                one = replace(_repeating(one, earlier), destination_id=self._at(earlier))
+                one = replace(repeating(one, earlier), destination_id=self._at(earlier))
             yield one
 
     def _at(self, earlier: Earlier) -> int:
         return self._destinations.id(earlier[2])
 
-    # -- rows
 
-    def _as_routed(
-        self, changes: Changes, held: Iterable[Sequence[int]], ids: Collection[int]
-    ) -> None:
-        """Those of ``held`` that are in ``ids`` go somewhere now, whatever they were before."""
-        others = []
-        for instance, length, disposition, _ in held:
-            if instance in ids and disposition != Disposition.ROUTED:
-                _count_disposition(changes, disposition, Disposition.ROUTED, length)
-                others.append(instance)
-        if others:
-            self._db.run(_AS_ROUTED, int(Disposition.ROUTED), id_list(others))
-
-    def _insert(self, changes: Changes, new: Sequence[_New], at: int) -> None:
-        """Into the open transaction; ``changes`` takes the counts, and is written after."""
-        if not new:
-            return
-        arrivals: dict[GateKey, Arrivals] = {}
-        for one in new:
-            if one.gate is not None and one.arrivals is not None:
-                if one.gate in arrivals:
-                    arrivals[one.gate].join(one.arrivals)
-                else:
-                    arrivals[one.gate] = replace(one.arrivals)
-        gates = self._gates.shut_for(arrivals) if arrivals else {}
-        rows: list[tuple[object, ...]] = []
-        unsettled: dict[int, int] = {}
-        for one in new:
-            gate = None if one.gate is None else gates[one.gate]
-            earlier, waits, _ = one.repeats or (None, True, "")
-            state = DeliveryState.READY if earlier is None else DeliveryState.DUPLICATE
-            rows.append(
-                (
-                    *(one.instance_id, one.destination_id, int(state)),
-                    *(one.priority, one.study_order, at, one.rule_id, 0, one.plan_id, gate),
-                    *(None if gate is None else GATED, one.reason, earlier),
-                )
-            )
-            unsettled[one.instance_id] = unsettled.get(one.instance_id, 0) + waits
-            for what in (Tally.STATE + state, Tally.ROUTED):
-                count(changes.counts, what, one.destination_id, 1, one.length)
-            if gate is not None:
-                count(changes.counts, Tally.GATED, one.destination_id, 1, one.length)
-        self._db.run_rows(_INSERT, rows)
-        self._db.run_rows(_MORE_UNSETTLED, [each for each in unsettled.items() if each[1]])
-        self._db.run(_SETTLED, at, id_list(number for number, n in unsettled.items() if not n))
-
-
-def _repeating(one: _New, earlier: Earlier) -> _New:
-    """The same, behind no gate: what it repeats waits for it."""
-    return replace(one, gate=None, arrivals=None, reason=None, repeats=earlier)
-
-
-def _count_disposition(changes: Changes, before: int, after: int, length: int) -> None:
-    count(changes.counts, Tally.DISPOSITION + before, 0, -1, -length)
-    count(changes.counts, Tally.DISPOSITION + after, 0, 1, length)
-
-
-# Without a study, one of its own in the order of arrival, as in `index_add`.
-_INSTANCES = """
-SELECT json_group_array(json_array(
-    i.id, i.length, i.disposition, CASE i.study_order WHEN 0 THEN i.id ELSE i.study_order END
-))
-FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
-"""
 _DETAILS = """
 WITH wanted(instance_id, destination_id) AS (VALUES {values})
 SELECT json_group_array(json_array(
@@ -466,27 +380,6 @@ FROM wanted
 CROSS JOIN delivery AS d
     ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
 CROSS JOIN instance AS i ON i.id = d.instance_id
-"""
-_INSERT = """
-INSERT INTO delivery(
-    instance_id, destination_id, state, priority, study_order, updated_at, rule_id, attempts,
-    plan_id, gate_id, due_at, reason, duplicate_of
-) VALUES {values}
-"""
-_MORE_UNSETTLED = """
-WITH o(id, n) AS (VALUES {values})
-UPDATE instance SET unsettled = unsettled + o.n, settled_at = NULL
-FROM o
-WHERE instance.id = o.id
-"""
-# All of it stands at its destinations already.
-_SETTLED = """
-UPDATE instance SET settled_at = ?
-WHERE id IN (SELECT value FROM json_each(?)) AND unsettled = 0 AND settled_at IS NULL
-"""
-_AS_ROUTED = """
-UPDATE instance SET disposition = ?, settled_at = NULL
-WHERE id IN (SELECT value FROM json_each(?))
 """
 _DISCARD = f"""
 UPDATE instance SET disposition = {int(Disposition.DISCARDED)}, settled_at = ?,
