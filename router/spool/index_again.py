@@ -95,9 +95,15 @@ class Again:
             return {}
         return self._found(self._rows(metas), metas, same_bytes, delivered=True)
 
-    def alone(self, keys: Sequence[Key]) -> set[Key]:
-        """Those of these deliveries that repeat one which was delivered and is purged."""
-        return {(i, number) for i, number in self._db.json_rows(_REPEAT_NOTHING, keys)}
+    def alone(self, keys: Sequence[Key], ids: Collection[int]) -> dict[Key, tuple[int, bool]]:
+        """Of those that repeat one which is not among ``ids``, and for which nothing would go by
+        itself: what they repeat, and whether they wait for it no more."""
+        together = set(ids)
+        return {
+            (instance, number): (earlier, state != DeliveryState.UNCOMMITTED)
+            for instance, number, earlier, state in self._db.json_rows(_REPEAT_WHAT_WENT, keys)
+            if earlier not in together
+        }
 
     def had_by_another(self, there: Iterable[DeliveryRow], name: str) -> dict[Key, int]:
         """Those of these deliveries to a destination that repeat one which only a peer of before
@@ -147,15 +153,18 @@ SELECT json_group_array(json_array(
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
 CROSS JOIN context AS c ON c.id = i.context_id
 """
-# What repeats one that was delivered and is purged: nothing would ever go for it.
-_REPEAT_NOTHING = f"""
+_WENT = f"{int(DeliveryState.DELIVERED)}, {int(DeliveryState.UNCOMMITTED)}"
+# What repeats one that went, and is purged or still here: nothing would ever go for it.
+_REPEAT_WHAT_WENT = f"""
 WITH wanted(instance_id, destination_id) AS (VALUES {{values}})
-SELECT json_group_array(json_array(d.instance_id, d.destination_id))
+SELECT json_group_array(json_array(d.instance_id, d.destination_id, d.duplicate_of, o.state))
 FROM wanted
 CROSS JOIN delivery AS d
     ON d.instance_id = wanted.instance_id AND d.destination_id = wanted.destination_id
+LEFT JOIN delivery AS o
+    ON o.instance_id = d.duplicate_of AND o.destination_id = d.destination_id
 WHERE d.state = {int(DeliveryState.DUPLICATE)}
-    AND NOT EXISTS (SELECT 1 FROM instance WHERE id = d.duplicate_of)
+    AND (o.state IS NULL OR o.state IN ({_WENT}))
 """
 # What repeats one that was delivered, and is perhaps purged.
 _REPEAT_TAKEN = f"""

@@ -115,7 +115,8 @@ class Operated:
         """Instances are sent to ``destinations`` (again), whatever became of them before, without
         waiting for anything: one step, over those with an id above ``after`` and up to ``until``.
 
-        UNCOMMITTED ones too.  What is READY, HELD, or DUPLICATE there is left.  With ``same_bytes``
+        UNCOMMITTED ones too.  What is READY, HELD, or the DUPLICATE of what is or is sent again
+        with it is left; that of what went and is not meant goes by itself.  With ``same_bytes``
         (see `Index.add`) one of the same bytes as one that waits there, or goes there in the same
         step, is its DUPLICATE, and left too; what was delivered is no reason not to send it.
         Raises ValueError without a destination.

@@ -1,9 +1,9 @@
 """Deliveries that were not decided when their instance came: sent again or elsewhere, redirected,
 decided anew.
 
-Owns the rows of a delivery that an operator adds, and what becomes of the one that it stands in
-place of.  Must not know rules, nor who is up.  Each action is done in transactions of a few
-thousand; what was done before an error stays done, and counted.
+Owns which deliveries an order adds, and what becomes of the one that each stands in place of.  Must
+not know rules, nor who is up.  Each action is done in transactions of a few thousand; what was done
+before an error stays done, and counted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -80,8 +80,8 @@ class Reroute:
             return Rerouted()
         keys = [(instance, number) for instance in ids for number in numbers]
         there = self._queues.rows(keys)
-        alone = self._repeated.alone(keys)
-        again = {key for key, row in there.items() if row.state in _AGAIN} | alone
+        alone = self._repeated.alone(keys, ids)
+        again = {key for key, row in there.items() if row.state in _AGAIN} | alone.keys()
         going = [key for key in keys if key not in there or key in again]
         standing = self._repeated.standing(
             [(*key, None) for key in going], same_bytes, delivered=False
@@ -89,15 +89,18 @@ class Reroute:
         ids = [number for number in ids if standing.goes(number)]
         changes, new, left = Changes(), [], 0
         rule_id = self._rules.id(rule)
-        held = self._add.instances(ids)
-        for instance, length, _, study_order in held:
+        firsts: dict[Key, int] | None = None if same_bytes is None else {}
+        instances = self._add.instances(ids)
+        for instance, length, _, study_order in instances:
             for name, number in zip(names, numbers, strict=True):
                 row, repeats = there.get((instance, number)), standing.by.get((instance, name))
                 if row is None:
                     one = New(instance, length, number, 0, study_order, rule_id, repeats=repeats)
                     new.append(one)
                     left += repeats is not None
-                elif (instance, number) in again:
+                elif (instance, number) not in again:
+                    left += 1
+                elif self._goes_alone(changes, row, alone, firsts, action.at):
                     self._again(changes, row, action.at)
                 else:
                     left += 1
@@ -106,7 +109,7 @@ class Reroute:
         going_now = [one.length for one in new if one.repeats is None]
         going_now += [row.length for row in changes.rows]
         with self._db.transaction():
-            self._add.as_routed(changes, held, {one.instance_id for one in new})
+            self._add.as_routed(changes, instances, {one.instance_id for one in new})
             self._add.insert(changes, new, action.at)
             changes.write(self._db)
             if touched:
@@ -114,11 +117,30 @@ class Reroute:
         more = standing.cut is not None or (len(found) == _AT_ONCE and ids[-1] < until)
         return Rerouted(len(going_now), sum(going_now), left=left, more=more, after=ids[-1])
 
+    @staticmethod
+    def _goes_alone(
+        changes: Changes,
+        row: DeliveryRow,
+        alone: Mapping[Key, tuple[int, bool]],
+        firsts: dict[Key, int] | None,
+        at: int,
+    ) -> bool:
+        """Whether it goes itself.  Of several that repeat the same one the first does, for which
+        the others wait: ``firsts`` are those; None where each is sent."""
+        key = (row.instance_id, row.destination_id)
+        if key not in alone:
+            return True
+        earlier, settled = alone[key]
+        if settled:
+            changes.keep(row.instance_id, at=at)
+        first = row.instance_id
+        if firsts is not None:
+            first = firsts.setdefault((earlier, row.destination_id), first)
+        changes.repeat(row, None if first == row.instance_id else first)
+        return first == row.instance_id
+
     def _again(self, changes: Changes, row: DeliveryRow, at: int) -> None:
         """As if it were new, and without anything to wait for: somebody wants it there now."""
-        if row.state is DeliveryState.DUPLICATE:  # of what was delivered: that keeps it no more
-            changes.keep(row.instance_id, at=at)
-            changes.repeat(row, None)
         changes.note(row)
         if row.plan_id is not None:
             text = self._plans.hastened(row.plan_id)
@@ -186,6 +208,9 @@ class Reroute:
             found = there.get((row.instance_id, number))
             if found is not None:
                 if (row.instance_id, number) in going:
+                    if found.state is DeliveryState.DUPLICATE:
+                        changes.keep(row.instance_id, at=action.at)
+                        changes.repeat(found, None)
                     self._again(changes, found, action.at)
                 self._stay(changes, found, action.at)
             row.due_at, row.reason = None, clean(why)

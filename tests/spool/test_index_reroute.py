@@ -15,6 +15,7 @@ from tests.spool.index_samples import (
     HELD,
     READY,
     T0,
+    UNCOMMITTED,
     add,
     fate,
     fill,
@@ -221,6 +222,47 @@ def test_what_repeats_one_that_is_purged_is_sent_again_by_itself(index: Index) -
     assert index.purge(T0 + 1e9, 10).count == 0, "it waits"
     index.settle([outcome(2, "pacs", DELIVERED)])
     assert index.purge(T0 + 1e9, 10).count == 1
+
+
+@pytest.mark.parametrize("taken", [DELIVERED, UNCOMMITTED])
+def test_what_repeats_one_that_is_not_meant_is_sent_again_by_itself(
+    index: Index, taken: DeliveryState
+) -> None:
+    _first_and_repeats(index, 1, 2, 3)
+    index.settle([outcome(1, "pacs", taken)])
+    sent = _resend(index, Filter(ids=(2, 3)), "pacs", same_bytes=lambda one, two: True)
+    assert (sent.count, sent.left) == (1, 1), "one of them, as both have the same bytes"
+    assert leased(index, "pacs") == [2]
+    assert (fate(index, 2, "pacs").duplicate_of, fate(index, 3, "pacs").duplicate_of) == (None, 2)
+    assert not {2, 3} & _purged(index), "they wait"
+    index.settle([outcome(2, "pacs", DELIVERED, at=T0 + 60)])
+    assert {2, 3} <= _purged(index)
+
+
+def test_where_duplicates_are_sent_each_that_is_meant_goes(index: Index) -> None:
+    _first_and_repeats(index, 1, 2, 3)
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    sent = _resend(index, Filter(ids=(2, 3)), "pacs")
+    assert (sent.count, sent.left) == (2, 0)
+    assert leased(index, "pacs") == [2, 3]
+
+
+def test_what_repeats_one_that_waits_is_left(index: Index) -> None:
+    _first_and_repeats(index, 1, 2)
+    sent = _resend(index, Filter(ids=(2,)), "pacs")
+    assert (sent.count, sent.left) == (0, 1)
+    assert leased(index, "pacs") == [1]
+
+
+def _first_and_repeats(index: Index, *numbers: int) -> None:
+    add(index, *((ref(n, crc=1), meta(n, "pacs", uid="1.2.3.4.1")) for n in numbers))
+    assert {state(index, n, "pacs") for n in numbers[1:]} == {DUPLICATE}
+
+
+def _purged(index: Index) -> set[int]:
+    before = index.known([1, 2, 3])
+    index.purge(T0 + 1e6, 9)
+    return before - index.known([1, 2, 3])
 
 
 def test_what_was_held_or_discarded_goes_after_all(index: Index) -> None:
