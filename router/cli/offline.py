@@ -5,6 +5,7 @@ done in the index alone: the gateway goes by it when it starts.  Nothing is rece
 """
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from router.spool.errors import IndexDamaged, SpoolError, SpoolLocked
 from router.spool.index import Index
 from router.spool.index_duplicates import SameBytes
 from router.spool.index_hours import account_since
-from router.spool.index_types import Changed, Filter
+from router.spool.index_types import Changed, Filter, Rerouted
 from router.spool.reader import Reader
 from router.spool.rebuild import rebuild
 from router.spool.spool import Spool
@@ -138,9 +139,7 @@ class OfflineDesk:
             assert isinstance(to, list)
             names = tuple(map(str, to))
             self._check_destinations(names)
-            changed = _explained(
-                lambda: index.route_held(meant, names, "by an operator", at=now, who=_who())
-            )
+            changed = _explained(lambda: index.route_held(meant, names, RULE, at=now, who=_who()))
         elif action == "drop":
             changed = _explained(lambda: index.drop(meant, str(because), at=now, who=_who()))
         else:
@@ -157,18 +156,11 @@ class OfflineDesk:
 
     def _ask_again(self, which: Filter, retried: Changed) -> Changed:
         """With what is to be asked for again as well."""
-        count, size, now = retried.count, retried.bytes, time.time()
-        cursor: tuple[int, int] | None = None
-        more = True
-        while more:
-            step = _explained(
-                lambda after=cursor: self._index.ask_again(  # type: ignore[misc]
-                    which, at=now, who=_who(), after=after
-                )
-            )
-            count, size = count + step.count, size + step.bytes
-            cursor, more = step.cursor, step.more
-        return Changed(count, size)
+        now = time.time()
+        asked = _in_steps(
+            lambda last: self._index.ask_again(which, at=now, who=_who(), after=last.cursor)
+        )
+        return Changed(retried.count + asked.count, retried.bytes + asked.bytes)
 
     def pause(self, destination: str, because: str) -> bool:
         """See `Desk`."""
@@ -192,42 +184,31 @@ class OfflineDesk:
             check_redirect(which, target)
         except ControlError as refusal:
             raise refused(refusal.error, refusal.fix, refusal.status) from None
-        count = size = left = 0
-        cursor: tuple[int, int] | None = None
-        more = True
-        while more:
-            step = _explained(
-                lambda after=cursor: self._index.redirect(  # type: ignore[misc]
-                    *(which, target, because),
-                    at=now,
-                    who=_who(),
-                    after=after,
-                    same_bytes=self._same_bytes,
-                )
+        done = _in_steps(
+            lambda last: self._index.redirect(
+                *(which, target, because),
+                at=now,
+                who=_who(),
+                after=last.cursor,
+                same_bytes=self._same_bytes,
             )
-            count, size, left = count + step.count, size + step.bytes, left + step.left
-            cursor, more = step.cursor, step.more
-        return asdict(Redone(count, size, left))
+        )
+        return asdict(done)
 
     def resend(self, which: Conditions, to: Sequence[str]) -> Json:
         """See `Desk`."""
         self._check_destinations(to)
         meant, now = _meant(which), time.time()
-        count = size = left = after = 0
-        more = True
-        while more:
-            step = _explained(
-                lambda last=after: self._index.resend(  # type: ignore[misc]
-                    *(meant, to, RULE),
-                    at=now,
-                    who=_who(),
-                    after=last,
-                    same_bytes=self._same_bytes,
-                )
+        done = _in_steps(
+            lambda last: self._index.resend(
+                *(meant, to, RULE),
+                at=now,
+                who=_who(),
+                after=last.after,
+                same_bytes=self._same_bytes,
             )
-            count, size, left = count + step.count, size + step.bytes, left + step.left
-            after, more = step.after, step.more
-        return asdict(Redone(count, size, left))
+        )
+        return asdict(done)
 
     def reroute(self, which: Conditions) -> Json:
         """See `Desk`; there are no rules in force, and nobody who would say so of those on disk."""
@@ -284,6 +265,17 @@ def open_offline(config: Config, where: str = "") -> Iterator[OfflineDesk]:
         for line in (*spool.notes, *report.damage):
             click.echo(f"dcmrouter: {line}", err=True)
         yield OfflineDesk(config, spool, index)
+
+
+def _in_steps(step: Callable[[Rerouted], Rerouted]) -> Redone:
+    """What the steps of an order did together; ``step`` goes on where the one that it is given
+    ended."""
+    last = Rerouted(more=True)
+    count = size = left = 0
+    while last.more:
+        last = _explained(functools.partial(step, last))
+        count, size, left = count + last.count, size + last.bytes, left + last.left
+    return Redone(count, size, left)
 
 
 def _who() -> str:
