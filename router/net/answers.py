@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from router.dimse.command import Command
 from router.dimse.status import COERCION_OF_DATA_ELEMENTS, StatusClass, status_class
@@ -36,6 +36,18 @@ class StoreResult:
     comment: str
 
 
+class Following(Protocol):
+    """What takes the data set that follows a response."""
+
+    def data(self, piece: memoryview) -> None:
+        """The next bytes of it.  Raises RemoteProtocolError for what it cannot take."""
+        ...
+
+    def end(self) -> None:
+        """It is complete."""
+        ...
+
+
 class Request:
     """One that awaits its answer; `sent` when its message is out to the last byte.
 
@@ -57,18 +69,10 @@ class Request:
         """Its message was written just now, to its end."""
         self.sent, self.sent_at, self.ends_at = True, now, written
 
-    def goes_on(self, command: Command) -> bool:
-        """Whether a response is followed by a data set that belongs to this, or by another
-        response.  Raises RemoteProtocolError."""
-        return False
-
-    def data(self, piece: memoryview) -> None:
-        """The next bytes of the data set of a response that goes on."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """It is complete."""
-        raise NotImplementedError
+    def following(self, command: Command) -> Following | None:
+        """What takes the data set of a response, after which it is still outstanding; None when
+        the response is the answer.  Raises RemoteProtocolError."""
+        return None
 
 
 class Question(Request):
@@ -98,17 +102,17 @@ class Question(Request):
         """Until the last response is there, or no more matches are wanted."""
         await asyncio.wait((self.answer, self.enough), return_when=asyncio.FIRST_COMPLETED)
 
-    def goes_on(self, command: Command) -> bool:
-        """Until the last response.  Raises RemoteProtocolError without an identifier."""
+    def following(self, command: Command) -> "Question | None":
+        """Itself until the last response.  Raises RemoteProtocolError without an identifier."""
         if status_class(command.status) is not StatusClass.PENDING:
-            return False
+            return None
         self._identifier.clear()
         if not command.has_data_set:
             raise RemoteProtocolError(
                 f"{command.name} with status {command.status:04X} and without an identifier",
                 source=AbortSource.SERVICE_USER,
             )
-        return True
+        return self
 
     def data(self, piece: memoryview) -> None:
         """More of its identifier.  Raises RemoteProtocolError when that is too long."""

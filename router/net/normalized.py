@@ -67,15 +67,15 @@ class Performance(Request):
         self._longest = longest
         self._response: Command | None = None
 
-    def goes_on(self, command: Command) -> bool:
-        """The response came; whether its data set follows."""
+    def following(self, command: Command) -> "Performance | None":
+        """The response came; itself where its data set follows."""
         if self._response is not None:
             raise RemoteProtocolError(
                 f"{command.name} twice for message {command.message_id_being_responded_to}",
                 source=AbortSource.SERVICE_USER,
             )
         self._response = command
-        return command.has_data_set
+        return self if command.has_data_set else None
 
     def data(self, piece: memoryview) -> None:
         """More of it.  Raises RemoteProtocolError when that is too long."""
@@ -177,7 +177,7 @@ class Outbox:
     def answered(self, command: Command) -> Performance | None:
         """An answer that it takes; what its data set belongs to, if one follows."""
         performance = self._waiting[command.message_id_being_responded_to]
-        if performance.goes_on(command):
+        if performance.following(command) is not None:
             return performance
         if not performance.answer.done():
             performance.answer.set_result(command)

@@ -18,7 +18,7 @@ from router.dimse.fragment import DataSetFramer, encode_command_pdu, encode_mess
 from router.dimse.messages import RESPONSE
 from router.dimse.status import StatusClass, status_class
 from router.net.admission import LEAST_MAXIMUM_LENGTH
-from router.net.answers import Names, Question, Request, ask, echo, refused_in_doubt
+from router.net.answers import Following, Names, Question, Request, ask, echo, refused_in_doubt
 from router.net.answers import StoreResult as StoreResult
 from router.net.aside import read_aside
 from router.net.errors import (
@@ -31,7 +31,7 @@ from router.net.errors import (
 )
 from router.net.kernel import unacknowledged
 from router.net.link import Link
-from router.net.normalized import Collected, Handler, Inbox, perform
+from router.net.normalized import Handler, Inbox, perform
 from router.net.observer import RequestorObserver as RequestorObserver
 from router.net.patience import Patience, fail_one
 from router.net.pool import Proposal, Readable
@@ -99,7 +99,7 @@ class Requestor(Link):
         self._on_its_way: int | None = None
         self._asked = 0
         self._answered = False
-        self._collecting: Request | Collected | None = None
+        self._collecting: Following | None = None
         self._inbox = Inbox(self, on_request)
 
     # -- requests ------------------------------------------------------------------------------
@@ -399,8 +399,8 @@ class Requestor(Link):
             )
         self._asked, self._answered = 0, True
         self._patience.answered(number, self._heard)
-        if request.goes_on(command):
-            self._collecting = request
+        if (following := request.following(command)) is not None:
+            self._collecting = following
             return
         del self._waiting[number]
         if not request.answer.done():
