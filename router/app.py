@@ -154,7 +154,7 @@ class Gateway:
             observer=self.counters,
             log=structlog.get_logger("forward"),
         )
-        self.archives = Archives(self.counters)
+        self.archives = Archives(self.counters, self.forwarder.aside)
         self.archives.configure(config)
         self.gatekeeper = Gatekeeper(
             queues,

@@ -22,12 +22,11 @@ from router.net.normalized import Received
 from router.net.requestor import Requestor
 from router.net.target import Target
 from router.observe.counters import Counters
+from router.queues import Aside
 from router.spool.index import Index
 from router.spool.index_thread import Thread
 from router.spool.presence import present
 from router.spool.spool import Spool
-
-Aside = Callable[[str, Callable[[], Awaitable[Requestor]]], Awaitable[Requestor]]
 
 
 class Commitments:

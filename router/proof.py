@@ -37,7 +37,7 @@ from router.spool.index_thread import Thread
 from router.spool.index_types import DeliveryState, Outcome
 
 _QUESTION = 120.0
-"""Seconds for all questions of one batch to an archive, their association included."""
+"""Seconds for all questions of one batch to an archive, once the association with it stands."""
 
 
 class Calls(Protocol):

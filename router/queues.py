@@ -7,7 +7,7 @@ windows, members, archives to ask.  Must not know how deliveries are made.
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from router.config import Config
 from router.forward.ports import NotAnswered
 from router.net.connector import connect
 from router.net.errors import AssociationError
-from router.net.requestor import RequestorObserver
+from router.net.requestor import Requestor, RequestorObserver
 from router.net.target import Target
 from router.query.find import PROPOSALS, QueryRefused, count_instances
 from router.spool.index import Index
@@ -26,7 +26,7 @@ from rules import RuleSet
 from rules.window import Windows
 
 _QUESTION = 60.0
-"""Seconds for one question to an archive, its association included."""
+"""Seconds for one question to an archive, once the association with it stands."""
 
 
 class Provisional(Protocol):
@@ -156,11 +156,16 @@ def windows_of(config: Config) -> dict[str, Windows]:
     return {name: schedule.windows(config.timezone) for name, schedule in config.schedules.items()}
 
 
+Aside = Callable[[str, Callable[[], Awaitable[Requestor]]], Awaitable[Requestor]]
+"""Opens an association with a remote by name where there is a place for it among all."""
+
+
 class Archives:
     """Asks the configured archives how much there is of a study."""
 
-    def __init__(self, observer: RequestorObserver) -> None:
+    def __init__(self, observer: RequestorObserver, aside: Aside) -> None:
         self._observer = observer
+        self._aside = aside
         self._targets: Mapping[str, Target] = {}
 
     def configure(self, config: Config) -> None:
@@ -179,9 +184,10 @@ class Archives:
         if target is None:
             raise NotAnswered(f"{archive} is not configured, or has no host")
         series = gate.key if gate.kind == "series" else ""
+        opened = functools.partial(connect, target, PROPOSALS, observer=self._observer)
         try:
+            association = await self._aside(archive, opened)
             async with asyncio.timeout(_QUESTION):
-                association = await connect(target, PROPOSALS, observer=self._observer)
                 try:
                     number = await count_instances(association, gate.study_instance_uid, series)
                     with contextlib.suppress(AssociationError):  # the answer stands

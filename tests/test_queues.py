@@ -1,13 +1,17 @@
 """What of a configuration concerns waiting, and asking archives."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from router.config.load import loads
+from router.forward.errands import Errands
+from router.forward.places import Places
 from router.forward.ports import NotAnswered
+from router.net.requestor import Requestor
 from router.observe.counters import Counters
-from router.queues import Archives, members_of, windows_of
+from router.queues import Archives, Aside, members_of, windows_of
 from router.spool.index_types import Gate
 from router.spool.plan import Plan
 from tests.net.acceptors import accept_any, scripted, to_the_end
@@ -32,8 +36,12 @@ rules:
 GATE = Gate(1, "d", "study", "1.2", Plan(after="study-complete"), "1.2", 3, 0, 0.0, 0.0, 0)
 
 
-def archives(port: int) -> Archives:
-    asking = Archives(Counters())
+async def at_once(_: str, connect: Callable[[], Awaitable[Requestor]]) -> Requestor:
+    return await connect()
+
+
+def archives(port: int, aside: Aside = at_once) -> Archives:
+    asking = Archives(Counters(), aside)
     asking.configure(loads(CONFIG.replace("PORT", str(port)), "c.yaml", {}).config)
     return asking
 
@@ -77,3 +85,22 @@ def test_one_that_does_not_answer_is_none_and_leaves_nothing_open(
                 await archives(port).count("a", GATE)
 
     asyncio.run(main())
+
+
+def test_a_question_waits_for_a_place_among_all_and_gives_it_back() -> None:
+    async def main() -> None:
+        places = Places(1)
+        places.join("a", lambda: None)
+        places.holds("a", 1)  # it is being sent to
+        async with scripted(silent) as port:
+            asking = asyncio.ensure_future(archives(port, Errands(places).open).count("a", GATE))
+            while places.allowed("a"):
+                await asyncio.sleep(0)
+            assert not asking.done()
+            places.holds("a", 0)  # sending made room for it
+            with pytest.raises(NotAnswered, match="was silent for"):
+                await asking
+            while not places.allowed("a"):
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
