@@ -46,21 +46,24 @@ class Expiry:
             return None
         before, reason = due
         count, more, oldest = 0, True, None
-        while more:
-            async with destination.at_rest(clear=False) as in_hand:
-                if destination.up:
-                    break
-                expired = await self._index.expire(
-                    destination.name, before, reason, tuple(in_hand), self._clock()
+        try:
+            while more:
+                async with destination.at_rest(clear=False) as in_hand:
+                    if destination.up:
+                        break
+                    expired = await self._index.expire(
+                        destination.name, before, reason, tuple(in_hand), self._clock()
+                    )
+                count, more, oldest = count + expired.count, expired.more, expired.oldest
+                for _ in range(expired.count):
+                    self._observer.on_failed(destination.name, "dead")
+        finally:
+            # Also when the index failed on the way: what was given up before stays so.
+            if count:
+                self._logger.warning(
+                    "given up", destination=destination.name, instances=count, reason=reason
                 )
-            count, more, oldest = count + expired.count, expired.more, expired.oldest
-        for _ in range(count):
-            self._observer.on_failed(destination.name, "dead")
-        if count:
-            self._logger.warning(
-                "given up", destination=destination.name, instances=count, reason=reason
-            )
-            self._given_up(destination.name)
+                self._given_up(destination.name)
         return self._again(destination, oldest)
 
     def _due(self, destination: Destination) -> tuple[float, str] | None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from router.net.errors import (
     ConnectFailed,
 )
 from router.net.retry import Retry
-from router.spool.index_types import DeliveryState, Filter
+from router.spool.errors import SpoolError
+from router.spool.index_types import DeliveryState, Expired, Filter
 from router.spool.plan import Plan
 from router.spool.record import Position, RouteMeta
 from tests.forward.fakes import Answer, House, timed_out, waiting
@@ -162,6 +164,33 @@ def test_what_waits_for_one_that_is_down_is_dead_at_its_age(tmp_path: Path) -> N
         pair.receive("a")
         await asyncio.sleep(400)
         assert pair.where() == {"a": 1}
+
+    scenario(tmp_path, steps, retry=Retry(max_age=3600))
+
+
+def test_what_was_given_up_is_told_though_the_index_fails_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def steps(pair: Pair) -> None:
+        calls: list[int] = []
+        real = pair.queues.expire
+
+        async def failing(*args: Any) -> Expired:
+            expired = await real(*args) if len(calls) != 1 else None
+            if expired is None or expired.count:
+                calls.append(0 if expired is None else expired.count)
+            if expired is None:
+                raise SpoolError("input/output error")
+            return expired
+
+        monkeypatch.setattr(pair.queues, "expire", failing)
+        pair.peers["a"].down()
+        pair.receive("a", count=50)
+        await asyncio.sleep(3700)
+        assert calls == [20, 0, 20, 10]
+        assert dead(pair) == 50
+        assert pair.counts.failed.count(("a", "dead")) == 50
+        assert pair.gated == 2, "once for each time that some were given up"
 
     scenario(tmp_path, steps, retry=Retry(max_age=3600))
 
