@@ -52,7 +52,8 @@ class PutBack:
         """After whom the next ones are to be looked for, None for the oldest of all, and the
         folder that is due, when only its are wanted."""
         if not self._folders or now - self._began >= ANEW:
-            self._after, self._began = None, now
+            self._after = self._before = None
+            self._began = now
         self._trying = None
         due = [(f.due, place) for place, f in self._folders.items() if f.due <= now]
         if not due or now < self._next_try:
@@ -133,7 +134,7 @@ class PutBack:
         del self._folders[place]
         self._taken_back.append(place)
         # What else waits for it was passed over.
-        self._after = None
+        self._after = self._before = None
 
     def _holds(self, place: Path) -> bool:
         return place in self._folders or place.parent in self._folders

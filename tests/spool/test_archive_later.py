@@ -411,6 +411,24 @@ def test_a_folder_of_which_nobody_waits_any_more_is_forgotten(rig: Rig, folder: 
     assert once(worker) is None
 
 
+def test_an_index_that_fails_after_a_folder_works_again_passes_nobody_of_it_over(rig: Rig) -> None:
+    page = rows(rig, settled(rig, "1.1", "1.2"))
+    bad = sorted(place_of(row) for row in page)
+    line = PutBack()
+    line.next(0.0)
+    line.choose(page, None)
+    line.tried(page, stored(*bad), 0.0)
+    assert line.next(0.5)[0] is not None
+    line.choose([], None)  # the end of the line
+    assert line.next(1.0)[1] == bad[0]
+    (row,) = line.choose(page, bad[0])
+    line.tried([row], stored(ids=[row.ref.id]), 1.0)
+    assert line.next(1.0)[1] == bad[1]
+    line.failed()
+    line._folders[bad[1]].due = ANEW
+    assert line.next(1.0) == (None, None), "what else waits for the first may go now"
+
+
 def test_the_line_is_gone_through_anew_from_time_to_time(rig: Rig) -> None:
     page = rows(rig, settled(rig, "1.1", "1.2"))
     bad = place_of(page[0])
