@@ -14,7 +14,7 @@ import structlog
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index import Index, move_aside
 from router.spool.index_thread import Thread
-from router.spool.rebuild import rebuild
+from router.spool.rebuild import MADE_ANEW, rebuild
 from router.spool.spool import Spool
 
 _log = structlog.get_logger("app")
@@ -35,7 +35,6 @@ async def recover(
     was opened in its place at ``path``, and closes it in the end.  Raises SpoolError.
     """
     run = thread.run
-    empty = await run(index.indexed_position) is None
     try:
         report = await run(rebuild, spool, index, suppress_duplicates=suppress_duplicates)
     except IndexDamaged as error:
@@ -44,13 +43,9 @@ async def recover(
         index = await run(_new_index, path, error)
         anew(index)
         report = await run(rebuild, spool, index, suppress_duplicates=suppress_duplicates)
-    if empty and report.added:
+    if report.anew:
         # Nobody says so where its file was deleted, or is on a disk that is not mounted.
-        _log.warning(
-            "the index knew nothing of what is in the spool, and is made anew: what was delivered "
-            "or dropped before may be sent again, and no destination is paused any more",
-            instances=report.added,
-        )
+        _log.warning(MADE_ANEW, instances=report.anew)
     for line in report.damage[:100]:
         _log.error("damage in the spool", where=line)
     if report.added or report.damage:

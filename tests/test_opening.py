@@ -9,7 +9,6 @@ import structlog
 
 from router.opening import recover
 from router.spool.rebuild import Report
-from router.spool.record import Position
 
 
 class Here:
@@ -20,17 +19,21 @@ class Here:
 
 
 @pytest.mark.parametrize(
-    ("position", "added", "told"),
-    [(None, 3, 1), (None, 0, 0), (Position(1, 4096), 3, 0)],
-    ids=["lost", "a first start", "a kill"],
+    ("added", "instances", "told"),
+    [(3, 3, 1), (0, 3, 1), (0, 0, 0), (3, 0, 0)],
+    ids=["lost", "lost, and a start broken off", "a first start", "a kill"],
 )
 async def test_an_index_that_is_gone_is_told(
-    monkeypatch: pytest.MonkeyPatch, position: Position | None, added: int, told: int
+    monkeypatch: pytest.MonkeyPatch,
+    added: int,
+    instances: int,
+    told: int,
 ) -> None:
-    monkeypatch.setattr("router.opening.rebuild", lambda *_, **__: Report(added=added, last_id=9))
+    report = Report(added=added, anew=instances, last_id=9)
+    monkeypatch.setattr("router.opening.rebuild", lambda *_, **__: report)
     started: list[int] = []
     spool: Any = SimpleNamespace(start=started.append)
-    index: Any = SimpleNamespace(indexed_position=lambda: position)
+    index: Any = SimpleNamespace()
     with structlog.testing.capture_logs() as lines:
         await recover(
             spool,
@@ -43,4 +46,5 @@ async def test_an_index_that_is_gone_is_told(
     warned = [line for line in lines if line["log_level"] == "warning"]
     assert len(warned) == told
     assert all("may be sent again" in line["event"] for line in warned)
+    assert all(line["instances"] == instances for line in warned)
     assert started == [9]

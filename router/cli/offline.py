@@ -26,7 +26,7 @@ from router.spool.index_duplicates import SameBytes
 from router.spool.index_hours import account_since
 from router.spool.index_types import Changed, Filter, Rerouted
 from router.spool.reader import Reader
-from router.spool.rebuild import rebuild
+from router.spool.rebuild import MADE_ANEW, rebuild
 from router.spool.spool import Spool
 from router.web import encode
 from router.web.commitments import promise
@@ -262,7 +262,8 @@ def open_offline(config: Config, where: str = "") -> Iterator[OfflineDesk]:
         _explained(lambda: index.take_peers(peers_of(config), time.time()))
         suppress = config.storage.duplicates == "suppress"
         report = _explained(lambda: rebuild(spool, index, suppress_duplicates=suppress))
-        for line in (*spool.notes, *report.damage):
+        anew = [f"{MADE_ANEW} ({report.anew} instances)"] if report.anew else []
+        for line in (*spool.notes, *anew, *report.damage):
             click.echo(f"dcmrouter: {line}", err=True)
         yield OfflineDesk(config, spool, index)
 

@@ -16,6 +16,10 @@ from router.spool.spool import Spool
 from router.spool.writer import link_large
 
 _BATCH = 1000
+MADE_ANEW = (
+    "the index knew nothing of what is in the spool, and is made anew: what was delivered "
+    "or dropped before may be sent again, and no destination is paused any more"
+)
 
 
 class RebuildIndex(Protocol):
@@ -64,9 +68,12 @@ class RebuildIndex(Protocol):
 
 @dataclass(slots=True)
 class Report:
-    """What was found past the index's position; `damage` has a line for each trouble."""
+    """What was found past the index's position; `damage` has a line for each trouble.  ``anew`` is
+    how many instances it has where it had no position, though of some a start that was broken off
+    may have told it."""
 
     added: int = 0
+    anew: int = 0
     moved: int = 0
     last_id: int = 0
     damage: list[str] = dataclasses.field(default_factory=list)
@@ -119,8 +126,8 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
         if position is None or not position.generation:
             # Before the index has its position: a start that is killed must not forget the loss.
             report.last_id = spool.reserve_numbers(report.last_id, 0)
-            if report.added:
-                index.begin_hours()
+            index.begin_hours()
+            report.anew = sum(count for count, _ in index.generations_in_use().values())
         # Only now: what is broken off must begin again where it began, see `was_purged`.
         index.add([], end, suppress_duplicates=suppress_duplicates, same_bytes=spool.same_bytes)
     if spool.made_up_for:

@@ -13,7 +13,7 @@ from router.spool import system
 from router.spool.index import Index
 from router.spool.index_hours import account_since
 from router.spool.index_types import DeliveryState, Filter, Outcome
-from router.spool.record import Ref
+from router.spool.record import Position, Ref
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Loop, Rig, check_all, meta, payload, segment_of
 from tests.spool.spool_samples import settings as small
@@ -99,6 +99,29 @@ def test_an_account_of_hours_says_that_the_index_was_made_anew(open_rig: OpenRig
     known_from = account_since(path, 0.0).known_from
     assert known_from is not None
     assert 0 < known_from - time.time() <= 3600
+
+
+def test_that_the_index_was_made_anew_is_known_though_a_start_was_broken_off(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As late as can be: it has all of it, and no position yet."""
+    rig = open_rig()
+    rig.commit(payload(1, 1000), meta(1, "pacs"))
+    rig.feed()
+    rig.close()
+    path = rig.directory / "index.sqlite"
+    forget_index(rig, None)
+    broken = open_rig(start=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "begin_hours", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            broken.start()
+    assert (broken.index.indexed_position(), broken.index.known([1])) == (Position(0, 0), {1})
+    broken.close()
+    again = open_rig()
+    assert again.report.anew == 1
+    again.close()
+    assert account_since(path, 0.0).known_from is not None
 
 
 def test_ids_go_on_behind_the_last(open_rig: OpenRig) -> None:

@@ -1,8 +1,10 @@
-"""A command on a directory at rest, after the host of a destination was changed."""
+"""What a command on a directory at rest finds when it opens it: another host, a lost index."""
 
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from router.cli.offline import open_offline
 from router.spool.index_types import DeliveryState
@@ -20,12 +22,30 @@ def test_what_it_brings_to_the_index_is_for_the_host_of_now(tmp_path: Path) -> N
     rig.index.settle([Ended(first.id, "pacs", DeliveryState.DELIVERED, 1.0)])
     second = rig.commit(data, what).kept
     rig.close()
+    with open_offline(_config(tmp_path)) as desk:
+        assert state(desk._index, second.id, "pacs") is DeliveryState.READY
+
+
+def test_an_index_that_is_gone_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = Rig(tmp_path, Loop(), settings()).start()
+    rig.commit(payload(1, 5000), meta(1, "pacs"))
+    rig.feed()
+    rig.close()
+    for path in tmp_path.glob("index.sqlite*"):
+        path.unlink()
+    for told in (1, 0):
+        with open_offline(_config(tmp_path)):
+            pass
+        assert capsys.readouterr().err.count("may be sent again") == told
+
+
+def _config(directory: Path) -> Any:
     remote = SimpleNamespace(host="10.0.0.2", port=104, ae_title="PACS")
-    config: Any = SimpleNamespace(
-        data_dir=tmp_path,
+    return SimpleNamespace(
+        data_dir=directory,
         spool=settings(),
         storage=SimpleNamespace(duplicates="suppress"),
         remotes={"pacs": remote},
     )
-    with open_offline(config) as desk:
-        assert state(desk._index, second.id, "pacs") is DeliveryState.READY
