@@ -22,6 +22,7 @@ from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, gate_
 from router.spool.index_routes import disposition_of, routes_of
 from router.spool.index_select import Key
 from router.spool.index_tables import Tables
+from router.spool.index_together import Together
 from router.spool.index_types import DeliveryState, Disposition, Filter, Rerouted
 from router.spool.record import InstanceMeta
 
@@ -52,6 +53,7 @@ class Reroute:
         self._peers = tables.peers
         self._repeated = Again(tables)
         self._add = Additions(tables)
+        self._together = Together(tables.db, tables.destinations)
 
     # -- once more, or somewhere else
 
@@ -337,7 +339,7 @@ class Reroute:
         same_bytes: SameBytes | None,
     ) -> Rerouted:
         """See `Index.route_anew`."""
-        metas = dict(decided)
+        metas = dict(self._together.placed(decided))
         held = [row for row in self._add.instances(metas) if row[2] == Disposition.HELD]
         kinds = {row[0]: disposition_of(metas[row[0]]) for row in held}
         routed = [row for row in held if kinds[row[0]] is Disposition.ROUTED]

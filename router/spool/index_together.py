@@ -6,19 +6,20 @@ know which of them are up.
 
 import json
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from router.spool.index_database import Database, Names, clean, id_list
 from router.spool.index_types import DeliveryState
 from router.spool.plan import Plan
-from router.spool.record import InstanceMeta, Ref, RouteMeta
+from router.spool.record import InstanceMeta, RouteMeta
 
-Entry = tuple[Ref, InstanceMeta]
+Which = TypeVar("Which")
 
 _TAKEN = f"({int(DeliveryState.DELIVERED)}, {int(DeliveryState.UNCOMMITTED)})"
 
 
 class Together:
-    """Behind `Index.add` and `Index.divert`."""
+    """Behind `Index.add`, `Index.divert` and `Index.route_anew`."""
 
     def __init__(self, db: Database, destinations: Names) -> None:
         self._db = db
@@ -31,13 +32,16 @@ class Together:
             return set()
         return set(self._db.json(_BEGUN, destination, id_list(studies), in_hand))
 
-    def placed(self, entries: Sequence[Entry]) -> list[Entry]:
-        """New instances, those of a study that is to be whole routed to where it was begun."""
+    def placed(
+        self, entries: Sequence[tuple[Which, InstanceMeta]]
+    ) -> list[tuple[Which, InstanceMeta]]:
+        """Instances that were decided just now, those of a study that is to be whole routed to
+        where it was begun."""
         found: dict[tuple[str, str], list[str]] = {}
-        result: list[Entry] = []
-        for ref, meta in entries:
+        result: list[tuple[Which, InstanceMeta]] = []
+        for which, meta in entries:
             if not any('"keep"' in route.plan for route in meta.routes):
-                result.append((ref, meta))
+                result.append((which, meta))
                 continue
             taken = {route.destination for route in meta.routes}
             routes: list[RouteMeta] = []
@@ -45,7 +49,7 @@ class Together:
                 placed = self._placed(route, meta, taken, found)
                 taken.add(placed.destination)  # two that end at one place would be one delivery
                 routes.append(placed)
-            result.append((ref, meta._replace(routes=tuple(routes))))
+            result.append((which, meta._replace(routes=tuple(routes))))
         return result
 
     def _placed(

@@ -520,6 +520,17 @@ def test_one_that_is_all_there_already_is_settled_at_once(index: Index) -> None:
 # -- decided anew
 
 
+def test_held_ones_of_a_study_that_is_to_be_whole_go_where_it_was_begun(index: Index) -> None:
+    plan = Plan("failover", ("pacs", "vna"), keep="study")
+    fill(index, [1], "pacs", plan=plan)
+    index.divert("pacs", ["vna"], (), T0 + 1)
+    index.settle([outcome(1, "vna", DELIVERED)])
+    add(index, (ref(2), meta(2, disposition="hold")), (ref(3), meta(3, disposition="hold")))
+    decided = [(2, meta(2, "pacs", plan=plan)), (3, meta(3, "pacs", study="1.9", plan=plan))]
+    assert index.route_anew(decided, at=T0 + 50, same_bytes=same).count == 2
+    assert (places(index, 2), places(index, 3)) == ({"vna": READY}, {"pacs": READY})
+
+
 def test_held_ones_are_decided_anew(index: Index) -> None:
     fill(index, [9], "pacs")
     add(index, *((ref(n), meta(n, disposition="hold")) for n in (10, 11, 12, 13, 14)))
