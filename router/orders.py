@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import pwd
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -28,7 +28,7 @@ from router.spool.index_types import (
     Rerouted,
 )
 from router.spool.reader import Reader
-from router.spool.record import InstanceMeta
+from router.spool.record import InstanceMeta, Ref
 from router.trial.anew import decide_anew
 from router.web.sources import ControlError, Redone
 from router.web.standing import PAUSED
@@ -48,8 +48,8 @@ RULE = "by an operator"
 """What a delivery names as its cause that no rule made."""
 _STEP = 10_000
 _PAGE = 200
-_DECIDED = 25
-"""Held ones that are compared with what their destinations have in one step."""
+_DECIDED, _DECIDED_BYTES = 25, 64 * 2**20
+"""Held ones that are compared with what their destinations have in one step, and their bytes."""
 _PIECE = 64 << 10
 _NAMES_PATIENTS = ("study", "sop_instance_uid", "reason")
 """Conditions that name a study or an instance, or in which somebody may have written a name."""
@@ -269,13 +269,12 @@ class Orders:
                 for row in rows:
                     meta = await self._decide(row, again)
                     damaged += meta is None
-                    decided += [] if meta is None else [(row.ref.id, meta)]
-                for at in range(0, len(decided), _DECIDED):
-                    some = decided[at : at + _DECIDED]
+                    decided += [] if meta is None else [(row.ref, meta)]
+                for some in portions(decided):
                     await self._step(
                         done,
                         index.route_anew,
-                        some,
+                        [(ref.id, meta) for ref, meta in some],
                         at=time.time(),
                         who=who,
                         same_bytes=self._same_bytes,
@@ -386,6 +385,21 @@ def check_reroute(which: Filter) -> None:
 def held(which: Filter) -> Filter:
     """The same, of those alone that no rule sent anywhere."""
     return replace(which, disposition=Disposition.HELD)
+
+
+def portions(
+    decided: Sequence[tuple[Ref, InstanceMeta]],
+) -> Iterator[Sequence[tuple[Ref, InstanceMeta]]]:
+    """What is compared in one step each, in the same order: the queues wait for the index
+    meanwhile.  One alone may have more bytes than that."""
+    begin = size = 0
+    for end, (ref, _) in enumerate(decided):
+        size += ref.length
+        if end > begin and (size > _DECIDED_BYTES or end - begin == _DECIDED):
+            yield decided[begin:end]
+            begin, size = end, ref.length
+    if decided:
+        yield decided[begin:]
 
 
 def anew(

@@ -14,11 +14,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.config.versions import Origin
-from router.orders import Orders
+from router.orders import Orders, portions
 from router.spool.index import Index
 from router.spool.index_thread import IndexThread
 from router.spool.index_types import DeliveryState, Filter
-from tests.spool.index_samples import DROPPED, HELD, READY, audited, fill
+from tests.spool.index_samples import DROPPED, HELD, READY, audited, fill, meta, ref
 from tests.test_asking_again import Thread
 
 WHO = Origin(via="test")
@@ -166,3 +166,21 @@ async def test_a_resume_is_synced_though_one_before_it_was_broken_off(
     after = Index.open(disk / "index.db")
     assert after.pauses() == []
     after.close()
+
+
+@pytest.mark.parametrize(
+    ("mib", "steps"),
+    [
+        ([], []),
+        ([1] * 60, [25, 25, 10]),
+        ([30, 30, 30, 200, 1, 63, 1], [2, 1, 1, 2, 1]),
+        ([64, 64], [1, 1]),
+    ],
+)
+def test_held_ones_are_compared_so_many_and_so_many_bytes_at_a_time(
+    mib: list[int], steps: list[int]
+) -> None:
+    decided = [(ref(n, length=size * 2**20), meta(n, "pacs")) for n, size in enumerate(mib, 1)]
+    found = list(portions(decided))
+    assert [len(some) for some in found] == steps
+    assert [one for some in found for one in some] == decided
