@@ -84,6 +84,7 @@ class Database:
         self._ready = False
         self._doubtful = False
         """A sync of the log failed: what is in it may not be on the disk."""
+        self._log = -1
         with self._translated():
             with contextlib.suppress(FileNotFoundError):
                 raise IndexDamaged(_marker(path).read_text(errors="replace"))
@@ -104,10 +105,10 @@ class Database:
             # To close writes the log back and removes it, and with it what says that the end was
             # not clean: should this start not come to moving it aside, the next one has to.
             self._mark_damaged(str(damage))
-            self._connection.close()
+            self._disconnect()
             raise
         except BaseException:
-            self._connection.close()
+            self._disconnect()
             raise
         self._ready = True
 
@@ -122,6 +123,8 @@ class Database:
         run(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT_PAGES * _PAGE_SIZE}")
         migrate(self._connection, steps)
         system.sync_directory(self.path.parent)
+        with contextlib.suppress(OSError):  # then `barrier` tells
+            self._open_log()
 
     def _check(self, *, thoroughly: bool) -> None:
         """Find a wreck now rather than at night: the first pages of each tree, or all there are."""
@@ -202,19 +205,23 @@ class Database:
         """
         if self._doubtful:
             self._write_back()
-        log = _part(self.path, "-wal")
-        with system.translated(f"cannot sync {log}"):
-            try:
-                fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
+        with system.translated(f"cannot sync {_part(self.path, '-wal')}"):
+            self._open_log()
+            if self._log < 0:
                 return
             try:
-                system.sync_data(fd)
+                system.sync_data(self._log)
             except OSError:
                 self._doubtful = True
                 raise
-            finally:
-                system.close(fd)
+
+    def _open_log(self) -> None:
+        """Once, and before anything is written: the kernel tells an error of writing back to each
+        descriptor that was open then, and not to a later one if somebody was told already.  That
+        may be SQLite, whose commits keep to themselves that a checkpoint failed."""
+        if self._log < 0 and not self._closed:
+            with contextlib.suppress(FileNotFoundError):
+                self._log = os.open(_part(self.path, "-wal"), os.O_RDONLY | os.O_CLOEXEC)
 
     def _write_back(self) -> None:
         """After a sync of the log that failed: all of it to the database, which is synced.
@@ -234,7 +241,12 @@ class Database:
             if not self._closed:
                 self._closed = True
                 with self._translated():
-                    self._connection.close()
+                    self._disconnect()
+
+    def _disconnect(self) -> None:
+        log, self._log = self._log, -1
+        system.close(log)
+        self._connection.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -332,6 +332,32 @@ def test_the_barrier_syncs_the_journal(tmp_path: Path, monkeypatch: pytest.Monke
                 index.barrier()
 
 
+def test_an_error_that_only_a_commit_was_told_of_is_the_barriers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells it once to each descriptor that was open then, and to no later one; what
+    SQLite is told of at a checkpoint within a commit, nobody hears."""
+    path = tmp_path / "index.db"
+    log = str(path.with_name("index.db-wal"))
+    with audited(path) as index:
+        fill(index, range(1, 50), "pacs")
+        entries = Path("/proc/self/fd")
+        untold = {int(p.name) for p in entries.iterdir() if os.path.realpath(p) == log}
+
+        def sync(fd: int) -> None:
+            if fd in untold:
+                untold.remove(fd)
+                raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", sync)
+            with pytest.raises(SpoolError, match="cannot sync"):
+                index.barrier()
+        index.barrier()
+        assert path.with_name("index.db-wal").stat().st_size == 0, "all of it is written back"
+    assert not [p for p in entries.iterdir() if os.path.realpath(p) == log]
+
+
 def test_closing_waits_for_the_call_under_way_and_twice_is_harmless(tmp_path: Path) -> None:
     index = Index.open(tmp_path / "index.db")
     comparing, closing = threading.Event(), threading.Event()
