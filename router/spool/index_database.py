@@ -298,7 +298,8 @@ def move_aside(path: Path, mark: str) -> Path:
         part = _part(path, suffix)
         if part.exists():
             part.rename(_part(aside, suffix))
-    # Last: until all of it is done, the next start must do it again.
+    # Last: until all of it is done, for good, the next start must do it again.
+    system.sync_directory(path.parent)
     _marker(path).unlink(missing_ok=True)
     return aside
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from router.spool import system
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index import DeliveryState, Disposition, Filter, Index, move_aside
 from router.spool.index_database import Database
@@ -216,6 +217,27 @@ def test_after_a_crash_damage_deep_in_the_file_is_found_at_the_start(tmp_path: P
     path.with_name("index.db-wal").touch()
     with pytest.raises(IndexDamaged, match=r"index\.db"):
         Index.open(path)
+
+
+def test_the_mark_stays_until_what_was_moved_aside_is_so_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index.db"
+    path.write_bytes(b"damaged")
+    mark = tmp_path / "index.db-damaged"
+    mark.write_text("index: malformed")
+
+    def broken(_: Path) -> None:
+        assert not path.exists()
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "sync_directory", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            move_aside(path, "damaged")
+    assert mark.exists(), "a power cut may bring the damaged one back"
+    move_aside(path, "damaged")
+    assert not mark.exists()
 
 
 def test_what_was_moved_aside_before_is_kept(tmp_path: Path) -> None:
