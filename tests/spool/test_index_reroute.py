@@ -410,6 +410,20 @@ def test_what_repeats_one_that_goes_again_too_is_kept_with_it(index: Index) -> N
     assert index.purge(T0 + 1e6, 10).count == 2
 
 
+def test_both_that_another_peer_had_are_counted_once(index: Index) -> None:
+    index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
+    for number in (1, 2):
+        add(index, (ref(number, crc=1), meta(number, "pacs", "vna", uid="1.2.3.4.1")))
+        index.settle([outcome(number, "vna", DELIVERED), outcome(number, "pacs", DEAD)])
+    assert places(index, 2) == {"pacs": DEAD, "vna": DUPLICATE}
+    index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
+    _redirect(index, Filter(destination="pacs", state=DEAD), "vna", same_bytes=same)
+    assert index.account(audit=True).differences == {}
+    index.settle([outcome(number, "vna", DELIVERED) for number in leased(index, "vna")])
+    assert index.account(audit=True).differences == {}
+    assert index.purge(T0 + 1e6, 10).count == 2
+
+
 def test_what_repeats_one_that_the_peer_of_now_has_is_there(index: Index) -> None:
     index.take_peers({"vna": ("10.0.0.1", 104, "VNA")}, T0)
     index.take_peers({"vna": ("10.0.0.2", 104, "VNA")}, T0)
