@@ -99,9 +99,9 @@ class Index(Operated):
     def open(cls, path: Path) -> "Index":
         """Open or create; an older schema is brought up to date.
 
-        After an end that was not clean the file is checked, up to 512 MiB of it.  Raises
-        IndexDamaged when the file is corrupt, was met so while it was used, or is something
-        else, SpoolError when a newer version of the program made it.
+        The file is checked, if it has no more than 512 MiB.  Raises IndexDamaged when it is
+        corrupt, was met so while it was used, or is something else, SpoolError when a newer version
+        of the program made it.
         """
         database = Database(path)
         try:

@@ -88,8 +88,6 @@ class Database:
         with self._translated():
             with contextlib.suppress(FileNotFoundError):
                 raise IndexDamaged(_marker(path).read_text(errors="replace"))
-            # A journal that was not taken down: the last end was a crash, or a power cut.
-            clean_end = not _part(path, "-wal").exists()
             self._connection = sqlite3.connect(
                 path,
                 isolation_level=None,
@@ -100,7 +98,7 @@ class Database:
         try:
             with self._translated():
                 self._prepare(steps)
-                self._check(thoroughly=not clean_end)
+                self._check()
         except IndexDamaged as damage:
             # To close writes the log back and removes it, and with it what says that the end was
             # not clean: should this start not come to moving it aside, the next one has to.
@@ -126,8 +124,13 @@ class Database:
         with contextlib.suppress(OSError):  # then `barrier` tells
             self._open_log()
 
-    def _check(self, *, thoroughly: bool) -> None:
-        """Find a wreck now rather than at night: the first pages of each tree, or all there are."""
+    def _check(self) -> None:
+        """Find a wreck now rather than at night: all pages of each tree, or the first if there are
+        too many.
+
+        After a clean end too: what a disk made of the file meanwhile may leave out deliveries that
+        wait, and have their instances purged.
+        """
         run = self._connection.execute
         for name, table, sql in run("SELECT name, tbl_name, sql FROM sqlite_schema").fetchall():
             if name == table:
@@ -136,7 +139,7 @@ class Database:
                 where = re.search(r"\sWHERE\s.*", sql, re.DOTALL)  # only of a partial index
                 condition = where.group() if where else ""
                 run(f'SELECT 1 FROM "{table}" INDEXED BY "{name}" {condition} LIMIT 1').fetchall()
-        if thoroughly and self.path.stat().st_size <= _CHECKED_BYTES:
+        if self.path.stat().st_size <= _CHECKED_BYTES:
             # Not quick_check, which finds no row that a tree lacks: it would wait for ever.
             (found,) = run("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":

@@ -193,8 +193,9 @@ def test_damage_met_at_work_was_met_again_after_every_start(tmp_path: Path) -> N
     path = tmp_path / "index.db"
     with audited(path) as index:
         fill(index, range(1, 3000), "pacs")
-    _overwrite(path, [path.read_bytes().index(b"1.2.3.4.1500") // 8192])
     index = Index.open(path)
+    index._db.run("PRAGMA shrink_memory")  # all of it was read just now
+    _overwrite(path, [path.read_bytes().index(b"1.2.3.4.1500") // 8192])
     with pytest.raises(IndexDamaged, match="malformed") as met:
         index.account(audit=True)
     for said in ("no instance is lost", "restart the gateway", "may be sent again"):
@@ -209,12 +210,37 @@ def test_damage_met_at_work_was_met_again_after_every_start(tmp_path: Path) -> N
     assert sorted(p.name for p in tmp_path.iterdir()) == ["index.db", "index.db.damaged"]
 
 
-def test_after_a_crash_damage_deep_in_the_file_is_found_at_the_start(tmp_path: Path) -> None:
+def test_a_disk_that_forgets_a_sector_after_a_clean_end_takes_nothing_along(tmp_path: Path) -> None:
+    """Without some of what its trees say an index leaves out what waits, and lets it be purged."""
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        for study in range(6):
+            numbers = range(study * 100 + 1, study * 100 + 101)
+            fill(index, numbers, "pacs", "vna", study=f"1.2.{study}")
+        index.settle([outcome(number, "pacs", DELIVERED) for number in range(1, 301)])
+    sound = path.read_bytes()
+    for at in range(0, len(sound), 512):
+        if not any(sound[at : at + 512]):
+            continue
+        path.write_bytes(sound[:at] + bytes(512) + sound[at + 512 :])
+        try:
+            index = Index.open(path)
+        except SpoolError:
+            path.with_name("index.db-damaged").unlink(missing_ok=True)
+            continue
+        waiting = leased(index, "pacs", limit=1000), leased(index, "vna", limit=1000)
+        index.close()
+        assert waiting == (list(range(301, 601)), list(range(1, 601))), f"sector at {at}"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_damage_deep_in_the_file_is_found_at_the_start(tmp_path: Path, crash: bool) -> None:
     path = tmp_path / "index.db"
     with audited(path) as index:
         fill(index, range(1, 3000), "pacs")
     _overwrite(path, [path.read_bytes().index(b"1.2.3.4.1500") // 8192])
-    path.with_name("index.db-wal").touch()
+    if crash:
+        path.with_name("index.db-wal").touch()
     with pytest.raises(IndexDamaged, match=r"index\.db"):
         Index.open(path)
 
