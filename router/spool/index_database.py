@@ -273,6 +273,13 @@ class Database:
                 raise IndexDamaged(text) from error
             raise SpoolError(text) from error
 
+    def met_damaged(self, what: str) -> IndexDamaged:
+        """To be raised by who finds that the rows contradict each other; noted for the next
+        start."""
+        text = f"index {self.path}: {what}: {_ADVICE}"
+        self._mark_damaged(text)
+        return IndexDamaged(text)
+
     def _mark_damaged(self, text: str) -> None:
         """Tell the next start, whose own look may miss what was met deep in the file.
 

@@ -18,7 +18,7 @@ from router.spool.index_database import (
 )
 from router.spool.index_hours import count_purged, forget_hours
 from router.spool.index_retain import Choice, Settling, oldest_settled, page, still_settled
-from router.spool.index_types import Gap, Purged, Tally
+from router.spool.index_types import KEEPING_STATES, Gap, Purged, Tally
 from router.spool.record import Position, Ref
 
 _PURGED_AT_ONCE = 1000
@@ -153,6 +153,9 @@ class Keep:
             count(counts, Tally.GENERATION, ref.generation, -1, -in_segment)
             count(counts, Tally.PURGED_DISPOSITION + row.disposition, 0, 1, ref.length)
         for destination, state, n, size in self._db.json(_FATES, ids):
+            if state in KEEPING_STATES:
+                # Whatever else it says of these: to delete them would be for good.
+                raise self._db.met_damaged("some that are to be purged still wait to be delivered")
             count(counts, Tally.PURGED_STATE + state, destination, n, size)
         count_purged(self._db, ids, counts)
         contexts = id_list({row.context_id for row in rows})

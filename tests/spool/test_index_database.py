@@ -266,6 +266,20 @@ def test_the_mark_stays_until_what_was_moved_aside_is_so_for_good(
     assert not mark.exists()
 
 
+def test_what_waits_is_never_purged_whatever_else_the_index_says(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index = Index.open(path)
+    fill(index, [1], "pacs", "vna")
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    index._db.run("UPDATE instance SET unsettled = 0, settled_at = 1")
+    with pytest.raises(IndexDamaged, match="still wait to be delivered"):
+        index.purge(T0 + 1e6, 10)
+    assert leased(index, "vna") == [1]
+    index.close()
+    with pytest.raises(IndexDamaged, match="still wait"):
+        Index.open(path)  # it is made anew from the spool
+
+
 def test_what_was_moved_aside_before_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     for content in ("first", "second"):
