@@ -134,10 +134,17 @@ class QueueGateway:
         return await self._thread.run(divert, destination, up, exclude, at)
 
     async def expire(
-        self, destination: str, before: float, reason: str, exclude: Collection[int], at: float
+        self,
+        destination: str,
+        before: float,
+        reason: str,
+        exclude: Collection[int],
+        at: float,
+        after: int,
     ) -> Expired:
         """See `ExpireIndex`."""
-        return await self._thread.run(self._index.expire, destination, before, reason, exclude, at)
+        expire = self._index.expire
+        return await self._thread.run(expire, destination, before, reason, exclude, at, after=after)
 
     async def waiting_at(self) -> list[str]:
         """See `DivertIndex`."""

@@ -18,6 +18,8 @@ from router.forward.ports import ExpireIndex, Observer
 _SOONEST = 1.0
 _LONGEST = 3600.0
 """Ages are by the wall clock, which may be set: nothing is looked at later than this."""
+_FEW, _REST = 1, 1.0
+"""Where more calls than that were for nothing, seconds for each of them until the next look."""
 
 
 class Expiry:
@@ -38,6 +40,7 @@ class Expiry:
         self._observer = observer
         self._logger = log
         self._given_up = given_up
+        self._not_before: dict[str, float] = {}
 
     async def look(self, destination: Destination) -> float | None:
         """Gives up what is too old now; in how many seconds to look again while it is down."""
@@ -45,16 +48,23 @@ class Expiry:
         if due is None:
             return None
         before, reason = due
-        count, more, oldest = 0, True, None
+        if (wait := self._too_soon(destination.name)) > 0:
+            return wait
+        count, calls = 0, 0
+        oldest: float | None = None
+        after: int | None = -1
         try:
-            while more:
+            while after is not None:
                 async with destination.at_rest(clear=False) as in_hand:
                     if destination.up:
                         break
                     expired = await self._index.expire(
-                        destination.name, before, reason, tuple(in_hand), self._clock()
+                        destination.name, before, reason, tuple(in_hand), self._clock(), after
                     )
-                count, more, oldest = count + expired.count, expired.more, expired.oldest
+                calls += 1
+                count, after = count + expired.count, expired.after
+                if expired.oldest is not None:
+                    oldest = min(expired.oldest, expired.oldest if oldest is None else oldest)
                 for _ in range(expired.count):
                     self._observer.on_failed(destination.name, "dead")
         finally:
@@ -64,7 +74,18 @@ class Expiry:
                     "given up", destination=destination.name, instances=count, reason=reason
                 )
                 self._given_up(destination.name)
+        if calls > _FEW and not count:
+            self._not_before[destination.name] = self._clock() + calls * _REST
         return self._again(destination, oldest)
+
+    def _too_soon(self, name: str) -> float:
+        """Seconds for which it is not looked at again: of many that are old enough all were behind
+        gates."""
+        wait = self._not_before.get(name, 0.0) - self._clock()
+        if 0.0 < wait <= _LONGEST:
+            return wait
+        self._not_before.pop(name, None)
+        return 0.0
 
     def _due(self, destination: Destination) -> tuple[float, str] | None:
         """Before which time what came is given up, and why; None when nothing ever is."""

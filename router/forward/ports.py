@@ -103,9 +103,16 @@ class ExpireIndex(Protocol):
     """What the index does about what waits too long; as above."""
 
     async def expire(
-        self, destination: str, before: float, reason: str, exclude: Collection[int], at: float
+        self,
+        destination: str,
+        before: float,
+        reason: str,
+        exclude: Collection[int],
+        at: float,
+        after: int,
     ) -> Expired:
-        """Makes dead letters of some that came before a time, but for ``exclude``."""
+        """Makes dead letters of some that came before a time, but for ``exclude``; looks behind the
+        instance ``after``."""
         ...
 
 

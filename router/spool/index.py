@@ -397,13 +397,16 @@ class Index(Operated):
         exclude: Collection[int],
         at: float,
         limit: int = 2000,
+        *,
+        after: int = -1,
     ) -> Expired:
         """READY deliveries at ``destination`` that came before a time become DEAD, the oldest
-        first, but for those behind a gate and the instances in ``exclude``.
+        first, but for those behind a gate and the instances in ``exclude``; of those behind the
+        instance ``after``, a bounded part at each call.
 
         One that an operator had tried again counts from then on until its next attempt.
         """
-        return self._expiry.expire(destination, before, reason, exclude, at, limit)
+        return self._expiry.expire(destination, before, reason, exclude, at, limit, after)
 
     # -- what is read
 

@@ -145,12 +145,12 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """``count`` are dead now; ``more``: the limit stopped it; ``oldest``: since when the next one
-    counts that is not old enough yet, None when none was met."""
+    """``count`` are dead now; ``oldest``: since when the next one counts that is not old enough
+    yet, None when none was met; ``after``: the instance behind which to go on, None at the end."""
 
     count: int = 0
-    more: bool = False
     oldest: float | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

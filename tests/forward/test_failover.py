@@ -77,10 +77,16 @@ class Diverting(Gateway):
         )
 
     async def expire(
-        self, destination: str, before: float, reason: str, exclude: Collection[int], at: float
+        self,
+        destination: str,
+        before: float,
+        reason: str,
+        exclude: Collection[int],
+        at: float,
+        after: int,
     ) -> Expired:
         await asyncio.sleep(0.001)
-        return self.index.expire(destination, before, reason, exclude, at, 20)
+        return self.index.expire(destination, before, reason, exclude, at, 20, after=after)
 
     async def waiting_at(self) -> list[str]:
         await asyncio.sleep(0.001)

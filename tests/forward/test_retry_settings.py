@@ -19,6 +19,7 @@ from router.net.errors import (
     ConnectFailed,
 )
 from router.net.retry import Retry
+from router.spool import index_expire
 from router.spool.errors import SpoolError
 from router.spool.index_types import DeliveryState, Expired, Filter
 from router.spool.plan import Plan
@@ -191,6 +192,39 @@ def test_what_was_given_up_is_told_though_the_index_fails_on_the_way(
         assert dead(pair) == 50
         assert pair.counts.failed.count(("a", "dead")) == 50
         assert pair.gated == 2, "once for each time that some were given up"
+
+    scenario(tmp_path, steps, retry=Retry(max_age=3600))
+
+
+def test_many_old_ones_behind_gates_are_not_looked_through_at_each_arrival(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_expire, "_PAGE", 1)
+    monkeypatch.setattr(index_expire, "_PAGES", 1)
+
+    async def steps(pair: Pair) -> None:
+        calls: list[float] = []
+        real = pair.queues.expire
+
+        async def counted(*args: Any) -> Expired:
+            calls.append(wall())
+            return await real(*args)
+
+        monkeypatch.setattr(pair.queues, "expire", counted)
+        pair.peers["a"].down()
+        pair.receive("a", count=50, schedule="day")
+        await asyncio.sleep(3700)
+        calls.clear()
+        for _ in range(100):
+            pair.receive("a")
+            await asyncio.sleep(1.0)
+        assert 50 <= len(calls) <= 160
+        for gate in pair.real.gates():
+            while pair.real.open_gate(gate.id).more:
+                pass
+        pair.forwarder.notify("a")
+        await asyncio.sleep(60)
+        assert dead(pair) == 50
 
     scenario(tmp_path, steps, retry=Retry(max_age=3600))
 
