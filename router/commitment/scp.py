@@ -271,7 +271,7 @@ class CommitmentSCP:
         kept = await self._undecided.look(open_)
         looked = await self._presence.look(settings, chain.from_iterable(open_.values()), kept)
         decided: set[int] = set()
-        now = self._clock()
+        now, gets_on = self._clock(), False
         for promise in due:
             age = now - promise.asked_at
             verdicts: dict[int, int] = {}
@@ -287,7 +287,9 @@ class CommitmentSCP:
             known = sum(item.verdict is not None for item in items[promise.id])
             whole = known + len(verdicts) == promise.items
             state = PromiseState.REPORTING if whole else PromiseState.WEIGHING
-            again = now if whole or left else now + min(max(age / 2, _SOON), _SELDOM)
+            gets_on = gets_on or bool(verdicts)
+            at_once = whole or (left and gets_on)  # else those before would be looked at again
+            again = now if at_once else now + min(max(age / 2, _SOON), _SELDOM)
             await run(promises.weighed, promise.id, verdicts, state, again)
             committed = sum(verdict == 0 for verdict in verdicts.values())
             self._observer.on_promised(promise.remote, committed, len(verdicts) - committed)

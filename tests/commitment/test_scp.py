@@ -686,3 +686,24 @@ def test_many_are_looked_at_by_and_by(index: Index, monkeypatch: pytest.MonkeyPa
         assert max(map(len, desk.looked)) == 7
 
     scenario(index, act)
+
+
+def test_many_of_which_nothing_can_be_told_are_not_looked_at_without_a_pause(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.commitment.presence.MOST", 20)
+    fill(index, range(1, 31), "pacs")
+
+    async def act(desk: Desk) -> None:
+        desk.absent = dict.fromkeys(range(1, 31), None)
+        await desk.ask(*range(1, 31))
+        await asyncio.sleep(1.5)
+        assert len(desk.looked) <= 5
+        await asyncio.sleep(50)
+        assert 3 <= len(desk.looked) <= 30
+        desk.absent = {}
+        await asyncio.sleep(60)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert len(report.committed) == 30
+
+    scenario(index, act, grace=300)
