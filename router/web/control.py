@@ -24,7 +24,7 @@ from router.spool.errors import SpoolError
 from router.spool.index_types import Changed, Filter
 from router.web import encode
 from router.web.commitments import promise
-from router.web.guard import Guard, bounded, http_exception, read_json
+from router.web.guard import CHANGE, LOOK, ORDER, Guard, bounded, http_exception, read_json
 from router.web.sources import ControlError, ControlSource, InstanceFile, Reloaded
 from router.web.standing import Standing
 
@@ -65,7 +65,7 @@ def create_control_app(
         "/api/v1/rules/versions/{version:path}": views.version,
         "/api/v1/rules/diff": views.difference,
     }
-    posts = {
+    orders = {
         "/api/v1/queue/retry": views.retry,
         "/api/v1/queue/drop": views.drop,
         "/api/v1/queue/hold": views.hold,
@@ -77,16 +77,14 @@ def create_control_app(
         "/api/v1/instances/resend": views.resend,
         "/api/v1/instances/reroute": views.reroute,
         "/api/v1/instances/discard": views.discard,
-        "/api/v1/reload": views.reload,
-        "/api/v1/rules/rollback": views.rollback,
     }
+    changes = {"/api/v1/reload": views.reload, "/api/v1/rules/rollback": views.rollback}
+    tables = (("GET", gets, LOOK), ("POST", orders, ORDER), ("POST", changes, CHANGE))
     return Starlette(
         routes=[
-            *(Route(path, bounded(view, timeout), methods=["GET"]) for path, view in gets.items()),
-            *(
-                Route(path, bounded(view, timeout), methods=["POST"])
-                for path, view in posts.items()
-            ),
+            Route(path, bounded(view, timeout, late), methods=[method])
+            for method, table, late in tables
+            for path, view in table.items()
         ],
         middleware=[Middleware(Guard)],
         exception_handlers={404: http_exception, 405: http_exception},

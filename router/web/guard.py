@@ -99,8 +99,22 @@ def _known(host: str, names: Collection[str]) -> bool:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def bounded(endpoint: Endpoint, seconds: float) -> Endpoint:
-    """The endpoint, answering 503 when it takes longer than ``seconds``.
+Late = tuple[str, str]
+"""What is said of a request that takes too long, where ``{}`` is for how many seconds, and the
+fix."""
+LOOK: Late = ("the gateway did not answer in time", "try again; see its log")
+ORDER: Late = (
+    "the order was broken off after {:g} s; what it did until then stands",
+    "the log says how much it was; give it again leaving that out, else some is done twice",
+)
+CHANGE: Late = (
+    "the configuration was not changed within {:g} s, and that goes on",
+    "`dcmrouter rules versions` and the log say what becomes of it",
+)
+
+
+def bounded(endpoint: Endpoint, seconds: float, late: Late = LOOK) -> Endpoint:
+    """The endpoint, answering 503 with ``late`` when it takes longer than ``seconds``.
 
     `ControlError` becomes the answer that it describes; any other exception is logged here,
     once, and answered 500 without its text, which may name what the asker should not see.
@@ -114,14 +128,8 @@ def bounded(endpoint: Endpoint, seconds: float) -> Endpoint:
             return error(refusal.status, refusal.error, refusal.fix)
         except TimeoutError:
             _log.warning("request took too long", path=request.url.path, seconds=seconds)
-            if request.method == "POST":
-                return error(
-                    503,
-                    f"the order was broken off after {seconds:g} s; what it did until then stands",
-                    "the log says how much it was; give it again with conditions that leave that "
-                    "out, else some is done twice",
-                )
-            return error(503, "the gateway did not answer in time", "try again; see its log")
+            text, fix = late
+            return error(503, text.format(seconds), fix)
         except ClientDisconnect:
             return error(400, "the request broke off")
         except HTTPException:

@@ -319,13 +319,20 @@ async def test_an_order_that_takes_too_long_says_that_it_was_done_in_part(gatewa
     async def never(*_):
         await asyncio.Event().wait()
 
-    gateway.resend = gateway.queues = never
+    gateway.resend = gateway.queues = gateway.reload = gateway.rollback = never
     app = create_control_app(gateway, timeout=0.01)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
         order = {"ids": [1], "to": "pacs"}
         answer = await client.post("/api/v1/instances/resend", json=order)
         looked = await client.get("/api/v1/queue")
+        changed = [
+            await client.post("/api/v1/reload", json={}),
+            await client.post("/api/v1/rules/rollback", json={"version": 7}),
+        ]
     assert answer.status_code == looked.status_code == 503
     assert "what it did until then stands" in answer.json()["error"]
     assert looked.json()["fix"].startswith("try again")
+    for change in changed:
+        assert change.status_code == 503
+        assert change.json()["error"].endswith("within 0.01 s, and that goes on")
