@@ -229,8 +229,10 @@ class World:
         found = []
         for sent in self.sent:
             places = {one.destination for one in self.had if self._counts(sent, one)}
-            places |= {name for number, name in self.dropped if number == sent.id}
             moves = [(origin, to) for step, origin, to in self.redirected if step > sent.step]
+            # What was redirected with one that it repeats is dropped with that one.
+            ids = {one.id for one in self.sent if moves and _same(one, sent)} | {sent.id}
+            places |= {name for number, name in self.dropped if number in ids}
             wanted = [_allowed(route, moves) for route in sent.routes]
             if moves:  # two routes may end at one destination, and one delivery stands for both
                 fine = all(names & places for names in wanted) and self._moved_too(sent)
@@ -250,7 +252,7 @@ class World:
         The latest time counts: from where it was sent on it need not have gone out.
         """
         last = max((move.step for move in self.moved if move.id == sent.id), default=0)
-        given = [one for one in self.had if (one.uid, one.digest) == (sent.uid, sent.digest)]
+        given = [one for one in self.had if _same(one, sent)]
         return all(
             any(
                 one.step > move.step or (one.destination, one.host) == (move.destination, move.host)
@@ -263,10 +265,15 @@ class World:
         )
 
     def _counts(self, sent: Sent, had: Had) -> bool:
-        if (had.uid, had.digest) != (sent.uid, sent.digest):
+        if not _same(had, sent):
             return False
         of_then = had.host == sent.hosts[had.destination]
         return had.step > sent.step or of_then or had.host == self.host[had.destination]
+
+
+def _same(one: Had | Sent, other: Sent) -> bool:
+    """Whether they are the same bytes of the same instance."""
+    return (one.uid, one.digest) == (other.uid, other.digest)
 
 
 def _allowed(route: RouteMeta, moves: Iterable[tuple[str, str]]) -> set[str]:

@@ -5,6 +5,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -153,6 +154,16 @@ def test_what_an_operator_dropped_is_not_missed() -> None:
     world.dropped |= {(7, "a"), (8, "b")}
     assert world.missing()
     world.dropped.add((7, "b"))
+    assert not world.missing()
+
+
+def test_what_went_with_one_that_it_repeats_is_dropped_with_it() -> None:
+    world = world_of(A, B)
+    world.sent.append(replace(world.sent[0], id=8))
+    world.had.append(had("a"))
+    world.dropped.add((7, "c"))
+    assert len(world.missing()) == 2
+    world.redirected.append((12, "b", "c"))
     assert not world.missing()
 
 
