@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from router.spool import system
+from router.spool import index_seal, system
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index_schema import STEPS, Step, migrate
 from router.spool.record import Ref
@@ -88,6 +88,7 @@ class Database:
         with self._translated():
             with contextlib.suppress(FileNotFoundError):
                 raise IndexDamaged(_marker(path).read_text(errors="replace"))
+            sealed = self._is_sealed()
             self._connection = sqlite3.connect(
                 path,
                 isolation_level=None,
@@ -98,7 +99,8 @@ class Database:
         try:
             with self._translated():
                 self._prepare(steps)
-                self._check()
+                if not sealed:
+                    self._check()
         except IndexDamaged as damage:
             # To close writes the log back and removes it, and with it what says that the end was
             # not clean: should this start not come to moving it aside, the next one has to.
@@ -109,6 +111,17 @@ class Database:
             self._disconnect()
             raise
         self._ready = True
+
+    def _is_sealed(self) -> bool:
+        """Whether it is, byte by byte, what was closed in the end; raises IndexDamaged when it is
+        not though it ought to be."""
+        # With a log beside it somebody has it open, or ended without closing it.
+        logged = _part(self.path, "-wal").exists()
+        intact = None if logged else index_seal.is_intact(self.path)
+        if intact is False:
+            raise IndexDamaged(f"index {self.path}: it is not what it was when it was closed")
+        index_seal.unseal(self.path)
+        return bool(intact)
 
     def _prepare(self, steps: tuple[Step, ...]) -> None:
         run = self._connection.execute
@@ -128,8 +141,8 @@ class Database:
         """Find a wreck now rather than at night: all pages of each tree, or the first if there are
         too many.
 
-        After a clean end too: what a disk made of the file meanwhile may leave out deliveries that
-        wait, and have their instances purged.
+        What a disk made of the file may leave out deliveries that wait, and have their instances
+        purged.
         """
         run = self._connection.execute
         for name, table, sql in run("SELECT name, tbl_name, sql FROM sqlite_schema").fetchall():
@@ -245,6 +258,10 @@ class Database:
                 self._closed = True
                 with self._translated():
                     self._disconnect()
+                with contextlib.suppress(OSError):  # the next start looks through all of it
+                    others = _part(self.path, "-wal").exists()  # have it open
+                    if not others and not _marker(self.path).exists():
+                        index_seal.seal(self.path)
 
     def _disconnect(self) -> None:
         log, self._log = self._log, -1
@@ -308,6 +325,7 @@ def move_aside(path: Path, mark: str) -> Path:
         part = _part(path, suffix)
         if part.exists():
             part.rename(_part(aside, suffix))
+    index_seal.unseal(path)
     # Last: until all of it is done, for good, the next start must do it again.
     system.sync_directory(path.parent)
     _marker(path).unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from router.spool.index import Filter, Index
 from router.spool.index_attempts import ATTEMPTS_KEPT
 from router.spool.index_hour import HOUR
 from router.spool.index_hours import account_since
+from router.spool.index_seal import unseal
 from router.spool.index_types import Attempt
 from tests.spool import index_version_2
 from tests.spool.index_samples import (
@@ -140,6 +141,7 @@ def test_a_clock_that_was_ahead_makes_no_account_forget(tmp_path: Path) -> None:
         index.settle([outcome(3, "pacs", DELIVERED, at=T0)])
     with closing(sqlite3.connect(path)) as rows, rows:
         rows.execute("UPDATE meta SET value = 1300000 WHERE key = 'hours_forgotten'")
+    unseal(path)
     with audited(path) as index:
         index.purge(9e9, 10)
         known_from = account_since(path, T0 - HOUR).known_from

@@ -14,6 +14,7 @@ from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index import DeliveryState, Disposition, Filter, Index, move_aside
 from router.spool.index_database import Database
 from router.spool.index_schema import STEPS, migrate, run_script
+from router.spool.index_seal import unseal
 from router.spool.plan import Plan
 from router.spool.record import Position
 from tests.spool import index_version_1, index_version_2
@@ -133,6 +134,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
     connection.close()
+    unseal(path)
     with pytest.raises(SpoolError, match="newer version of dcmrouter") as caught:
         Index.open(path)
     assert not isinstance(caught.value, IndexDamaged)
@@ -185,6 +187,7 @@ def test_an_index_whose_root_was_overwritten_was_opened_at_every_start(
         fill(index, range(1, 3000), "pacs")
         root = index._db.value("SELECT rootpage FROM sqlite_schema WHERE name = ?", tree)
     _overwrite(path, [root - 1])
+    unseal(path)
     with pytest.raises(IndexDamaged, match="malformed"):
         Index.open(path)
 
@@ -207,7 +210,8 @@ def test_damage_met_at_work_was_met_again_after_every_start(tmp_path: Path) -> N
     move_aside(path, "damaged")
     with audited(path) as index:
         assert index.last_id() == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.db", "index.db.damaged"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["index.db", "index.db-sealed", "index.db.damaged"]
 
 
 def test_a_disk_that_forgets_a_sector_after_a_clean_end_takes_nothing_along(tmp_path: Path) -> None:
@@ -223,6 +227,7 @@ def test_a_disk_that_forgets_a_sector_after_a_clean_end_takes_nothing_along(tmp_
         if not any(sound[at : at + 512]):
             continue
         path.write_bytes(sound[:at] + bytes(512) + sound[at + 512 :])
+        unseal(path)  # which tells at once
         try:
             index = Index.open(path)
         except SpoolError:

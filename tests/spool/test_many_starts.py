@@ -18,6 +18,7 @@ import pytest
 
 from router.spool.errors import SpoolError
 from router.spool.index import Index
+from router.spool.index_seal import unseal
 from router.spool.index_types import DeliveryState, Disposition, Filter, Outcome
 from router.spool.record import Ref
 from tests.spool.spool_samples import KIB, Loop, Rig, meta, payload, settings
@@ -194,6 +195,7 @@ class Game:
             path.unlink()
         elif kind < 0.4 and self.states:
             path.write_bytes(self.random.choice(self.states))
+            unseal(path)  # a cut comes before it is closed
         self.states.clear()
 
     def missing(self) -> list[str]:

@@ -1,0 +1,48 @@
+"""What an index file was when it was closed, so that the next start knows whether it still is.
+
+Owns the note of its length and CRC-32 beside it, which holds while nobody has the index open.  Must
+not know what is in the file.  The note is not synced: one that a power cut took, or left half
+written, tells nothing, and the start looks through the whole index, as after any unclean end.
+"""
+
+import zlib
+from pathlib import Path
+
+_SEAL = "-sealed"
+_PIECE = 1 << 20
+
+
+def seal(path: Path) -> None:
+    """Note what the file is, which is closed and all of it synced.  Raises OSError."""
+    _seal_of(path).write_text(_look(path))
+
+
+def is_intact(path: Path) -> bool | None:
+    """Whether a file that nobody has open is as it was when it was sealed; None when no note says
+    so, or there is no file.  Raises OSError when the file cannot be read."""
+    try:
+        said = _seal_of(path).read_text(errors="replace")
+    except OSError:
+        return None
+    if not said.endswith("\n") or not path.exists():
+        return None
+    return said == _look(path)
+
+
+def unseal(path: Path) -> None:
+    """From now on it is written to; the caller syncs the directory before it is.  Raises
+    OSError."""
+    _seal_of(path).unlink(missing_ok=True)
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(path.name + _SEAL)
+
+
+def _look(path: Path) -> str:
+    length = crc = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            length += len(piece)
+            crc = zlib.crc32(piece, crc)
+    return f"{length} {crc:08x}\n"
