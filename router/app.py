@@ -242,6 +242,7 @@ class Gateway:
             loop.call_soon_threadsafe,
             self.counters.on_committed,
         )
+        self.spool.gatherer.later = loop.call_soon
         self._exit.push_async_callback(self.index_thread.run, self.spool.close)
         path = config.data_dir / "index.sqlite"
         self._take_index(await self.index_thread.run(open_index, path))

@@ -26,6 +26,7 @@ from router.spool.record import Position, Ref
 from router.spool.segments import Segment, SegmentTable
 
 GROUP_LIMIT = 256
+"""A group that has as many waits for no more of them."""
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class Committer:
         self._post = post
         self._on_group = on_group
         self._reserve = reserve
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
         self._batch = Batch()
         self.trouble = ""
         """Why the latest group could not be written, "" when it could."""
@@ -91,7 +92,15 @@ class Committer:
 
     def submit(self, job: Job) -> None:
         """Write `job` with the next group.  From any thread."""
-        self._queue.put(job)
+        self._queue.put((job,))
+
+    def submit_all(self, jobs: Sequence[Job]) -> None:
+        """Write `jobs` with the next group; of more than `GROUP_LIMIT` some with the one after.
+
+        From any thread; who submits changes them no more.
+        """
+        for start in range(0, len(jobs), GROUP_LIMIT):
+            self._queue.put(jobs[start : start + GROUP_LIMIT])
 
     def _run(self) -> None:
         running = True
@@ -99,16 +108,16 @@ class Committer:
             first = self._queue.get()
             if first is None:
                 break
-            group = [first]
+            group = list(first)
             while len(group) < GROUP_LIMIT:
                 try:
-                    job = self._queue.get_nowait()
+                    more = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if job is None:
+                if more is None:
                     running = False
                     break
-                group.append(job)
+                group += more
             started = time.perf_counter()
             self._write_group(group)
             self._post(_Finished(group, time.perf_counter() - started, self._on_group))

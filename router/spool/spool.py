@@ -21,6 +21,7 @@ from router.spool.blocks import BlockPool
 from router.spool.committer import Committer, Job
 from router.spool.directory import capacity_bytes, check_format, lock_directory
 from router.spool.errors import SpoolDamaged, SpoolError
+from router.spool.gather import Gatherer
 from router.spool.index_types import Gap
 from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, align
 from router.spool.numbers import Numbers
@@ -66,6 +67,7 @@ class Spool:
         self._post = post
         self._numbers = Numbers(directory)
         self._committer = Committer(self.segments, post, on_group, self._numbers.reserve)
+        self.gatherer = Gatherer(self._committer.submit_all)
         self._started = False
         self._without_index = False
         self._ids = itertools.count(1)
@@ -195,6 +197,7 @@ class Spool:
 
     def close(self) -> None:
         """Commit what was submitted, then let the directory go.  Blocking."""
+        self.gatherer.flush()
         self._committer.stop()
         self.executor.shutdown()
         if self._started:
@@ -211,7 +214,7 @@ class Spool:
 
     def submit(self, job: Job) -> None:
         """For writers: give a job to the committer."""
-        self._committer.submit(job)
+        self.gatherer.add(job)
 
     def post(self, call: Callable[[], None]) -> object:
         """For writers: run `call` on the event loop's thread."""
@@ -355,9 +358,7 @@ class Spool:
         Unreadable ones are not, nor are those of more than 64 MiB: to read them takes longer than
         the queues should wait, and length and CRC are no proof.  Such a one is sent again.
         """
-        if first.length != second.length or first.crc != second.crc:
-            return False
-        if first.length > _COMPARED:
+        if (first.length, first.crc) != (second.length, second.crc) or first.length > _COMPARED:
             return False
         one = two = None
         try:
