@@ -103,6 +103,9 @@ def text_values(
     of the dictionary; an unknown one is text when all of it is printable.  Sequences and other
     binary values have no text: ``()``.
     """
+    if vr in _PLAIN and b"\\" not in value:  # as nearly all that the index wants: at once
+        text = value.decode("latin_1").rstrip(_PAD)
+        return (text,) if text else ()
     vr = _meant(tag, vr, signed=signed)
     reader = _READERS.get(vr)
     if reader is not None:

@@ -128,11 +128,17 @@ class StorageService:
     # -- Service -------------------------------------------------------------------------------
 
     def takes(self, abstract_syntax: str) -> bool:
-        """See `Service`: every storage class, and those that nobody here knows unless refused."""
+        """See `Service`: every storage class, and those that nobody here knows unless refused.
+
+        What is no UID is not taken: it would be proposed to destinations, and their acceptors drop
+        for it the whole association request, with all that waits beside it.
+        """
         taken = self._taken.get(abstract_syntax)
         if taken is None:
             known = is_storage(abstract_syntax)
-            if self._only is not None:
+            if not is_plausible_uid(abstract_syntax):
+                taken = False
+            elif self._only is not None:
                 taken = abstract_syntax in self._only
             elif known is None:
                 taken = self.settings.unknown_sop_classes == "accept"
@@ -167,16 +173,14 @@ class StorageService:
 
     def _refusal(self, command: Command) -> tuple[int, str] | None:
         uid = command.affected_sop_instance_uid
-        if command.data_set_fault:
+        if not command.has_data_set and command.data_set_fault:
             return CANNOT_UNDERSTAND, command.data_set_fault
         if not uid or len(uid) > 64:
             return INVALID_SOP_INSTANCE, f"SOP Instance UID has {len(uid)} characters, not 1 to 64"
         sop_class = command.affected_sop_class_uid
-        if not is_plausible_uid(sop_class):
-            # Taken, it would be proposed to destinations, and their acceptors drop for it the
-            # whole association request, with all that waits beside it.
-            return SOP_CLASS_NOT_SUPPORTED, f"not a SOP Class UID: {sop_class[:40]!r}"
         if not self.takes(sop_class):
+            if not is_plausible_uid(sop_class):
+                return SOP_CLASS_NOT_SUPPORTED, f"not a SOP Class UID: {sop_class[:40]!r}"
             return SOP_CLASS_NOT_SUPPORTED, f"{sop_class} is not accepted here"
         why = self.spool.refusal or self.feed.refusal
         if why:

@@ -12,6 +12,7 @@ below, never what a peer sent: a peer that the configuration does not name is `U
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 UNKNOWN = "unknown"
@@ -181,6 +182,11 @@ class ConfigState:
         self.reloads.of("refused").value += 1
 
 
+@lru_cache(maxsize=64)
+def _status(number: int) -> str:
+    return f"{number:04X}"
+
+
 class Counters:
     """Every number that is counted as it happens; the documentation is in `metrics.METRICS`."""
 
@@ -281,7 +287,7 @@ class Counters:
 
     def on_stored(self, status: int, seconds: float) -> None:
         """A C-STORE was answered, ``seconds`` after its command set was complete."""
-        self.store_responses.of(f"{status:04X}").value += 1
+        self.store_responses.of(_status(status)).value += 1
         self.store_seconds.observe(seconds)
 
     def on_committed(self, instances: int, seconds: float) -> None:

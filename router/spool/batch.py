@@ -4,11 +4,11 @@ Owns how records are laid in memory so that they go to the disk in one write, pa
 whole blocks, from page-aligned memory.  Used on the committer's thread only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from router.spool import system
 from router.spool.blocks import aligned
-from router.spool.errors import SpoolError, SpoolFull
+from router.spool.errors import SpoolFull
 from router.spool.layout import RECORD_HEADER_SIZE, RecordHeader, align
 from router.spool.segments import Segment
 
@@ -86,13 +86,12 @@ class Batch:
         segment, pieces = self._segment, self._pieces
         if segment is not None and pieces:
             try:
-                with system.translated(f"writing to segment {segment.path.name}"):
-                    system.write_blocks(segment.direct, pieces, self._offset, durably=True)
-            except SpoolFull:
-                raise
-            except SpoolError:
-                segment.suspect = True
-                raise
+                system.write_blocks(segment.direct, pieces, self._offset, durably=True)
+            except OSError as error:
+                failure = system.failure(f"writing to segment {segment.path.name}", error)
+                if not isinstance(failure, SpoolFull):
+                    segment.suspect = True
+                raise failure from error
         self.clear()
 
     def clear(self) -> None:
@@ -100,13 +99,15 @@ class Batch:
         self._segment, self._pieces, self._used = None, [], 0
 
 
-def _whole_blocks(data: Sequence[memoryview], length: int) -> Iterator[memoryview]:
+def _whole_blocks(data: Sequence[memoryview], length: int) -> list[memoryview]:
+    blocks = []
     for block in data:
         if length <= 0:
-            return
+            break
         if length < len(block):
             end = align(length)
             block[length:end] = bytes(end - length)
             block = block[:end]
-        yield block
+        blocks.append(block)
         length -= len(block)
+    return blocks

@@ -10,7 +10,7 @@ is done and the segment is left: what the kernel still holds of it is in an unkn
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from router.spool.batch import Batch, in_place, padded
@@ -180,9 +180,10 @@ class Committer:
             segment = self._segments.activate()
         else:
             self._reserve(job.id, segment.generation)
-        data = [] if large else list(_exactly(job.buffers, job.length))
+        data: list[memoryview] = []
         crc = job.crc
         if not large:
+            data = _exactly(job.buffers, job.length)
             crc = 0
             for piece in data:
                 crc = crc32(piece, crc)
@@ -205,13 +206,16 @@ class Committer:
         return segment
 
 
-def _exactly(buffers: Sequence[memoryview], length: int) -> Iterator[memoryview]:
+def _exactly(buffers: Sequence[memoryview], length: int) -> list[memoryview]:
     """The first `length` bytes of `buffers`."""
+    pieces = []
     for buffer in buffers:
-        yield buffer[:length] if length < len(buffer) else buffer
-        length -= len(buffer)
+        size = len(buffer)
+        pieces.append(buffer[:length] if length < size else buffer)
+        length -= size
         if length <= 0:
-            return
+            break
+    return pieces
 
 
 def _internal(error: Exception) -> SpoolError:

@@ -44,6 +44,7 @@ would say which generations the bytes left behind may name.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,10 +66,8 @@ _RECORD = struct.Struct("<4sHHQQQQIIIQ")
 _CRC = struct.Struct("<I")
 
 
-def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
-    """CRC-32 as in ISO 3309 and zlib, continued from `start`."""
-    crc: int = isal_zlib.crc32(data, start)
-    return crc
+crc32: Callable[..., int] = isal_zlib.crc32
+"""``crc32(data, start=0)``: CRC-32 as in ISO 3309 and zlib, continued from ``start``."""
 
 
 def align(size: int) -> int:
@@ -138,15 +137,11 @@ class RecordHeader(NamedTuple):
     @property
     def ref(self) -> Ref:
         """Where the instance lies."""
-        return Ref(
-            id=self.id,
-            generation=self.generation,
-            offset=self.offset,
-            data_offset=self.data_offset,
-            length=self.length,
-            crc=self.crc,
-            large=self.large,
-        )
+        flags, generation, offset, number, length, crc, meta_length, *_ = self
+        if flags & FLAG_LARGE:
+            return Ref(number, generation, offset, 0, length, crc, True)
+        data_offset = offset + RECORD_HEADER_SIZE + meta_length
+        return Ref(number, generation, offset, data_offset, length, crc, False)
 
     @property
     def end(self) -> Position:

@@ -38,9 +38,12 @@ class Recent:
         Given back at once when nobody is going to read it.
         """
         pool = self._pool
+        if not uses:
+            pool.give_back(blocks)
+            return
         size = sum(map(len, blocks))
         most = pool.limit // _SHARE
-        if not uses or size > most:
+        if size > most:
             pool.give_back(blocks)
             return
         pool.keep(size)

@@ -32,8 +32,13 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = SpoolFull if error.errno in FULL else SpoolError
-        raise kind(f"{doing}: {error.strerror or error}") from error
+        raise failure(doing, error) from error
+
+
+def failure(doing: str, error: OSError) -> SpoolError:
+    """SpoolFull or SpoolError, naming what was being done; to be raised from `error`."""
+    kind = SpoolFull if error.errno in FULL else SpoolError
+    return kind(f"{doing}: {error.strerror or error}")
 
 
 def write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int, flags: int = 0) -> int:
