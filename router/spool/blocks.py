@@ -4,11 +4,17 @@ Owns a pool of blocks of two sizes, used again and again, so that receiving allo
 Used on the event loop's thread only.
 """
 
+import contextlib
+import ctypes
 import mmap
 from collections.abc import Callable
 
 BLOCK_SIZE = 64 * 1024
 SMALL_BLOCK = 4 * 1024
+_HUGE_PAGE = 2 << 20
+_HUGE_SHARE = 16
+_HUGE_MOST = 8 << 20
+"""Of the pool's limit a sixteenth, and no more than this, lies in huge pages."""
 
 
 def aligned(size: int) -> memoryview:
@@ -17,6 +23,23 @@ def aligned(size: int) -> memoryview:
     Private, so that it counts as memory of the process.
     """
     return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def _huge() -> list[memoryview]:
+    """Blocks of one huge page, where the kernel has one to give; else of its small ones.
+
+    Most instances pass through these, and what the kernel must know of each page that it reads
+    from or writes to, and the processor of each that is copied to, it then needs to know once.
+    """
+    room = mmap.mmap(-1, 2 * _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel that knows none
+        room.madvise(mmap.MADV_HUGEPAGE)
+    # Now, by whoever makes the pool: a virtual machine may need milliseconds to find the memory,
+    # for which the event loop should not wait.
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(room)) % _HUGE_PAGE
+    page = memoryview(room)[start : start + _HUGE_PAGE]
+    page[0] = 0
+    return [page[at : at + BLOCK_SIZE] for at in range(0, _HUGE_PAGE, BLOCK_SIZE)]
 
 
 def _nothing() -> None:
@@ -42,6 +65,8 @@ class BlockPool:
         self.reclaim: Callable[[], None] = _nothing
         """Forget the oldest of what is kept."""
         self._free: list[memoryview] = []
+        pages = min(limit // _HUGE_SHARE, _HUGE_MOST) // _HUGE_PAGE
+        self._huge = [block for _ in range(pages) for block in _huge()]
         self._free_small: list[memoryview] = []
         self._idle = 0
 
@@ -53,7 +78,7 @@ class BlockPool:
         if self._free:
             self._idle -= BLOCK_SIZE
             return self._free.pop()
-        return aligned(BLOCK_SIZE)
+        return self._huge.pop() if self._huge else aligned(BLOCK_SIZE)
 
     def take_small(self) -> memoryview:
         """A block of 4 KiB with unspecified contents."""
@@ -81,11 +106,14 @@ class BlockPool:
             self._put(block)
 
     def _put(self, block: memoryview) -> None:
-        # Beyond the limit blocks are not used again: memory falls back after a burst.
+        # Beyond the limit blocks are not used again: memory falls back after a burst.  Those of a
+        # huge page would not give theirs back.
         size = len(block)
         if self.in_use + self.kept + self._idle + size <= self.limit:
             self._idle += size
             (self._free if size == BLOCK_SIZE else self._free_small).append(block)
+        elif isinstance(block.obj, mmap.mmap) and len(block.obj) > BLOCK_SIZE:
+            self._huge.append(block)
 
     @property
     def scarce(self) -> bool:
