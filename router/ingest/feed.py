@@ -54,6 +54,7 @@ class IndexFeed:
         self._ends: list[Position] = []
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.trouble = ""
 
@@ -64,6 +65,7 @@ class IndexFeed:
     async def stop(self) -> None:
         """Write what is waiting, then end; what cannot be written is found again at start."""
         self._stop.set()
+        self._wanted.set()
         self._wake.set()
         if self._task is not None:
             await self._task
@@ -72,8 +74,10 @@ class IndexFeed:
         """One more instance, in the order of commits; `end` is the position behind it."""
         self._entries.append((ref, meta))
         self._ends.append(end)
-        if _planned(meta):
-            self._studies[clean(meta.study_instance_uid)] += 1
+        if meta.routes:
+            self._wanted.set()
+            if _planned(meta):
+                self._studies[clean(meta.study_instance_uid)] += 1
         self._wake.set()
 
     def holds(self, study: str) -> bool:
@@ -129,6 +133,7 @@ class IndexFeed:
             # few milliseconds share a transaction, which costs a fifth per instance of ten, and
             # half of that again where they come so fast that the speed of receiving suffers.
             await self._pause(min(max(GATHER, count * _GATHER_EACH), _GATHER_MOST))
+            await self._until_wanted(_GATHER_MOST)
 
     def _forget(self, batch: Sequence[Entry]) -> None:
         for _, meta in batch:
@@ -138,10 +143,19 @@ class IndexFeed:
                 if not self._studies[study]:
                     del self._studies[study]
 
-    async def _pause(self, seconds: float) -> None:
+    async def _until_wanted(self, seconds: float) -> None:
+        """While nobody waits for what has come since, for so long at most.
+
+        What goes nowhere has time, and a transaction costs what thirty instances in it do.
+        """
+        if not self._stop.is_set() and not any(meta.routes for _, meta in self._entries):
+            self._wanted.clear()
+            await self._pause(seconds, self._wanted)
+
+    async def _pause(self, seconds: float, until: asyncio.Event | None = None) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._stop.wait()
+                await (until or self._stop).wait()
 
 
 def _planned(meta: InstanceMeta) -> bool:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from router.ingest.feed import BATCH, LIMIT, Entry, IndexFeed
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index_types import AddResult
-from router.spool.record import InstanceMeta, Position, Ref
+from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
 from tests.forward.virtual import run
 
 META = InstanceMeta(0.0, "", "", "", "", "", "1.2", "1.2.3", "1.2.840.10008.1.2")
@@ -171,5 +171,61 @@ def test_stop_without_start() -> None:
         add(feed, 1)
         await feed.stop()
         assert feed.waiting == 1
+
+    assert scenario(body) == []
+
+
+def _times(arrivals: Sequence[tuple[float, int, bool]], until: float) -> list[tuple[float, int]]:
+    """When how many were written, of instances that come at these times; True goes somewhere."""
+    written: list[tuple[float, int]] = []
+
+    async def body(index: FakeIndex, feed: IndexFeed, _: object) -> None:
+        feed.start()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for at, number, routed in arrivals:
+            await asyncio.sleep(began + at - loop.time())
+            meta = META._replace(routes=(RouteMeta("pacs", "all"),)) if routed else META
+            feed.add(Ref(number, 1, 0, 64, 10, 0), meta, Position(1, number))
+        await asyncio.sleep(began + until - loop.time())
+        written.extend((round(now - began, 3), len(ids)) for now, ids, _ in index.calls)
+        await feed.stop()
+
+    assert scenario(body) == []
+    return written
+
+
+def test_one_that_comes_alone_is_written_at_once() -> None:
+    assert _times([(0.0, 1, False), (1.0, 2, True)], 2.0) == [(0.0, 1), (1.0, 1)]
+
+
+def test_what_goes_somewhere_waits_for_the_shortest_pause_only() -> None:
+    stream = [(n * 0.0011, n, True) for n in range(12)]
+    assert _times(stream, 0.2) == [(0.0, 1), (0.005, 4), (0.01, 5), (0.015, 2)]
+
+
+def test_what_goes_nowhere_waits_for_more_company() -> None:
+    stream = [(n * 0.0011, n, False) for n in range(40)]
+    assert _times(stream, 0.2) == [(0.0, 1), (0.03, 27), (0.071, 12)]
+
+
+def test_it_is_written_with_the_first_that_goes_somewhere() -> None:
+    stream = [(n * 0.001, n, n == 12) for n in range(14)]
+    assert _times(stream, 0.2) == [(0.0, 1), (0.012, 12), (0.044, 1)]
+
+
+def test_a_stop_does_not_wait_for_company() -> None:
+    async def body(index: FakeIndex, feed: IndexFeed, _: object) -> None:
+        feed.start()
+        for wait in (0.001, 0.01):  # in the shortest pause, and in the one behind it
+            add(feed, 1)
+            await index.called.wait()
+            index.called.clear()
+            add(feed, 2)
+            await asyncio.sleep(wait)
+        began = asyncio.get_running_loop().time()
+        await feed.stop()
+        assert asyncio.get_running_loop().time() == began
+        assert feed.waiting == 0
 
     assert scenario(body) == []
