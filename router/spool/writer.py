@@ -270,11 +270,8 @@ class _LargeFile:
         All but the last block are full.
         """
         last = length - (len(blocks) - 1) * BLOCK_SIZE
-        pieces = [*blocks[:-1], blocks[-1][:last]]
-        for piece in pieces:
-            self._crc = crc32(piece, self._crc)
         self._blocks += blocks
-        self._pieces += pieces
+        self._pieces += [*blocks[:-1], blocks[-1][:last]]
         self.in_flight += length
         self._pump()
 
@@ -340,6 +337,10 @@ class _LargeFile:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
                 self._made = True
+            crc = self._crc
+            for piece in pieces:  # here, since the loop has more to do than this thread
+                crc = crc32(piece, crc)
+            self._crc = crc
             system.write_past_cache(self._fd, pieces, offset)
             self._counted += length
             self._host.large_grew(length)
