@@ -5,8 +5,9 @@ not know what is in the file.  The note is not synced: one that a power cut took
 written, tells nothing, and the start looks through the whole index, as after any unclean end.
 """
 
-import zlib
 from pathlib import Path
+
+from router.spool.layout import crc32
 
 _SEAL = "-sealed"
 _PIECE = 1 << 20
@@ -44,5 +45,5 @@ def _look(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE):
             length += len(piece)
-            crc = zlib.crc32(piece, crc)
+            crc = crc32(piece, crc)
     return f"{length} {crc:08x}\n"
