@@ -179,14 +179,19 @@ class Orders:
         """See `ControlSource`."""
         self._check((destination,))
         gateway, who = self._gateway, await asked_by(origin)
-        new = await gateway.index_thread.run(
-            gateway.index.pause, destination, reason, at=time.time(), who=who
-        )
-        # Also where it was paused before: of an order that was broken off the one half may stand.
+        # Whatever the index says: who pauses means now, and a disk that is full may be why.  Also
+        # where it was paused before: of an order that was broken off the one half may stand.
         gateway.forwarder.pause(destination, PAUSED)
+        try:
+            new = await gateway.index_thread.run(
+                gateway.index.pause, destination, reason, at=time.time(), who=who
+            )
+            await self._keep()
+        except SpoolError as error:
+            held = f"{destination} is paused, but the next start may not know of it: {error}"
+            raise type(error)(held) from error
         if new:
             _log.warning("destination paused", destination=destination, who=who)
-        await self._keep()
         return new
 
     async def resume(self, destination: str, origin: Origin) -> bool:

@@ -91,6 +91,8 @@ class Signalled:
                     paused.append(name)
             except ControlError as error:  # a reload took it away meanwhile
                 _log.warning("not paused", destination=name, why=str(error))
+            except SpoolError as error:
+                _log.error("paused, and not noted", destination=name, why=str(error))
         _log.warning("SIGUSR1: destinations paused; SIGUSR2 resumes them", destinations=paused)
 
     async def _resume(self, origin: Origin) -> None:

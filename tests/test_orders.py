@@ -15,6 +15,8 @@ from structlog.testing import capture_logs
 
 from router.config.versions import Origin
 from router.orders import Orders, portions
+from router.signals import Signalled
+from router.spool.errors import SpoolFull
 from router.spool.index import Index
 from router.spool.index_thread import IndexThread
 from router.spool.index_types import DeliveryState, Filter
@@ -151,6 +153,27 @@ async def test_what_an_order_did_until_it_was_broken_off_is_counted_and_synced(
         want = (at_pacs, at_vna) if done else (READY, None)
         assert (found["pacs"], found.get("vna")) == want
     after.close()
+
+
+async def test_a_pause_holds_though_it_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> bool:
+        raise SpoolFull("index: database or disk is full")
+
+    with audited(tmp_path / "index.db") as index:
+        monkeypatch.setattr(Index, "pause", full)
+        orders, paused = _orders(index), list[str]()
+        forwarder: Any = orders._gateway.forwarder
+        forwarder.pause = lambda name, _: paused.append(name)
+        with pytest.raises(SpoolFull, match=r"pacs is paused, but .* disk is full"):
+            await orders.pause("pacs", "why", WHO)
+        assert paused == ["pacs"]
+        signalled: Any = SimpleNamespace(_gateway=orders._gateway, _orders=orders)
+        with capture_logs() as log:
+            await Signalled._pause(signalled, Origin(author="SIGUSR1"))
+        assert paused == ["pacs", "pacs", "vna"]
+        assert [e["destination"] for e in log if e["log_level"] == "error"] == ["pacs", "vna"]
 
 
 @pytest.mark.parametrize("broken_off", [False, True])
