@@ -5,6 +5,7 @@ what an earlier life of the segment left behind.  Blocking; used before the gate
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ class Recovered:
     noted: Position | None = None
     """How far the index was when the segment could not be read, of one that is made up for."""
     unsure: bool = False
-    """The disk did not give its bytes now; they may be sound, and reading it will tell."""
+    """The disk did not give its bytes now, or may not keep them; they may be sound, and reading it
+    will tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +61,21 @@ def scan(
 
     A damaged stretch at the end is the tail of a group that was never acknowledged and is not
     reported: nothing behind it proves that there was more.  What the disk cannot read is damage
-    wherever it lies; a segment that it cannot sync is told and read all the same.  Without `sync`
-    nothing is asked of the disk but to read.  Raises SpoolError when the segment cannot be opened.
+    wherever it lies; a segment that it cannot sync is told and read all the same, but its copies
+    are `unsure`.  Without `sync` nothing is asked of the disk but to read.  Raises SpoolError when
+    the segment cannot be opened.
     """
     with system.translated(f"reading segment {segment.path.name}"):
         fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # After a crash of the process alone, the page cache may show what is not on disk yet;
             # what gets into the index from here must not be gone after the next power cut.
+            unsynced = ""
             try:
                 if sync:
                     system.sync_data(fd)
             except OSError as error:
+                unsynced = f"its segment cannot be synced: {error.strerror}"
                 what = f"cannot be synced, the disk may not have all of it: {error.strerror}"
                 yield Damage(segment.path.name, 0, 0, what)
             offset = max(align(start), BLOCK)
@@ -82,13 +87,17 @@ def scan(
                 except OSError as error:
                     what = f"unreadable: {error.strerror}"
                 if header is not None:
-                    yield _record(fd, header, large_directory, sync=sync)
+                    found = _record(fd, header, large_directory, sync=sync)
+                    if unsynced and header.moved and not found.damage:
+                        # Its first place, if that is there still, is on the disk for certain.
+                        found = dataclasses.replace(found, damage=unsynced, unsure=True)
+                    yield found
                     offset += header.size
                     continue
-                found = _next_record(fd, segment, offset + BLOCK)
-                if found is None and what == "no sound header":
+                following = _next_record(fd, segment, offset + BLOCK)
+                if following is None and what == "no sound header":
                     return
-                end = segment.size if found is None else found
+                end = segment.size if following is None else following
                 yield Damage(segment.path.name, offset, end - offset, what)
                 offset = end
         finally:

@@ -15,9 +15,10 @@ from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index import Index
 from router.spool.index_types import Disposition, Filter
 from tests.spool.conftest import OpenRig
-from tests.spool.keeping import lives
+from tests.spool.keeping import fill, lives
 from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, segment_of
 from tests.spool.test_lost_by_restart import settle, uids, unreadable
+from tests.spool.test_recovery import fail_for
 
 LARGE = 300 * KIB
 
@@ -313,3 +314,24 @@ def test_one_record_of_larger_segments_stopped_all_compaction(open_rig: OpenRig)
     for _ in range(30):
         small.step()
     assert len(lives(small)) < 10
+
+
+@pytest.mark.parametrize("index_is_lost", [False, True])
+def test_a_copy_that_the_disk_may_not_have_took_the_place_of_one_that_it_has(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, index_is_lost: bool
+) -> None:
+    """The process was killed as compaction wrote the copy, before the disk had flushed it."""
+    rig = open_rig(spare_segments=2)
+    (first,) = fill(rig, 1, 12_000, "pacs")
+    rig.relocate(first)
+    copied = segment_of(rig, rig.commit(payload(2, 40_000), meta(2, "pacs")).kept)
+    rig.close()
+    if index_is_lost:
+        for path in rig.directory.glob("index.sqlite*"):
+            path.unlink()
+    with monkeypatch.context() as patch:
+        fail_for(patch, "sync", copied)
+        again = open_rig(spare_segments=2)
+    assert again.row(first.id).ref == first
+    again.acked.update(rig.acked)
+    check_all(again)
