@@ -80,7 +80,7 @@ class Committers:
         for name, asker in list(self._askers.items()):
             if wanted.get(name) != self._configs[name]:
                 del self._askers[name]
-                task = asyncio.get_running_loop().create_task(asker.stop())
+                task = asyncio.get_running_loop().create_task(self._end(asker))
                 self._ending.add(task)
                 task.add_done_callback(self._ending.discard)
         self._configs = wanted
@@ -132,6 +132,10 @@ class Committers:
             observer=self._observer,
             log=self._logger,
         )
+
+    async def _end(self, asker: Asker) -> None:
+        if await asker.stop():
+            self._resent(asker.name, 1)
 
     def _answered(self, result: Committed) -> None:
         if count := result.resent + result.dead:  # what repeats a dead one goes in its place

@@ -100,6 +100,7 @@ class Asker:
         self._trouble = ""
         self._held: Held | None = None
         self._freed_at = 0.0
+        self._amid = False
         self.name = config.name
 
     def start(self) -> None:
@@ -125,8 +126,9 @@ class Asker:
         trouble = self._trouble if self._held is None else self._held.why
         return CommitterStatus(trouble, self._next_at)
 
-    async def stop(self, grace: float = 1.0) -> None:
-        """What is asked now is cut off; it is asked again after a start."""
+    async def stop(self, grace: float = 1.0) -> bool:
+        """What is asked now is cut off; it is asked again after a start.  Whether it was amid that:
+        what the index was doing for it is done all the same, and nobody is told of it."""
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait([self._main])
@@ -134,12 +136,14 @@ class Asker:
             self._lingering.cancel()
             await asyncio.wait([self._lingering])
         await self._let_go(grace)
+        return self._amid
 
     # -- the one task ------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while True:
             self._wake.clear()
+            self._amid = True
             try:
                 self._next_at = await self._turn()
             except Exception as error:
@@ -148,6 +152,7 @@ class Asker:
                 why = str(error) or repr(error)
                 self._logger.error("asking for commitment failed", why=why, exc_info=unexpected)
                 self._next_at = self._clock() + self._later(why)
+            self._amid = False
             timer = None
             if self._next_at is not None:
                 wait = min(max(0.0, self._next_at - self._clock()), _LONGEST_WAIT)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -539,6 +540,29 @@ def test_other_settings_take_effect_and_the_same_ones_change_nothing(tmp_path: P
         assert len(scene.archive.asked) == 1
 
     play(tmp_path, main)
+
+
+def test_what_was_refused_as_the_settings_changed_is_told_of(tmp_path: Path) -> None:
+    async def main(scene: Scene) -> None:
+        quick, refusing = scene.slow.run, asyncio.Event()
+
+        async def slow(work: Callable[..., Any], *args: Any, **more: Any) -> Any:
+            """What the index's thread has begun it does, whoever goes away meanwhile."""
+            doing = asyncio.ensure_future(quick(work, *args, **more))
+            if work.__name__ == "answer" and args[2]:
+                refusing.set()
+            return await asyncio.shield(doing)
+
+        scene.slow.run = slow  # type: ignore[method-assign]
+        scene.archive.listed = set()
+        await scene.took(1)
+        await refusing.wait()
+        scene.committers.configure([scene.with_settings(after=20.0)])
+        await asyncio.sleep(1)
+        assert state(scene.index, 1, PACS) is READY
+        assert scene.resent, "its queue sleeps"
+
+    play(tmp_path, main, confirm="find")
 
 
 def test_an_operator_may_end_the_wait_and_nothing_is_asked(tmp_path: Path) -> None:
