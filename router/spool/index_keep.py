@@ -48,6 +48,11 @@ class Keep:
         rows = self._db.json(_PLACES, id_list(ids)) if ids else ()
         return {number: (length, crc) for number, _, length, _, crc in rows}
 
+    def generations(self, ids: Sequence[int]) -> dict[int, int]:
+        """See `Index.generations`."""
+        rows = self._db.json(_PLACES, id_list(ids)) if ids else ()
+        return {number: generation for number, generation, *_ in rows}
+
     def at(self, places: Sequence[Position]) -> set[Position]:
         """See `Index.at`."""
         wanted = [[place.generation, place.offset] for place in places]

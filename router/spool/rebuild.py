@@ -37,6 +37,9 @@ class RebuildIndex(Protocol):
     def figures(self, ids: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         """Length and CRC of those of `ids` that are in the index."""
 
+    def generations(self, ids: Sequence[int]) -> Mapping[int, int]:
+        """In which generation the records of those of `ids` lie that are in the index."""
+
     def at(self, places: Sequence[Position]) -> set[Position]:
         """Those where the record of an instance of the index lies."""
 
@@ -160,6 +163,7 @@ def _add(
     known = index.figures([found.ref.id for found in batch])
     entries: dict[int, tuple[Ref, InstanceMeta]] = {}
     moved = 0
+    gone = _without_place(spool, index, batch)
     for found in batch:
         ref = found.ref
         meta = _held(found) if found.damage and not found.unsure else found.meta
@@ -180,7 +184,7 @@ def _add(
         if found.damage:
             report.damage.append(f"instance {ref.id}: {found.damage}")
         # One that is known may have been copied since, from a segment that is read again.
-        if not found.damage or not (again or ref.id in known):
+        if not found.damage or not (again or ref.id in known) or (found.unsure and ref.id in gone):
             entries[ref.id] = (ref, meta)
             moved += again
     # One transaction: were the position noted without the new places, they were lost for good.
@@ -192,6 +196,16 @@ def _add(
     )
     report.added += result.added
     report.moved += moved
+
+
+def _without_place(spool: Spool, index: RebuildIndex, batch: Sequence[Recovered]) -> set[int]:
+    """Of those that the disk may not keep: what has no other place any more, as with an index of
+    before the copy was made."""
+    unsure = [found.ref.id for found in batch if found.unsure and found.moved]
+    if not unsure:
+        return set()
+    there = {segment.generation for segment in spool.segments.sealed()}
+    return {n for n, place in index.generations(unsure).items() if place not in there}
 
 
 def _add_namesakes(

@@ -18,6 +18,7 @@ from tests.spool.conftest import OpenRig
 from tests.spool.keeping import fill, lives
 from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, segment_of
 from tests.spool.test_lost_by_restart import settle, uids, unreadable
+from tests.spool.test_rebuild import forget_index, save_index
 from tests.spool.test_recovery import fail_for
 
 LARGE = 300 * KIB
@@ -333,5 +334,27 @@ def test_a_copy_that_the_disk_may_not_have_took_the_place_of_one_that_it_has(
         fail_for(patch, "sync", copied)
         again = open_rig(spare_segments=2)
     assert again.row(first.id).ref == first
+    again.acked.update(rig.acked)
+    check_all(again)
+
+
+def test_a_copy_that_the_disk_may_not_have_is_taken_where_there_is_nothing_else(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an index of before the copy was made, the first place of which is used again."""
+    rig = open_rig(spare_segments=2)
+    (first,) = fill(rig, 1, 12_000, "pacs")
+    saved = save_index(rig)
+    rig.index.move([place := rig.relocate(first)])
+    copied = segment_of(rig, rig.commit(payload(2, 80_000), meta(2, "pacs")).kept)
+    rig.feed()
+    rig.step()
+    assert first.generation not in lives(rig)
+    rig.close()
+    forget_index(rig, saved)
+    with monkeypatch.context() as patch:
+        fail_for(patch, "sync", copied)
+        again = open_rig(spare_segments=2)
+    assert again.row(first.id).ref == place
     again.acked.update(rig.acked)
     check_all(again)
