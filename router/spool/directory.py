@@ -67,6 +67,11 @@ def _make_durably(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     for path in missing:
         system.sync_directory(path.parent)
+    # What a first start made that was killed before it synced it is not missing any more.  That of
+    # the spool itself is synced as the index is opened.
+    for path in directory.parents[1:]:
+        with contextlib.suppress(OSError):
+            system.sync_directory(path)
 
 
 def check_format(directory: Path) -> None:

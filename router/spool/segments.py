@@ -79,7 +79,7 @@ class SegmentTable:
     """
 
     def __init__(self, directory: Path, size: int, reserve: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self._size = size
         self._reserve = reserve
         self._lock = threading.Lock()
@@ -114,10 +114,10 @@ class SegmentTable:
         Raises SpoolError when the directory cannot be read.
         """
         notes: list[str] = []
-        with system.translated(f"reading the segments in {self._directory}"):
-            self._directory.mkdir(parents=True, exist_ok=True)
+        with system.translated(f"reading the segments in {self.directory}"):
+            self.directory.mkdir(parents=True, exist_ok=True)
             # Not by glob: it takes a directory that cannot be read for an empty one.
-            paths = sorted(p for p in self._directory.iterdir() if p.suffix == ".seg")
+            paths = sorted(p for p in self.directory.iterdir() if p.suffix == ".seg")
         for path in paths:
             if not path.stem.isdecimal():
                 notes.append(f"segments/{path.name} is not a file of this spool; left alone")
@@ -308,13 +308,13 @@ class SegmentTable:
         with self._lock:
             number = self._next_number
             self._next_number += 1
-        free = free_bytes(self._directory)
+        free = free_bytes(self.directory)
         if free < self._size + self._reserve:
             raise SpoolFull(
                 f"no space for another segment: {free} bytes are free, {self._size} are needed "
                 f"and {self._reserve} stay reserved"
             )
-        path = self._directory / f"{number:08d}.seg"
+        path = self.directory / f"{number:08d}.seg"
         with system.translated(f"making segment {path.name}"):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -324,7 +324,7 @@ class SegmentTable:
                     _write_zeros(path, 0, self._size)
                 system.write_all(fd, [SegmentHeader(self._size, 0).to_bytes()], 0)
                 os.fsync(fd)
-                system.sync_directory(self._directory)
+                system.sync_directory(self.directory)
             except OSError:
                 self._discard(path)
                 raise

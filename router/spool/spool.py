@@ -112,7 +112,9 @@ class Spool:
             spool.segments.reserve_generations(spool._numbers.generation)
             if spool._numbers.trouble:
                 spool.notes.append(spool._numbers.trouble)
+            # Of one that was killed as it made a file, and had not synced its name.
             with system.translated(f"opening the spool in {directory}"):
+                system.sync_directory(spool.segments.directory)
                 system.sync_directory(spool.large_directory)
                 system.sync_directory(directory)
         except BaseException:

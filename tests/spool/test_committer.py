@@ -307,7 +307,7 @@ def test_failing_groups_do_not_eat_the_disk(bench: Bench, kind: str) -> None:
         for segment in bench.segments.sealed():  # as the keeper does: nothing was acknowledged
             assert bench.segments.recycle(segment.generation, wipe=False, indexed=None)
     assert bench.segments.total_bytes <= before
-    assert len(list(bench.segments._directory.iterdir())) * SIZE <= before
+    assert len(list(bench.segments.directory.iterdir())) * SIZE <= before
 
 
 @pytest.mark.parametrize("most_at_once", [BLOCK, 3 * BLOCK, 5000, 700])

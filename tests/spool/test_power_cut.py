@@ -18,7 +18,7 @@ from router.spool.keeper import Keeper, Upkeep
 from router.spool.segments import Segment, SegmentTable
 from tests.spool.power import File, Recorder, Unmodelled, Write, contents
 from tests.spool.power_life import CUTS, MIXES, play
-from tests.spool.spool_samples import Loop
+from tests.spool.spool_samples import Loop, Rig, meta, payload, settings
 
 WANTED = int(os.environ.get("DCMROUTER_POWER_CUTS", "108"))
 ROUNDS = max(1, -(-WANTED // (CUTS * len(MIXES))))
@@ -207,3 +207,54 @@ def test_what_is_written_through_is_there_without_a_sync() -> None:
     file.writes.append(Write(1, 0, b"b" * 4096, through=2))
     assert {contents(file, 2, random.Random(n))[:1] for n in range(40)} == {b"b"}
     assert {contents(file, 1, random.Random(n))[:1] for n in range(40)} == {b"a", b"b"}
+
+
+# -- killed before a name was synced, and started again --------------------------------------------
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("before", ["segments", "data", ""])
+def test_what_is_acknowledged_after_a_kill_does_not_rest_on_a_name_that_was_not_synced(
+    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """The process is killed as it is to sync this directory."""
+    recorder = Recorder(tmp_path / "disk")
+    home = recorder.root / "data"
+    recorder.root.mkdir()
+    killed_at = recorder.root / "data" / "spool" / before if before == "segments" else None
+    real = system.sync_directory
+
+    def dying(path: Path) -> None:
+        if path == (killed_at or (home if before else recorder.root)):
+            raise _Killed
+        real(path)
+
+    with recorder.recording():
+        with monkeypatch.context() as patch:
+            patch.setattr(system, "sync_directory", dying)
+            with pytest.raises(_Killed):
+                _start(home, loop)
+        rig = _start(home, loop)
+        ref = rig.commit(payload(1, 5000), meta(1, "pacs")).kept
+        at = recorder.now()
+        rig.close()
+    for seed in range(20):
+        recorder.cut(at, random.Random(seed), tmp_path / str(seed))
+        again = _start(tmp_path / str(seed) / "data", loop)
+        assert again.read(again.row(ref.id).ref) == payload(1, 5000)
+        again.close()
+
+
+def _start(home: Path, loop: Loop) -> Rig:
+    rig = Rig.__new__(Rig)
+    try:
+        rig.__init__(home, loop, settings())  # type: ignore[misc]
+        return rig.start()
+    except _Killed:
+        if hasattr(rig, "index"):
+            rig.index.close()
+            rig.spool.close()
+        raise
