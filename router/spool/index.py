@@ -105,7 +105,10 @@ class Index(Operated):
         """
         database = Database(path)
         try:
-            return cls(database)
+            index = cls(database)
+            if not database.sealed:
+                index._keep.check()
+            return index
         except BaseException:
             database.close()
             raise
@@ -207,6 +210,11 @@ class Index(Operated):
         """By generation: how many instances have their record there, and how many bytes of data
         sets lie there.  Large instances count, their bytes do not: those lie elsewhere."""
         return self._keep.generations_in_use()
+
+    def check_free(self, generation: int) -> None:
+        """Raises IndexDamaged when a record lies in a generation that `generations_in_use` does not
+        name."""
+        self._keep.check_free(generation)
 
     def purge(
         self,

@@ -5,7 +5,7 @@ earlier one: that is `index_duplicates`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from router.spool.index_database import (
@@ -26,6 +26,7 @@ from router.spool.index_schema import sop_key
 from router.spool.index_tables import Tables
 from router.spool.index_together import Together
 from router.spool.index_types import AddResult, DeliveryState, Disposition, Tally
+from router.spool.layout import crc32
 from router.spool.record import InstanceMeta, Position, RouteMeta
 
 _CONTEXTS_KEPT = 4096
@@ -81,7 +82,11 @@ class Adder:
         meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
         self.last_id = meta.get("last_id", 0)
         if "generation" in meta:
-            self.position = Position(meta["generation"], meta["offset"])
+            self.position = Position(meta["generation"], meta.get("offset", 0))
+            # Nothing else in the file tells how far it had come: what lies behind is not read.
+            figures = (*self.position, self.last_id, meta.get("next_context", 0))
+            if meta.get("position_sum", _sum_of(figures)) != _sum_of(figures):
+                raise db.met_damaged("its position is not what was noted")
         # Never an id that was: what still named a deleted context would take on another's values.
         self._next_context = max(meta.get("next_context", 0), db.value(_NEXT_CONTEXT))
         self._contexts.clear()
@@ -133,6 +138,7 @@ class Adder:
                 *("offset", position.offset),
                 *("last_id", last_id),
                 *("next_context", next_context),
+                *("position_sum", _sum_of((*position, last_id, next_context))),
             )
         self._doubtful = False
         self.last_id = last_id
@@ -279,6 +285,10 @@ class Adder:
         return [rows.used_contexts[values] for values in wanted]
 
 
+def _sum_of(figures: Iterable[int]) -> int:
+    return crc32(" ".join(map(str, figures)).encode())
+
+
 def _context_values(meta: InstanceMeta) -> tuple[object, ...]:
     return (
         meta.association,
@@ -327,7 +337,7 @@ INSERT INTO delivery(
     duplicate_of, attempts, plan_id, gate_id, due_at
 ) VALUES {values}
 """
-_SET_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?), (?, ?), (?, ?)"
+_SET_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?), (?, ?), (?, ?), (?, ?)"
 _NEXT_CONTEXT = """
 SELECT 1 + max(
     coalesce((SELECT max(id) FROM context), 0),

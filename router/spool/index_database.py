@@ -88,7 +88,8 @@ class Database:
         with self._translated():
             with contextlib.suppress(FileNotFoundError):
                 raise IndexDamaged(_marker(path).read_text(errors="replace"))
-            sealed = self._is_sealed()
+            self.sealed = self._is_sealed()
+            """It was as it was when it was closed, so nothing of it needs to be looked through."""
             self._connection = sqlite3.connect(
                 path,
                 isolation_level=None,
@@ -99,7 +100,7 @@ class Database:
         try:
             with self._translated():
                 self._prepare(steps)
-                if not sealed:
+                if not self.sealed:
                     self._check()
         except IndexDamaged as damage:
             # To close writes the log back and removes it, and with it what says that the end was

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
+from router.spool.errors import IndexDamaged, SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import InstanceRow, Purged
 from router.spool.layout import BLOCK, align
 from router.spool.marks import Marks, Run
@@ -68,6 +68,9 @@ class KeeperIndex(Protocol):
 
     def generations_in_use(self) -> Mapping[int, tuple[int, int]]:
         """Count and bytes of the instances in each generation that has any."""
+
+    def check_free(self, generation: int) -> None:
+        """Raise IndexDamaged when something is in a generation that is in use by nothing."""
 
     def refs_in(self, generation: int, limit: int) -> Sequence[Ref]:
         """Up to `limit` instances of a generation."""
@@ -152,6 +155,7 @@ class Keeper:
         more = False
         troubles: list[str] = []
         try:
+            ended = self._free(ended, troubles)
             if ended or self._doomed:
                 # Without this a power cut could bring rows back whose bytes are overwritten.
                 self._index.barrier()
@@ -317,6 +321,18 @@ class Keeper:
                 left.append(instance_id)
                 troubles.append(str(error))
         self._removable = left
+
+    def _free(self, ended: list[Segment], troubles: list[str]) -> list[Segment]:
+        """Those of which the index has nothing, whatever it counts: what lies there goes for
+        good."""
+        free = []
+        for segment in ended:
+            try:
+                self._index.check_free(segment.generation)
+                free.append(segment)
+            except IndexDamaged as error:
+                troubles.append(str(error))
+        return free
 
     def _recycle(self, ended: list[Segment], position: Position | None, troubles: list[str]) -> int:
         """How many; one that fails is tried again with the next step."""

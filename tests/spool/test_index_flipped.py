@@ -1,0 +1,91 @@
+"""After an end that was not clean, an index of which a bit is not what was written: what its trees
+do not tell of each other."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from router.opening import open_index
+from router.spool.index import Index
+from tests.spool.keeping import fill
+from tests.spool.spool_samples import Loop, Rig, check_all, meta, payload, settings
+from tests.spool.test_lost_by_restart import uids
+
+_COUNT = "what = 60 AND key = 1"
+
+
+@pytest.fixture
+def killed(tmp_path: Path, loop: Loop) -> Rig:
+    """One of its instances the index was not told of."""
+    rig = Rig(tmp_path, loop, settings()).start()
+    fill(rig, 1, 50_000, "pacs")
+    fill(rig, 3, 50_000, "pacs")
+    rig.commit(payload(9, 5000), meta(9, "pacs"))
+    rig.close()
+    (tmp_path / "index.sqlite-sealed").unlink()
+    return rig
+
+
+def _change(killed: Rig, statement: str) -> None:
+    with sqlite3.connect(killed.directory / "index.sqlite") as connection:
+        assert connection.execute(statement).rowcount == 1
+    connection.close()
+
+
+def _started(killed: Rig) -> Rig:
+    rig = Rig(killed.directory, killed.loop, settings(), open_index).start()
+    rig.acked = killed.acked
+    for _ in range(3):
+        rig.step()
+    return rig
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE tally SET n = 0 WHERE {_COUNT}",
+        f"UPDATE tally SET key = 65 WHERE {_COUNT}",
+        f"UPDATE tally SET what = 61 WHERE {_COUNT}",
+        f"DELETE FROM tally WHERE {_COUNT}",
+    ],
+)
+def test_a_segment_was_given_up_by_a_count_alone(killed: Rig, statement: str) -> None:
+    _change(killed, statement)
+    rig = _started(killed)
+    check_all(rig)
+    rig.close()
+
+
+@pytest.mark.parametrize("key", ["generation", "offset", "last_id", "next_context"])
+@pytest.mark.parametrize("change", ["value = value | 1 << 20", "value = 0", "key = 'x' || key"])
+def test_a_position_that_nobody_noted_hid_what_was_acknowledged(
+    killed: Rig, key: str, change: str
+) -> None:
+    _change(killed, f"UPDATE meta SET {change} WHERE key = '{key}'")
+    rig = _started(killed)
+    check_all(rig)
+    assert "1.2.3.4.9" in uids(rig)
+    rig.close()
+
+
+def test_a_position_of_a_version_that_noted_no_sum_counts(killed: Rig) -> None:
+    _change(killed, "DELETE FROM meta WHERE key = 'position_sum'")
+    index = Index.open(killed.directory / "index.sqlite")
+    assert index.indexed_position() is not None
+    index.close()
+
+
+def test_a_segment_with_records_is_not_given_up_while_running(killed: Rig) -> None:
+    rig = Rig(killed.directory, killed.loop, settings()).start()
+    rig.acked = killed.acked
+    rig.index._db.run(f"DELETE FROM tally WHERE {_COUNT}")
+    upkeep = rig.step()
+    assert upkeep.recycled == 0
+    assert "the index is damaged" in upkeep.trouble
+    check_all(rig)
+    rig.close()
+    again = _started(killed)
+    check_all(again)
+    assert again.step().trouble == ""
+    again.close()
