@@ -284,12 +284,19 @@ class Database:
                 raise SpoolError(f"index {self.path} is closed") from error
             if code in _FULL:
                 raise SpoolFull(text) from error
-            if code is not None and code & 0xFF in _DAMAGED:
-                if self._ready:
-                    text += f": {_ADVICE}"
-                    self._mark_damaged(text)
-                raise IndexDamaged(text) from error
+            # What was written is UTF-8; the module has no code for what is not.
+            undecodable = code is None and "decode to UTF-8" in str(error)
+            if undecodable or (code is not None and code & 0xFF in _DAMAGED):
+                raise self._damaged(text) from error
             raise SpoolError(text) from error
+        except UnicodeDecodeError as error:  # of a text that SQLite quotes
+            raise self._damaged(f"index {self.path}: {error}") from error
+
+    def _damaged(self, text: str) -> IndexDamaged:
+        if self._ready:
+            text += f": {_ADVICE}"
+            self._mark_damaged(text)
+        return IndexDamaged(text)
 
     def met_damaged(self, what: str) -> IndexDamaged:
         """To be raised by who finds that the rows contradict each other; noted for the next

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.opening import open_index
+from router.spool.errors import IndexDamaged
 from router.spool.index import Index
 from tests.spool.keeping import fill
 from tests.spool.spool_samples import Loop, Rig, check_all, meta, payload, settings
@@ -89,3 +90,29 @@ def test_a_segment_with_records_is_not_given_up_while_running(killed: Rig) -> No
     check_all(again)
     assert again.step().trouble == ""
     again.close()
+
+
+def test_a_text_that_is_none_any_more_stopped_a_queue_for_ever(killed: Rig) -> None:
+    _change(
+        killed,
+        "UPDATE context SET transfer_syntax_uid = CAST(X'FF2E' AS TEXT)"
+        " WHERE id = (SELECT max(id) FROM context)",
+    )
+    rig = Rig(killed.directory, killed.loop, settings(), open_index).start()
+    with pytest.raises(IndexDamaged, match="restart"):
+        rig.index.lease("pacs", 10, 2e9, ())
+    rig.close()
+    again = _started(killed)
+    assert len(again.index.lease("pacs", 10, 2e9, ())) == 5
+    check_all(again)
+    again.close()
+
+
+def test_a_schema_that_cannot_be_read_ended_each_start(killed: Rig) -> None:
+    path = killed.directory / "index.sqlite"
+    raw = path.read_bytes()
+    at = raw.index(b"CREATE TABLE tally(") + len("CREATE TABLE ")
+    path.write_bytes(raw[:at] + b"\xf4" + raw[at + 1 :])
+    rig = _started(killed)
+    check_all(rig)
+    rig.close()
