@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from perf.processes import wait_until
 from router.cli import drain as drain_module
 from router.cli.desk import SocketDesk
 from router.cli.drain import drain
@@ -417,6 +418,10 @@ def test_draining_does_not_wait_for_what_will_not_go() -> None:
         _drain(_Desk([3], up=False, shut="schedule advent is shut"), 5.0)
 
 
+def indexed(site: Site, count: int) -> bool:
+    return len(ok_json("instances", "list", "-c", site.config)["entries"]) == count
+
+
 def test_the_same_bytes_are_sent_once_however_they_are_sent_again(
     tmp_path: Path, peer: Peer
 ) -> None:
@@ -430,6 +435,7 @@ def test_the_same_bytes_are_sent_once_however_they_are_sent_again(
     with site.running() as served:
         site.send(file)
         site.send(file)  # held twice: what goes nowhere repeats nothing
+        assert wait_until(partial(indexed, site, 2), 20.0), "the index follows the answer"
         assert resend("broken") == (1, 1)
         assert served.end() == 0
     assert resend("archive") == (1, 1), "at rest"
