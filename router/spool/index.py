@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from router.spool.index_add import Adder
+from router.spool.index_check import disagreement
 from router.spool.index_commitments import Commitments
 from router.spool.index_database import Database, move_aside
 from router.spool.index_divert import Diversion
@@ -107,11 +108,16 @@ class Index(Operated):
         try:
             index = cls(database)
             if not database.sealed:
-                index._keep.check()
+                index._check()
             return index
         except BaseException:
             database.close()
             raise
+
+    def _check(self) -> None:
+        """Raises IndexDamaged when its parts do not agree."""
+        if what := disagreement(self._db):
+            raise self._db.met_damaged(what)
 
     def close(self) -> None:
         """Waits for the call under way, from whichever thread; again is harmless."""

@@ -5,7 +5,7 @@ earlier one: that is `index_duplicates`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from router.spool.index_database import (
@@ -16,6 +16,7 @@ from router.spool.index_database import (
     microseconds,
     new_counts,
     stored_tags,
+    sum_of,
 )
 from router.spool.index_duplicates import Context, Earlier, Entry, SameBytes
 from router.spool.index_gates import Arrivals, GateKey, gate_study
@@ -26,10 +27,11 @@ from router.spool.index_schema import sop_key
 from router.spool.index_tables import Tables
 from router.spool.index_together import Together
 from router.spool.index_types import AddResult, DeliveryState, Disposition, Tally
-from router.spool.layout import crc32
 from router.spool.record import InstanceMeta, Position, RouteMeta
 
 _CONTEXTS_KEPT = 4096
+_TOLD = (1, 5, 6, 7)
+"""Of the values of a context those that a lease gives."""
 
 _Planned = tuple[list[object], int, GateKey | None]
 """The row of a delivery that has a plan, the plan's id, and the gate that it is behind."""
@@ -73,6 +75,7 @@ class Adder:
         self.last_id = 0
         self.position: Position | None = None
         self._next_context = 0
+        self._received = 0
         self._doubtful = False
         """The latest transaction failed: whether it is in the index must be looked up."""
         self._look_up()
@@ -81,11 +84,12 @@ class Adder:
         db = self._db
         meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
         self.last_id = meta.get("last_id", 0)
+        self._received = db.value(_RECEIVED, int(Tally.RECEIVED)) or 0
         if "generation" in meta:
             self.position = Position(meta["generation"], meta.get("offset", 0))
-            # Nothing else in the file tells how far it had come: what lies behind is not read.
-            figures = (*self.position, self.last_id, meta.get("next_context", 0))
-            if meta.get("position_sum", _sum_of(figures)) != _sum_of(figures):
+            # What lies behind the position is not read, and no row tells how far it had come.
+            figures = (*self.position, self.last_id, meta.get("next_context", 0), self._received)
+            if meta.get("position_sum", sum_of(*figures)) != sum_of(*figures):
                 raise db.met_damaged("its position is not what was noted")
         # Never an id that was: what still named a deleted context would take on another's values.
         self._next_context = max(meta.get("next_context", 0), db.value(_NEXT_CONTEXT))
@@ -118,6 +122,7 @@ class Adder:
         self._fill(rows, fresh, contexts, sop_keys, duplicate_of)
         last_id = max([self.last_id, *(ref.id for ref, _ in unique)])
         next_context = self._next_context + len(rows.contexts)
+        received = self._received + len(fresh)
         if self.position is not None and position < self.position:
             position = self.position
         self._doubtful = True
@@ -138,12 +143,13 @@ class Adder:
                 *("offset", position.offset),
                 *("last_id", last_id),
                 *("next_context", next_context),
-                *("position_sum", _sum_of((*position, last_id, next_context))),
+                *("position_sum", sum_of(*position, last_id, next_context, received)),
             )
         self._doubtful = False
         self.last_id = last_id
         self.position = position
         self._next_context = next_context
+        self._received = received
         if len(self._contexts) > _CONTEXTS_KEPT:
             self._contexts.clear()
         self._contexts.update(rows.used_contexts)
@@ -281,12 +287,9 @@ class Adder:
             order = orders.setdefault(clean(meta.study_instance_uid), ref.id)
             rows.used_contexts[values] = (number, order)
             stored = [clean(value) if isinstance(value, str) else value for value in values]
-            rows.contexts.append([number, order, *stored])
+            told = sum_of(*map(stored.__getitem__, _TOLD))
+            rows.contexts.append([number, order, *stored, told])
         return [rows.used_contexts[values] for values in wanted]
-
-
-def _sum_of(figures: Iterable[int]) -> int:
-    return crc32(" ".join(map(str, figures)).encode())
 
 
 def _context_values(meta: InstanceMeta) -> tuple[object, ...]:
@@ -312,7 +315,7 @@ _ADD_CONTEXTS = """
 INSERT INTO context(
     id, study_order, association, calling_ae, called_ae, source, remote, sop_class_uid,
     transfer_syntax_uid, study_instance_uid, series_instance_uid, modality, reason, quarantined,
-    rules_version, tags
+    rules_version, tags, sum
 ) VALUES {values}
 """
 _ADD_INSTANCES = """
@@ -338,6 +341,7 @@ INSERT INTO delivery(
 ) VALUES {values}
 """
 _SET_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?), (?, ?), (?, ?), (?, ?)"
+_RECEIVED = "SELECT n FROM tally WHERE what = ? AND key = 0"
 _NEXT_CONTEXT = """
 SELECT 1 + max(
     coalesce((SELECT max(id) FROM context), 0),

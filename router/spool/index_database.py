@@ -24,6 +24,7 @@ from typing import Any
 from router.spool import index_seal, system
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index_schema import STEPS, Step, migrate
+from router.spool.layout import crc32
 from router.spool.record import Ref
 
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
@@ -370,6 +371,11 @@ def clean(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def sum_of(*values: object) -> int:
+    """By which values that no tree of the file repeats are known to be those that were written."""
+    return crc32("\0".join(map(str, values)).encode())
 
 
 def stored_tags(tags: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from router.spool.errors import SpoolFull
 from router.spool.index_attempts import Attempts
@@ -21,10 +22,12 @@ from router.spool.index_database import (
     microseconds,
     ref_of,
     seconds,
+    sum_of,
 )
 from router.spool.index_gates import Gates
 from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
+from router.spool.index_schema import sop_key
 from router.spool.index_spent import Refusals
 from router.spool.index_types import STATES, DeliveryState, Outcome, Settled, Waiting
 
@@ -78,6 +81,8 @@ class Queues:
             # Only the head of the queue, which is sorted by it: what is left out costs nothing.
             statement = statement.replace(_ALIKE, f"{_ALIKE} AND priority >= {least_priority:d}")
         rows = self._db.json(statement, number, id_list(exclude), limit, moment)
+        if any(map(_told_otherwise, rows)):
+            raise self._db.met_damaged("an instance is described by other words than were written")
         return [
             Waiting(
                 ref=ref_of(row),
@@ -203,6 +208,14 @@ class Queues:
                 self._due[row.destination_id] = due
 
 
+def _told_otherwise(row: Sequence[Any]) -> bool:
+    """Whether the UIDs of what is leased, and who sent it, are not what was written."""
+    told = row[17]
+    if told is None:  # of a version that noted no sum
+        return False
+    return bool(told != sum_of(row[12], row[7], row[9], row[10]) or row[16] != sop_key(row[8]))
+
+
 def _reason(row: DeliveryRow, outcome: Outcome) -> str:
     """The outcome's, behind the member in whose place the delivery was made (`index_divert`)."""
     before = (row.reason or "").partition("; ")[0]
@@ -253,7 +266,7 @@ SELECT json_group_array(json_array(
     i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large,
     c.sop_class_uid, i.sop_instance_uid, c.transfer_syntax_uid, c.study_instance_uid,
     i.received_at, c.calling_ae, d.attempts, d.priority,
-    {has_twin}
+    {has_twin}, i.sop_key, c.sum
 )) FROM (
     SELECT instance_id, attempts, priority FROM delivery {index}
     WHERE destination_id = ?1 AND state = 0 AND {due}

@@ -113,13 +113,6 @@ class Keep:
         rows = self._db.json(_GENERATIONS, int(Tally.GENERATION))
         return {generation: (n, size) for generation, n, size in rows}
 
-    def check(self) -> None:
-        """Raises IndexDamaged when the counts by generation are not what there is: no tree repeats
-        them, and a segment goes by its count."""
-        counted = {key: n for key, n in self._db.json(_COUNTED, int(Tally.GENERATION)) if n}
-        if counted != dict(self._db.json(_IN_GENERATIONS)):
-            raise self._db.met_damaged("it counts other records than it has")
-
     def check_free(self, generation: int) -> None:
         """See `Index.check_free`."""
         if self.refs_in(generation, 1):
@@ -219,13 +212,6 @@ FROM (
 """
 _GENERATIONS = """
 SELECT json_group_array(json_array(key, n, bytes)) FROM tally WHERE what = ? AND n > 0
-"""
-_COUNTED = "SELECT json_group_array(json_array(key, n)) FROM tally WHERE what = ?"
-_IN_GENERATIONS = """
-SELECT json_group_array(json_array(generation, n)) FROM (
-    SELECT generation, count(*) AS n FROM instance INDEXED BY instance_generation
-    GROUP BY generation
-)
 """
 _SET_COPIED = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?), (?, ?)"
 _SET_GAP = """

@@ -322,6 +322,14 @@ CREATE TABLE peer(
 _VERSION_4_DIVERSION = "ALTER TABLE delivery ADD COLUMN spent INTEGER;"
 
 
+# sum: of what a destination is told of an instance; NULL in a row of before.  The sum of the
+# position is of more figures from here on.
+_VERSION_5 = """
+ALTER TABLE context ADD COLUMN sum INTEGER;
+DELETE FROM meta WHERE key = 'position_sum';
+"""
+
+
 def _create_version_1(connection: sqlite3.Connection) -> None:
     run_script(connection, _VERSION_1)
 
@@ -347,11 +355,16 @@ def _create_version_4(connection: sqlite3.Connection) -> None:
         run_script(connection, script)
 
 
+def _create_version_5(connection: sqlite3.Connection) -> None:
+    run_script(connection, _VERSION_5)
+
+
 STEPS: tuple[Step, ...] = (
     _create_version_1,
     _create_version_2,
     _create_version_3,
     _create_version_4,
+    _create_version_5,
 )
 """Step *n* takes a database of version *n* to *n* + 1; an empty file is version 0.  A step that
 has been released is never changed: append another."""

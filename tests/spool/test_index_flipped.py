@@ -2,6 +2,7 @@
 do not tell of each other."""
 
 import sqlite3
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from router.opening import open_index
 from router.spool.errors import IndexDamaged
 from router.spool.index import Index
-from tests.spool.keeping import fill
+from tests.spool.keeping import deliver, fill
 from tests.spool.spool_samples import Loop, Rig, check_all, meta, payload, settings
 from tests.spool.test_lost_by_restart import uids
+from tests.spool.test_rebuild import save_index
 
 _COUNT = "what = 60 AND key = 1"
 
@@ -116,3 +118,54 @@ def test_a_schema_that_cannot_be_read_ended_each_start(killed: Rig) -> None:
     rig = _started(killed)
     check_all(rig)
     rig.close()
+
+
+_TABLES = ("meta", "tally", "instance", "delivery", "context", "destination")
+_SOME = [some for n in range(1, len(_TABLES)) for some in combinations(_TABLES, n)]
+
+
+@pytest.mark.parametrize("newer", _SOME, ids="+".join)
+def test_tables_of_different_times(tmp_path: Path, loop: Loop, newer: tuple[str, ...]) -> None:
+    """A kill while the log was written back, and damage to the log."""
+    rig = Rig(tmp_path, loop, settings()).start()
+    fill(rig, 3, 5000, "pacs")
+    before = save_index(rig)
+    rig.commit(payload(8, 5000), meta(8, "vna"))
+    rig.commit(payload(9, 5000), meta(9, "vna"))
+    rig.feed()
+    deliver(rig, [rig.row(1).ref])
+    rig.close()
+    after = tmp_path / "index.sqlite"
+    with sqlite3.connect(before) as connection:
+        connection.execute("ATTACH ? AS newer", (str(after),))
+        for table in newer:
+            connection.execute(f"DELETE FROM {table}")
+            connection.execute(f"INSERT INTO {table} SELECT * FROM newer.{table}")
+    connection.close()
+    before.replace(after)
+    (tmp_path / "index.sqlite-sealed").unlink()
+    again = _started(rig)
+    check_all(again)
+    going = {(w.ref.id, to) for to in ("pacs", "vna") for w in again.index.lease(to, 9, 2e9, ())}
+    assert going >= {(number, "pacs") for number in (2, 3)} | {(n, "vna") for n in (4, 5)}
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE context SET transfer_syntax_uid = '1.2.840.10008.1.2.5' WHERE id = {last}",
+        "UPDATE context SET sop_class_uid = '1.2' WHERE id = {last}",
+        "UPDATE instance SET sop_instance_uid = '1.2.3.4.8' WHERE id = 4",
+    ],
+)
+def test_another_transfer_syntax_or_uid_was_told(killed: Rig, statement: str) -> None:
+    _change(killed, statement.format(last="(SELECT max(id) FROM context)"))
+    rig = Rig(killed.directory, killed.loop, settings(), open_index).start()
+    with pytest.raises(IndexDamaged, match="other words"):
+        rig.index.lease("pacs", 10, 2e9, ())
+    rig.close()
+    again = _started(killed)
+    check_all(again)
+    assert len(again.index.lease("pacs", 10, 2e9, ())) == 5
+    again.close()
