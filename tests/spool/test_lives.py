@@ -62,7 +62,7 @@ def test_a_keeper_that_does_not_wait_for_the_index_is_found_out(
 
     monkeypatch.setattr(Keeper, "step", step)
     with pytest.raises((SpoolDamaged, AssertionError), match=r"is gone|is missing|is lost"):
-        play_until_it_fails(tmp_path, loop, 35)
+        play_until_it_fails(tmp_path, loop, 150)
 
 
 # -- who misses what -------------------------------------------------------------------------------
