@@ -100,9 +100,10 @@ class Index(Operated):
     def open(cls, path: Path) -> "Index":
         """Open or create; an older schema is brought up to date.
 
-        The file is checked, if it has no more than 512 MiB.  Raises IndexDamaged when it is
-        corrupt, was met so while it was used, or is something else, SpoolError when a newer version
-        of the program made it.
+        A file that was closed is compared with what was noted then (`index_seal`).  Any other is
+        looked through, if it has no more than 512 MiB, and its tables and counts are compared
+        (`index_check`).  Raises IndexDamaged when it is corrupt, was met so while it was used, or
+        is something else, SpoolError when a newer version of the program made it.
         """
         database = Database(path)
         try:

@@ -13,6 +13,8 @@ from router.spool.layout import crc32
 from router.spool.record import Ref
 from router.spool.segments import Segment, SegmentTable
 
+_COMPARED_AT_ONCE = 1 << 20
+
 
 class Reader:
     """Sequential; keeps its segment from being recycled until `close`."""
@@ -119,3 +121,18 @@ class Reader:
                 self._fd = -1
         descriptor, self._fd = self._fd, -1
         system.close(descriptor)
+
+
+def same_data(one: Reader, two: Reader) -> bool:
+    """Whether two instances of one length, of which nothing was read yet, have equal data sets.
+
+    Blocking.  Raises what `Reader.read` raises.
+    """
+    left, right = bytearray(_COMPARED_AT_ONCE), bytearray(_COMPARED_AT_ONCE)
+    while one.remaining:
+        count = min(len(left), one.remaining)
+        one.read([memoryview(left)[:count]])
+        two.read([memoryview(right)[:count]])
+        if left[:count] != right[:count]:
+            return False
+    return True

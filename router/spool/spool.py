@@ -25,7 +25,7 @@ from router.spool.gather import Gatherer
 from router.spool.index_types import Gap
 from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, align
 from router.spool.numbers import Numbers
-from router.spool.reader import Reader
+from router.spool.reader import Reader, same_data
 from router.spool.recent import Recent, RecentReader
 from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
@@ -365,14 +365,7 @@ class Spool:
         one = two = None
         try:
             one, two = self.open_reader(first), self.open_reader(second)
-            left, right = bytearray(1 << 20), bytearray(1 << 20)
-            while one.remaining:
-                count = min(len(left), one.remaining)
-                one.read([memoryview(left)[:count]])
-                two.read([memoryview(right)[:count]])
-                if left[:count] != right[:count]:
-                    return False
-            return True
+            return same_data(one, two)
         except SpoolError:
             return False
         finally:
