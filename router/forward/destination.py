@@ -322,7 +322,7 @@ class Destination:
             self._admitted = self._breaker.admits(self._loop.time()) and not permit.nothing
             if self._admitted:
                 async with self._leasing:
-                    await self._ledger.lease(permit.least, self._trial.most)
+                    await self._ledger.lease(permit.least, self._trial.leased)
                 self._abide()
                 self._door.bury_refused()
             if self._board.waiting:

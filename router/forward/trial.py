@@ -11,6 +11,8 @@ from router.forward.breaker import Breaker
 from router.forward.ledger import Ledger
 from router.forward.regime import Regime
 
+PROBED = 64
+"""Instances that a probe may choose from, so that it need not be the same one each time."""
 PATIENCE = 5.0
 """Seconds in which the one is mostly stored; a peer that is silent takes far longer to tell."""
 _AGAIN = 60.0
@@ -46,6 +48,15 @@ class Trial:
         if not self._breaker.unproven:
             return None
         return 0 if self._board.waiting or self._trying() else 1
+
+    @property
+    def leased(self) -> int | None:
+        """How many more it may have of its queue; None for as many as there is room for.
+
+        What is down gets what a probe needs: to read a board full for each of a hundred that
+        refuse the call costs those that take something.
+        """
+        return self.most if self._breaker.up else max(0, PROBED - self._board.waiting)
 
     @property
     def wants_one(self) -> bool:

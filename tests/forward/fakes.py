@@ -73,6 +73,8 @@ class FakeIndex:
         self.latency = 0.0005
         self.settles: list[int] = []
         self.leases = 0
+        self.leased = 0
+        """Instances that the leases gave, together."""
         self.changed = asyncio.Event()
 
     def add(self, destination: str, *items: Waiting) -> None:
@@ -106,6 +108,7 @@ class FakeIndex:
         due = [r for r in self._ready(destination, exclude) if r.due_at is None or r.due_at <= now]
         due = [r for r in due if least_priority is None or r.item.priority >= least_priority]
         due.sort(key=lambda row: (-row.item.priority, row.item.ref.id))
+        self.leased += len(due[:limit])
         return [row.item for row in due[:limit]]
 
     async def next_due(

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from router.forward import NOT_CONFIGURED
+from router.forward.trial import PROBED
 from router.net.errors import AssociationBroken, AssociationRejected
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index_types import DeliveryState
@@ -43,6 +44,27 @@ def test_a_dead_destination_is_probed_not_hammered_and_drains_on_recovery() -> N
         assert house.counts.availability == [("pacs", False), ("pacs", True)]
         status = house.forwarder.snapshot()["pacs"]
         assert (status.up, status.reason, status.next_probe) == (True, "", None)
+        await house.stop()
+
+    run(scenario())
+
+
+def test_for_a_probe_no_more_is_read_than_it_needs() -> None:
+    async def scenario() -> None:
+        house = House("pacs")
+        house.peer.down()
+        house.index.add("pacs", *(waiting(n) for n in range(1, 1001)))
+        house.start()
+        await asyncio.sleep(10)
+        before, probes = house.index.leased, len(house.peer.connects)
+        await asyncio.sleep(3600)
+        probes = len(house.peer.connects) - probes
+        assert probes > 5
+        assert house.index.leased - before <= PROBED * probes
+
+        house.peer.connect_error = None
+        await house.index.until_closed("pacs")
+        assert house.index.count("pacs", DELIVERED) == 1000
         await house.stop()
 
     run(scenario())
