@@ -64,7 +64,7 @@ def measure_row(row: Row, bench: Bench, rounds: int, console: Console) -> RowRes
     failures: dict[str, str] = {}
     if not all(reasons.values()):
         row.prepare(bench)
-    for number in range(rounds):
+    for number in range(min(rounds, row.most_rounds or rounds)):
         for name in row.contenders:
             if reasons[name] or name in failures:
                 continue

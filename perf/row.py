@@ -19,7 +19,8 @@ class Row:
     """One row.  ``measure`` gets the bench, the contender's name and the round's number.
 
     ``details`` are figures beside the main one that the report shows in a table of their own:
-    name of the column, and name in `Sample.extra`.
+    name of the column, and name in `Sample.extra`.  ``most_rounds`` for a row of which one round
+    is long and has many samples of its own.
     """
 
     name: str
@@ -33,3 +34,4 @@ class Row:
     missing: Callable[[str], str] = lambda name: ""
     prepare: Callable[[Bench], None] = lambda bench: None
     details: tuple[tuple[str, str], ...] = ()
+    most_rounds: int | None = None

@@ -282,7 +282,7 @@ ROWS: tuple[Row, ...] = (
         "receive-ct",
         "receive, 526 KB CT, 4 senders",
         "instances/s",
-        _RECEIVERS,
+        _QUICK_RECEIVERS,
         _receive_ct,
         (Target("storescp", 1.0, 1.5), Target("orthanc", 3, 5)),
         subjects=_OURS,

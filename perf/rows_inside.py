@@ -9,7 +9,7 @@ import importlib.util
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,39 +71,32 @@ class FilledIndex:
     def close(self) -> None:
         self._index.close()
 
-    def rates(self, batches: int) -> QueueRates:
-        """Means over all batches, since a median would hide what only some of them pay for.
+    def batch(self, spent: dict[str, float]) -> None:
+        """Enqueue, lease and settle as many as a batch has; adds the seconds of each to `spent`."""
+        entries, position = self._entries(_BATCH)
+        with _timed(spent, "enqueue"):
+            self._enqueue(entries, position)
+        with _timed(spent, "lease"):
+            leased = self._index.lease(_DESTINATION, _BATCH, _NOW, ())
+        if len(leased) != _BATCH:
+            raise BenchError(f"leased {len(leased)} instances where {_BATCH} were due")
+        outcomes = [
+            self._types.Outcome(
+                instance_id=waiting.ref.id,
+                destination=_DESTINATION,
+                state=self._types.DeliveryState.DELIVERED,
+                at=_NOW,
+                status=0,
+            )
+            for waiting in leased
+        ]
+        with _timed(spent, "settle"):
+            self._index.settle(outcomes)
 
-        What was settled is purged afterwards, untimed, as retention does: an index that grows
-        from round to round would be another one each time.
-        """
-        spent: dict[str, float] = {}
-        for number in range(batches + 1):
-            if number <= 1:
-                # The first batch only fills caches.
-                spent = {"enqueue": 0.0, "lease": 0.0, "settle": 0.0}
-            entries, position = self._entries(_BATCH)
-            with _timed(spent, "enqueue"):
-                self._enqueue(entries, position)
-            with _timed(spent, "lease"):
-                leased = self._index.lease(_DESTINATION, _BATCH, _NOW, ())
-            if len(leased) != _BATCH:
-                raise BenchError(f"leased {len(leased)} instances where {_BATCH} were due")
-            outcomes = [
-                self._types.Outcome(
-                    instance_id=waiting.ref.id,
-                    destination=_DESTINATION,
-                    state=self._types.DeliveryState.DELIVERED,
-                    at=_NOW,
-                    status=0,
-                )
-                for waiting in leased
-            ]
-            with _timed(spent, "settle"):
-                self._index.settle(outcomes)
-        self._index.purge(_NOW + 1, (batches + 1) * _BATCH)
-        total = batches * _BATCH
-        return QueueRates(**{name: total / seconds for name, seconds in spent.items()})
+    def purge(self, batches: int) -> None:
+        """Remove what so many batches settled, as retention does: an index that grows from round
+        to round would be another one each time."""
+        self._index.purge(_NOW + 1, batches * _BATCH)
 
     def _add(self, count: int) -> None:
         self._enqueue(*self._entries(count))
@@ -146,6 +139,25 @@ class FilledIndex:
         self._next += count
         last = entries[-1][0]
         return entries, records.Position(last.generation, last.offset + 131_200)
+
+
+def rates_in_turns(indexes: Sequence[FilledIndex], batches: int) -> list[QueueRates]:
+    """Of each index, which take turns batch by batch, so that what the machine does meanwhile
+    meets all of them.
+
+    Means over all batches, since a median would hide what only some of them pay for.
+    """
+    spent = [dict.fromkeys(("enqueue", "lease", "settle"), 0.0) for _ in indexes]
+    for index in indexes:
+        index.batch(dict.fromkeys(spent[0], 0.0))  # only fills caches
+    for number in range(batches):
+        turn = list(zip(indexes, spent, strict=True))
+        for index, seconds in turn if number % 2 else reversed(turn):
+            index.batch(seconds)
+    for index in indexes:
+        index.purge(batches + 1)
+    total = batches * _BATCH
+    return [QueueRates(**{name: total / t for name, t in seconds.items()}) for seconds in spent]
 
 
 class _timed:  # noqa: N801 - used as a statement, like a function

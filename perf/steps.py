@@ -36,10 +36,10 @@ class Sizes:
     ct_each: int = 5
     big_bytes: int = 2_000_000_000
     short_associations: int = 1000
-    stall_seconds: float = 20.0
+    stall_seconds: float = 10.0
     queue_large: int = 1_000_000
     queue_small: int = 1_000
-    queue_batches: int = 60
+    queue_batches: int = 120
     decisions: int = 20_000
     latency_peak_seconds: float = 3.0
     latency_seconds: float = 5.0
@@ -110,14 +110,17 @@ class Bench:
         self._ending.append(call)
 
     def queue_rates(self, level: int, round_number: int) -> rows_inside.QueueRates:
-        """Rates at this filling; measured once a round for all three rows."""
-        if level not in self._indexes:
-            folder = self.work / "run" / f"index-{level}"
-            self._indexes[level] = rows_inside.FilledIndex(folder, level)
-        key = (level, round_number)
-        if key not in self._rates:
-            self._rates[key] = self._indexes[level].rates(self.sizes.queue_batches)
-        return self._rates[key]
+        """Rates at this filling; both are measured once a round for all three rows."""
+        if (level, round_number) not in self._rates:
+            levels = (self.sizes.queue_large, self.sizes.queue_small)
+            for each in levels:
+                if each not in self._indexes:
+                    folder = self.work / "run" / f"index-{each}"
+                    self._indexes[each] = rows_inside.FilledIndex(folder, each)
+            indexes = [self._indexes[each] for each in levels]
+            found = rows_inside.rates_in_turns(indexes, self.sizes.queue_batches)
+            self._rates.update(((n, round_number), r) for n, r in zip(levels, found, strict=True))
+        return self._rates[level, round_number]
 
     def close(self) -> None:
         """Closes what was kept open between rounds."""

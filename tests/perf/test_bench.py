@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_contenders_take_turns(tmp_path: Path) -> None:
 
     assert turns == [("dcmrouter", 0), ("storescp", 0), ("dcmrouter", 1), ("storescp", 1)]
     assert result.ratios()[0].value == 1.0
+
+
+def test_a_row_of_long_rounds_has_fewer_of_them(tmp_path: Path) -> None:
+    what = replace(row(lambda *_: Sample(1.0), "dcmrouter", "storescp"), most_rounds=2)
+    for rounds, had in ((1, 1), (3, 2)):
+        result = bench.measure_row(what, Bench(tmp_path, QUICK), rounds, quiet())
+        assert [len(each.samples) for each in result.outcomes.values()] == [had, had]
 
 
 def test_a_loss_fails_the_contender_and_leaves_the_others(tmp_path: Path) -> None:
