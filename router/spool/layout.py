@@ -43,6 +43,7 @@ being used once, so a free segment still names its past one: with the index lost
 would say which generations the bytes left behind may name.
 """
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ class RecordHeader(NamedTuple):
         return head + _CRC.pack(crc32(head))
 
     @classmethod
-    def from_bytes(cls, data: bytes | memoryview) -> "RecordHeader | None":
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> "RecordHeader | None":
         """None when the bytes are no sound header of a version that we know."""
         if len(data) < RECORD_HEADER_SIZE or bytes(data[:4]) != RECORD_MAGIC:
             return None
@@ -179,6 +180,40 @@ class RecordHeader(NamedTuple):
         if version != RECORD_VERSION or meta_length > META_LIMIT:
             return None
         return cls(flags, generation, offset, id_, length, data_crc, meta_length, meta_crc, origin)
+
+    @classmethod
+    def mended(cls, data: bytes) -> "RecordHeader | None":
+        """The header of which one bit is another in these bytes; None when there is no such.
+
+        Any two sound headers differ in more than two bits, so there is one at the most.
+        """
+        if len(data) < RECORD_HEADER_SIZE:
+            return None
+        (crc,) = _CRC.unpack_from(data, _RECORD.size)
+        bit = _bits_by_syndrome().get(crc ^ crc32(data[: _RECORD.size]))
+        if bit is None:
+            return None
+        mended = bytearray(data[:RECORD_HEADER_SIZE])
+        mended[bit // 8] ^= 1 << bit % 8
+        return cls.from_bytes(mended)
+
+
+@functools.cache
+def _bits_by_syndrome() -> dict[int, int]:
+    """By how the CRC-32 of a record's header differs from the one that stands in it: the one bit of
+    the header, counted from its first byte's lowest, that differs then.
+
+    CRC-32 is linear: how a bit changes it depends on its place alone.  To try them all would take
+    a millisecond for each block of what an earlier life of the segment left behind.
+    """
+    found = {}
+    zeros = bytes(_RECORD.size)
+    for bit in range(8 * _RECORD.size):
+        one = bytearray(zeros)
+        one[bit // 8] = 1 << bit % 8
+        found[crc32(one) ^ crc32(zeros)] = bit
+    found.update((1 << bit, 8 * _RECORD.size + bit) for bit in range(32))
+    return found
 
 
 def record_size(meta_length: int, inline_length: int) -> int:

@@ -20,6 +20,7 @@ from router.spool.writer import large_path
 
 _CHUNK = 1 << 20
 _MAY_PASS = ("unreadable at byte", "cannot be opened", "cannot be synced")
+_FLIPPED = "no sound header, but for a bit of it what it was: it is read as that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def scan(
     """The records of a segment from offset `start` on, in order, and what lies damaged between.
 
     A damaged stretch at the end is the tail of a group that was never acknowledged and is not
-    reported: nothing behind it proves that there was more.  What the disk cannot read is damage
+    reported: nothing behind it proves that there was more.  But no tail is torn so that one bit of
+    a header is another: such a record is `unsure`.  What the disk cannot read is damage
     wherever it lies; a segment that it cannot sync is told and read all the same, but its copies
     are `unsure`.  Without `sync` nothing is asked of the disk but to read.  Raises SpoolError when
     the segment cannot be opened.
@@ -81,13 +83,17 @@ def scan(
             offset = max(align(start), BLOCK)
             while offset < segment.size:
                 what = "no sound header"
-                header = None
+                header, flipped = None, False
                 try:
                     header = _header_at(fd, segment, offset)
+                    if header is None:
+                        header, flipped = _header_at(fd, segment, offset, mend=True), True
                 except OSError as error:
                     what = f"unreadable: {error.strerror}"
                 if header is not None:
                     found = _record(fd, header, large_directory, sync=sync)
+                    if flipped and not found.damage:
+                        found = dataclasses.replace(found, damage=_FLIPPED, unsure=True)
                     if unsynced and header.moved and not found.damage:
                         # Its first place, if that is there still, is on the disk for certain.
                         found = dataclasses.replace(found, damage=unsynced, unsure=True)
@@ -133,8 +139,12 @@ def count_sound(segment: Segment, large_directory: Path) -> int:
     return sum(isinstance(record, Recovered) and not record.damage for record in found)
 
 
-def _header_at(fd: int, segment: Segment, offset: int) -> RecordHeader | None:
-    header = RecordHeader.from_bytes(os.pread(fd, RECORD_HEADER_SIZE, offset))
+def _header_at(
+    fd: int, segment: Segment, offset: int, *, mend: bool = False
+) -> RecordHeader | None:
+    """With ``mend`` one of which a bit was flipped."""
+    raw = os.pread(fd, RECORD_HEADER_SIZE, offset)
+    header = RecordHeader.mended(raw) if mend else RecordHeader.from_bytes(raw)
     if header is None or header.generation != segment.generation or header.offset != offset:
         return None
     if offset + header.size > segment.size:

@@ -9,7 +9,7 @@ import pytest
 from router.spool import recovery
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.index_types import Disposition, Filter
-from router.spool.layout import BLOCK, RecordHeader
+from router.spool.layout import BLOCK, RECORD_HEADER_SIZE, RecordHeader
 from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
 from router.spool.segments import Segment
@@ -99,15 +99,52 @@ def test_a_bit_flipped_in_every_byte_of_a_record_in_the_middle(
             file.write(bytes([raw[at]]))
         assert served(found) == [refs[0].id, refs[2].id], at
         (bad,) = [f for f in found if isinstance(f, Damage) or f.damage]
-        if isinstance(bad, Damage):
+        assert isinstance(bad, Recovered)
+        if bad.unsure:
             assert at < description
-            assert (bad.offset, bad.length) == (middle.offset, BLOCK)
-            assert bad.segment == "flipped.seg"
+            assert bad.ref == middle
         elif at < middle.data_offset:
             assert bad.damage == "damaged description"
         else:
             assert at >= middle.data_offset
             assert "CRC-32" in bad.damage
+
+
+def test_a_bit_flipped_in_any_header_loses_nothing_though_nothing_lies_behind(
+    three: tuple[Rig, list[Ref], Path], tmp_path: Path
+) -> None:
+    _, refs, path = three
+    last = refs[2]
+    segment = copied(path, tmp_path / "flipped.seg")
+    raw = bytearray(segment.path.read_bytes())
+    for bit in range(8 * RECORD_HEADER_SIZE):
+        raw[last.offset + bit // 8] ^= 1 << bit % 8
+        segment.path.write_bytes(raw)
+        raw[last.offset + bit // 8] ^= 1 << bit % 8
+        *_, found = found_in(segment)
+        assert isinstance(found, Recovered), bit
+        assert (found.ref, found.meta) == (last, meta(2, "pacs")), bit
+        assert found.damage, bit
+        assert found.unsure, bit
+
+
+@pytest.mark.parametrize("size", [700, LARGE])
+def test_what_has_a_bit_flipped_in_its_header_goes_where_it_was_to_go(
+    open_rig: OpenRig, size: int
+) -> None:
+    rig = open_rig()
+    data = payload(1, size)
+    ref = rig.commit(data, meta(1, "pacs")).kept
+    path = segment_of(rig, ref)
+    rig.close()  # the index was not told yet
+    raw = bytearray(path.read_bytes())
+    raw[ref.offset + 20] ^= 8
+    path.write_bytes(raw)
+    again = open_rig()
+    assert again.keeper.sweep() == 0
+    (waiting,) = again.index.lease("pacs", 10, 2e9, ())
+    assert again.read(waiting.ref) == data
+    assert f"instance {ref.id}: no sound header" in again.report.damage[0]
 
 
 def test_what_an_earlier_life_left_is_never_a_record(rig: Rig, open_rig: OpenRig) -> None:
