@@ -156,9 +156,11 @@ class Changes:
 
 @dataclass
 class Followed:
-    """``dropped``: repeats that went with what they repeat; ``revived``: how many are READY."""
+    """``dropped``: repeats that went with what they repeat; ``repeated``: the instance that each of
+    these did, by its (instance id, destination id); ``revived``: how many are READY."""
 
     dropped: list[DeliveryRow] = field(default_factory=list)
+    repeated: dict[tuple[int, int], int] = field(default_factory=dict)
     revived: int = 0
 
 
@@ -199,6 +201,7 @@ def follow(
                 row.reason = earlier.reason
                 changes.move(row, DeliveryState.DROPPED, at=at)
                 done.dropped.append(row)
+                done.repeated[row.instance_id, row.destination_id] = earlier.instance_id
             else:
                 left.append(row)
         if not left:

@@ -141,9 +141,10 @@ class Operated:
 
         What is behind a gate is behind one like that there.  Where ``target`` has a delivery of
         the instance that is not DROPPED or DEAD, nor DELIVERED to another peer of that name, that
-        one stands for both.  With ``same_bytes`` what would have been a DUPLICATE there when it
-        came is one (see `Index.add`).  The instances in ``exclude``, which are being sent, are
-        left.  Raises ValueError for another state.
+        one stands for both.  What repeats one of them at ``which.destination`` goes along: it is a
+        DUPLICATE at ``target`` of what stands there for that one.  With ``same_bytes`` what would
+        have been a DUPLICATE there when it came is one (see `Index.add`).  The instances in
+        ``exclude``, which are being sent, are left.  Raises ValueError for another state.
         """
         step = exclude, after
         return self._reroute.redirect(which, target, reason, step, at, who, same_bytes)

@@ -4,6 +4,7 @@ Owns their table and what is understood of each.  Must not know gates or members
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from router.spool.index_database import Database, Names
 from router.spool.plan import Plan
@@ -35,6 +36,13 @@ class Plans:
     def hastened(self, number: int) -> str:
         """The text of the plan that is left of one when it waits for nothing any more."""
         return self.plan(number).hastened().to_text()
+
+    def alone(self, number: int | None) -> str:
+        """The text of the plan that is left of one when an operator said who gets it: what it waits
+        for stays, but nobody else may have it."""
+        if number is None:
+            return ""
+        return replace(self.plan(number), mode="one", members=()).to_text()
 
     def for_all(self, members: frozenset[str]) -> tuple[int, ...]:
         """The numbers of the plans by which each of these may have it."""

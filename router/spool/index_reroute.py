@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from router.spool.index_added import Additions, New, count_disposition, repeating
 from router.spool.index_again import Again, Standing
+from router.spool.index_along import Along
 from router.spool.index_changes import REPEATS, Changes, DeliveryRow, follow
 from router.spool.index_database import (
     clean,
@@ -52,6 +53,7 @@ class Reroute:
         self._queues = tables.queues
         self._peers = tables.peers
         self._repeated = Again(tables)
+        self._along = Along(tables)
         self._add = Additions(tables)
         self._together = Together(tables.db, tables.destinations)
 
@@ -201,6 +203,7 @@ class Reroute:
         if standing.cut is not None:
             more, keys = True, [key for key in keys if standing.goes(key[0])]
             rows = [row for row in rows if standing.goes(row.instance_id)]
+            going = {key for key in going if standing.goes(key[0])}
         last = keys[-1] if keys else after
         left = sum(key[0] in excluded for key in keys)
         why = f"redirected to {target}" + (f": {reason}" if reason else "")
@@ -218,13 +221,17 @@ class Reroute:
             row.due_at, row.reason = None, clean(why)
             changes.move(row, DeliveryState.DROPPED, at=action.at)
         self._keep_repeats(changes, action.at)
-        # The same bytes go to the other one: what repeats them here is not to go in their place.
-        dropped = follow(self._db, changes, lambda ids: {(i, origin) for i in ids}).dropped
+        # The same bytes go to the other one: what repeats them here is not to go in their place,
+        # but there, should they not.
+        followed = follow(self._db, changes, lambda ids: {(i, origin) for i in ids})
+        stands = self._along.stands(number, there, going, new)
+        new += self._along.go(changes, followed, number, stands, action.at)
         with self._db.transaction():
             self._add.insert(changes, new, action.at)
             changes.write(self._db)
             if rows:
-                action.record([row.instance_id for row in (*rows, *dropped)], len(rows))
+                ids = [row.instance_id for row in (*rows, *followed.dropped)]
+                action.record(ids, len(rows))
         size = sum(row.length for row in rows)
         gated = sum(one.gate is not None for one in new)
         return Rerouted(len(rows), size, left=left, more=more, gated=gated, cursor=last)
@@ -267,7 +274,7 @@ class Reroute:
     ) -> list[New]:
         """Those that the target gets: of what it has none of."""
         wanted = [row for row in rows if (row.instance_id, target) not in there]
-        plans = {row.plan_id: self._alone(row.plan_id) for row in wanted}
+        plans = {row.plan_id: self._plans.alone(row.plan_id) for row in wanted}
         self._plans.ensure(plans.values())
         gates = self._gates.rows({row.gate_id for row in wanted if row.gate_id is not None})
         details = {
@@ -296,16 +303,10 @@ class Reroute:
         if row.state in _AT_HAND or plan_id is None or not self._plans.plan(plan_id).members:
             return
         changes.note(row)
-        text = self._alone(plan_id)
+        text = self._plans.alone(plan_id)
         self._plans.ensure([text])
         row.plan_id = self._plans.id(text)
         changes.move(row, row.state, at=at)
-
-    def _alone(self, plan_id: int | None) -> str:
-        """What it waits for stays, but nobody else may have it: an operator said who gets it."""
-        if plan_id is None:
-            return ""
-        return replace(self._plans.plan(plan_id), mode="one", members=()).to_text()
 
     def _gate(
         self,

@@ -230,9 +230,7 @@ class World:
         for sent in self.sent:
             places = {one.destination for one in self.had if self._counts(sent, one)}
             moves = [(origin, to) for step, origin, to in self.redirected if step > sent.step]
-            # What was redirected with one that it repeats is dropped with that one.
-            ids = {one.id for one in self.sent if moves and _same(one, sent)} | {sent.id}
-            places |= {name for number, name in self.dropped if number in ids}
+            places |= {name for number, name in self.dropped if number == sent.id}
             wanted = [_allowed(route, moves) for route in sent.routes]
             if moves:  # two routes may end at one destination, and one delivery stands for both
                 fine = all(names & places for names in wanted) and self._moved_too(sent)

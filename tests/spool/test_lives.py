@@ -157,13 +157,16 @@ def test_what_an_operator_dropped_is_not_missed() -> None:
     assert not world.missing()
 
 
-def test_what_went_with_one_that_it_repeats_is_dropped_with_it() -> None:
+def test_what_repeats_one_that_was_redirected_and_dropped_is_missed() -> None:
     world = world_of(A, B)
     world.sent.append(replace(world.sent[0], id=8))
     world.had.append(had("a"))
     world.dropped.add((7, "c"))
     assert len(world.missing()) == 2
     world.redirected.append((12, "b", "c"))
+    (missed,) = world.missing()
+    assert missed.startswith("instance 8 ")
+    world.had.append(had("c"))
     assert not world.missing()
 
 
