@@ -300,8 +300,8 @@ class CommitmentSCP:
     async def _weigh_anew(self, settings: CommitmentSettings, due: Sequence[Promise]) -> None:
         """What was found safe some time ago, and not told since, may have been dropped.
 
-        What is not found any more went as retention lets it go, and stays committed: between two
-        attempts to report there is less time than what was dropped is kept for.
+        What is not found any more went as retention lets it go, and stays committed: what nobody
+        had when it went is noted then (`spool.index_unkept`).
         """
         promises, run = self._index.promises, self._thread.run
         items = {p.id: [i for i in await run(promises.items, p.id) if i.verdict == 0] for p in due}

@@ -19,6 +19,7 @@ from router.spool.index_database import (
 from router.spool.index_hours import count_purged, forget_hours
 from router.spool.index_retain import Choice, Settling, oldest_settled, page, still_settled
 from router.spool.index_types import KEEPING_STATES, Gap, Purged, Tally
+from router.spool.index_unkept import forget_unkept
 from router.spool.record import Position, Ref
 
 _PURGED_AT_ONCE = 1000
@@ -170,6 +171,7 @@ class Keep:
         count_purged(self._db, ids, counts)
         contexts = id_list({row.context_id for row in rows})
         with self._db.transaction():
+            forget_unkept(self._db, ids)
             for statement in _PURGE:
                 self._db.run(statement, ids)
             forget_attempts(self._db, ids)

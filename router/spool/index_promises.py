@@ -261,7 +261,8 @@ class Promises:
             if verdicts:
                 self._db.run(
                     "UPDATE promise_item SET verdict = v.value FROM json_each(?) AS v"
-                    " WHERE promise_id = ? AND number = CAST(v.key AS INTEGER)",
+                    " WHERE promise_id = ? AND number = CAST(v.key AS INTEGER)"
+                    " AND (v.value <> 0 OR coalesce(verdict, 0) = 0)",
                     _json_object(verdicts),
                     promise_id,
                 )

@@ -495,6 +495,36 @@ def test_what_was_dropped_before_the_report_got_through_is_not_promised(index: I
     scenario(index, act)
 
 
+def test_what_was_dropped_and_purged_before_the_report_got_through_is_not_promised(
+    index: Index,
+) -> None:
+    """The modality is off over the weekend; what was dropped is kept for an hour."""
+    fill(index, [1, 2, 3], "pacs")
+    fill(index, [4])
+
+    async def act(desk: Desk) -> None:
+        peer = desk.peers["ct"]
+        peer.down = True
+        await desk.ask(1, 2, 3, 4)
+        await asyncio.sleep(60)
+        assert desk.listed()[0].committed == 4
+        index.drop(Filter(ids=(2,)), "no", at=wall())
+        index.settle([outcome(3, "pacs", DELIVERED, status=0)])
+        index.discard_held(Filter(ids=(4,)), "no", at=wall())
+        assert index.purge(wall() + 1e9, 10).count == 3
+        assert (desk.listed()[0].committed, desk.listed()[0].failed) == (2, 2)
+        await asyncio.sleep(3600)
+        peer.down = False
+        await peer.arrived.wait()
+        ((_, report, _),) = peer.reports
+        assert [one.sop_instance_uid for one in report.committed] == ["1.2.3.4.1", "1.2.3.4.3"]
+        assert [(failure.item.sop_instance_uid, failure.reason) for failure in report.failed] == [
+            *(("1.2.3.4.2", 0x0112), ("1.2.3.4.4", 0x0112))
+        ]
+
+    scenario(index, act)
+
+
 def test_what_was_dropped_while_others_were_waited_for_is_not_promised(index: Index) -> None:
     fill(index, [1], "pacs")
 
