@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec
 
 from router.spool.batch import Batch, in_place, padded
 from router.spool.errors import SpoolError
@@ -25,8 +26,12 @@ from router.spool.layout import (
 from router.spool.record import Position, Ref
 from router.spool.segments import Segment, SegmentTable
 
+P = ParamSpec("P")
+
 GROUP_LIMIT = 256
 """A group that has as many waits for no more of them."""
+_BREATH = 0.01
+"""Seconds until something is tried again for which there was no memory."""
 
 
 @dataclass(slots=True)
@@ -105,43 +110,62 @@ class Committer:
     def _run(self) -> None:
         running = True
         while running:
-            first = self._queue.get()
-            if first is None:
+            try:
+                running = self._turn()
+            except MemoryError:  # with nothing in hand
+                time.sleep(_BREATH)
+
+    def _turn(self) -> bool:
+        """One group; False after the last one."""
+        group: list[Job] = []
+        first = self._queue.get()
+        if first is None:
+            return False
+        running = True
+        _insist(group.extend, first)
+        while len(group) < GROUP_LIMIT:
+            try:
+                more = self._queue.get_nowait()
+            except queue.Empty:
                 break
-            group = list(first)
-            while len(group) < GROUP_LIMIT:
-                try:
-                    more = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if more is None:
-                    running = False
-                    break
-                group += more
-            started = time.perf_counter()
-            self._write_group(group)
-            self._post(_Finished(group, time.perf_counter() - started, self._on_group))
+            if more is None:
+                running = False
+                break
+            _insist(group.extend, more)
+        started = time.perf_counter()
+        self._write_group(group)
+        _insist(self._tell, group, started)
+        return running
+
+    def _tell(self, group: list[Job], started: float) -> None:
+        self._post(_Finished(group, time.perf_counter() - started, self._on_group))
 
     def _write_group(self, group: list[Job]) -> None:
         touched: dict[int, Segment] = {}
-        jobs = [job for job in group if self._fits(job)]
         try:
+            jobs = [job for job in group if self._fits(job)]
             self._write_and_sync(jobs, touched)
-        except Exception as error:  # noqa: BLE001 - the thread must outlive any fault
-            self._batch.clear()
-            self._segments.seal()
-            known = error if isinstance(error, SpoolError) else _internal(error)
-            for job in jobs:
-                job.ref = None
-                job.error = known
-            self.trouble = str(known)
-        else:
-            self.trouble = ""
             for job in jobs:
                 self._note_place(job, touched)
+            self.trouble = ""
+        except Exception as error:  # noqa: BLE001 - the thread must outlive any fault
+            _insist(self._leave, group, error)
         finally:
             for segment in touched.values():
-                self._segments.unpin(segment)
+                try:
+                    self._segments.unpin(segment)
+                except MemoryError:
+                    continue  # it counts as in use until the next start
+
+    def _leave(self, group: list[Job], error: Exception) -> None:
+        """Nothing of the group is done, and nothing more is written to the segment."""
+        self._batch.clear()
+        self._segments.seal()
+        known = error if isinstance(error, SpoolError) else _internal(error)
+        for job in group:
+            job.ref = None
+            job.error = job.error or known
+        self.trouble = str(known)
 
     def _fits(self, job: Job) -> bool:
         """One that fits no segment must not take the others of its group down."""
@@ -216,6 +240,15 @@ def _exactly(buffers: Sequence[memoryview], length: int) -> list[memoryview]:
         if length <= 0:
             break
     return pieces
+
+
+def _insist(work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Do what others wait for, as soon as there is memory for it."""
+    while True:
+        try:
+            return work(*args, **kwargs)
+        except MemoryError:
+            time.sleep(_BREATH)
 
 
 def _internal(error: Exception) -> SpoolError:

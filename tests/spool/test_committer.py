@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import pydoc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -293,6 +294,34 @@ def test_the_thread_outlives_any_fault(
         job = bench.job()
         bench.commit(job)
     assert type(job.error) is SpoolError
+    bench.commit(after := bench.job())
+    assert after.error is None
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "router.spool.committer.record_size",
+        "router.spool.committer.Committer._note_place",
+        "router.spool.committer._Finished",
+        "router.spool.batch.Batch.clear",
+    ],
+)
+def test_the_thread_outlives_the_want_of_memory_anywhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    real = pydoc.locate(where)
+    failures = [MemoryError(), MemoryError()]
+
+    def short(*arguments: object) -> object:
+        if failures and threading.current_thread().name == "spool-commit":
+            raise failures.pop()
+        return real(*arguments)  # type: ignore[operator]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, staticmethod(short) if where.endswith("_note_place") else short)
+        bench.commit(job := bench.job())
+    assert job.error is None or "MemoryError" in str(job.error)
     bench.commit(after := bench.job())
     assert after.error is None
 
