@@ -5,7 +5,7 @@ that it repeated, so that it goes itself should that one be dropped or die.  Mus
 deliveries are redirected, nor why.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from router.spool.index_added import New
 from router.spool.index_changes import Changes, DeliveryRow, Followed
@@ -30,23 +30,22 @@ class Along:
         self,
         target: int,
         there: Mapping[tuple[int, int | None], DeliveryRow],
-        going: Collection[tuple[int, int | None]],
         new: Iterable[New],
     ) -> dict[int, Earlier]:
-        """By instance, what stands at ``target`` for those that were redirected: ``new`` are made
-        there, ``there`` lie there as they were before, and ``going`` of these go again."""
+        """By instance, what stands at ``target`` for those that are redirected: ``new`` are made
+        there, the others are ``there``, as they are to be from now on."""
         found: dict[int, Earlier] = {}
         for one in new:
             found[one.instance_id] = one.repeats or (one.instance_id, True, "")
         repeats: list[Key] = []
-        for key, row in there.items():
-            if row.state is DeliveryState.DUPLICATE and key not in going:
+        for row in there.values():
+            if row.state is DeliveryState.DUPLICATE:
                 repeats.append((row.instance_id, target))
             else:
-                waits = key in going or row.state in _WAITING
-                found[row.instance_id] = (row.instance_id, waits, "")
+                found[row.instance_id] = (row.instance_id, row.state in _WAITING, "")
         for instance, earlier, state in self._db.json_rows(_REPEATED, repeats):
-            waits = (earlier, target) in going or state in _WAITING
+            changed = there.get((earlier, target))
+            waits = (state if changed is None else changed.state) in _WAITING
             found[instance] = (earlier, waits, "")
         return found
 

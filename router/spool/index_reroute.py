@@ -203,7 +203,6 @@ class Reroute:
         if standing.cut is not None:
             more, keys = True, [key for key in keys if standing.goes(key[0])]
             rows = [row for row in rows if standing.goes(row.instance_id)]
-            going = {key for key in going if standing.goes(key[0])}
         last = keys[-1] if keys else after
         left = sum(key[0] in excluded for key in keys)
         why = f"redirected to {target}" + (f": {reason}" if reason else "")
@@ -224,7 +223,7 @@ class Reroute:
         # The same bytes go to the other one: what repeats them here is not to go in their place,
         # but there, should they not.
         followed = follow(self._db, changes, lambda ids: {(i, origin) for i in ids})
-        stands = self._along.stands(number, there, going, new)
+        stands = self._along.stands(number, there, new)
         new += self._along.go(changes, followed, number, stands, action.at)
         with self._db.transaction():
             self._add.insert(changes, new, action.at)
