@@ -14,7 +14,7 @@ from typing import Any
 
 from router.spool.index_changes import Changes, DeliveryRow
 from router.spool.index_database import GATED, Database, Names, clean, count, id_list, new_counts
-from router.spool.index_plans import Plans
+from router.spool.index_plans import Plans, plans_at
 from router.spool.index_types import DeliveryState, Gate, GateKind, Moved, Tally
 from router.spool.plan import Plan
 from router.spool.record import InstanceMeta
@@ -202,7 +202,7 @@ class Gates:
 
     def plans_at(self, destination: int) -> list[int]:
         """The plans that READY deliveries of a destination have; a look-up for each."""
-        return list(self._db.json(_PLANS_AT, destination))
+        return plans_at(self._db, destination)
 
     # -- for those that put deliveries behind gates
 
@@ -416,19 +416,6 @@ SELECT json_group_array(json_array(d.instance_id, i.length)) FROM (
     WHERE gate_id = ? ORDER BY instance_id LIMIT ?
 ) AS d
 CROSS JOIN instance AS i ON i.id = d.instance_id
-"""
-_PLANS_AT = """
-WITH RECURSIVE at(plan) AS (
-    SELECT min(plan_id) FROM delivery INDEXED BY delivery_plan
-    WHERE destination_id = ?1 AND state = 0 AND plan_id IS NOT NULL
-    UNION ALL
-    SELECT (
-        SELECT min(plan_id) FROM delivery INDEXED BY delivery_plan
-        WHERE destination_id = ?1 AND state = 0 AND plan_id IS NOT NULL AND plan_id > at.plan
-    )
-    FROM at WHERE at.plan IS NOT NULL
-)
-SELECT json_group_array(plan) FROM at WHERE plan IS NOT NULL
 """
 _PASSED = """
 SELECT json_group_array(json_array(d.instance_id, i.length, i.received_at)) FROM (

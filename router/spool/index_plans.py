@@ -72,3 +72,23 @@ class Plans:
                 plan = _NO_PLAN
             self._plans[number] = plan
         return plan
+
+
+def plans_at(db: Database, destination: int) -> list[int]:
+    """The plans that READY deliveries of a destination have; a look-up for each."""
+    return list(db.json(_PLANS_AT, destination))
+
+
+_PLANS_AT = """
+WITH RECURSIVE at(plan) AS (
+    SELECT min(plan_id) FROM delivery INDEXED BY delivery_plan
+    WHERE destination_id = ?1 AND state = 0 AND plan_id IS NOT NULL
+    UNION ALL
+    SELECT (
+        SELECT min(plan_id) FROM delivery INDEXED BY delivery_plan
+        WHERE destination_id = ?1 AND state = 0 AND plan_id IS NOT NULL AND plan_id > at.plan
+    )
+    FROM at WHERE at.plan IS NOT NULL
+)
+SELECT json_group_array(plan) FROM at WHERE plan IS NOT NULL
+"""

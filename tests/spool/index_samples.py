@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from router.spool.index import AddResult, DeliveryState, Index, Outcome
+from router.spool.index_check import disagreement
 from router.spool.index_types import Delivery
 from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, Position, Ref, RouteMeta
@@ -18,9 +19,10 @@ def audited(path: Path) -> Iterator[Index]:
     """An index that must add up when the test is over."""
     index = Index.open(path)
     yield index
-    account = index.account(audit=True)
+    account, disagrees = index.account(audit=True), disagreement(index._db)
     index.close()
     assert account.differences == {}
+    assert disagrees == "", "a start after a crash would make it anew"
 
 
 def ref(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from router.opening import open_index
 from router.spool.errors import SpoolDamaged
 from router.spool.index import Index
+from router.spool.index_check import disagreement
 from router.spool.index_commitments import Refusal, Transaction
 from router.spool.index_duplicates import SameBytes
 from router.spool.index_types import OPEN_STATES, DeliveryState, Disposition, Filter, Waiting
@@ -230,6 +231,7 @@ class Lives:
         assert self._left() == [], "it waits for ever"
         differences = index.account(audit=True).differences
         assert differences == {}, differences
+        assert disagreement(index._db) == ""
         missing = world.missing()
         held = index.instances(Filter(disposition=Disposition.QUARANTINED), 10_000)
         why = [f"instance {row.ref.id} is held: {row.meta.reason}" for row in held]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from router.spool.index import DeliveryState, Disposition, Filter, Index
+from router.spool.index_check import disagreement
 from router.spool.index_commitments import Refusal
 from router.spool.index_types import OPEN_STATES
 from router.spool.plan import Plan
@@ -511,6 +512,7 @@ class IndexMachine(RuleBasedStateMachine):
             return
         account = self.index.account(audit=True)
         assert account.differences == {}
+        assert disagreement(self.index._db) == ""
         assert account.received == self.received
         kinds = Counter(one.disposition for one in self.model.values()) + self.gone_instances
         assert (account.routed, account.held, account.discarded) == (

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from router.spool.index import Filter, Index
+from router.spool.index_promises import Asked
 from router.spool.plan import Plan
 from tests.spool.index_samples import (
     DEAD,
@@ -50,6 +51,12 @@ def _use_everything(index: Index) -> None:
     index.next_due("pacs", [1])
     index.settle([outcome(5, "pacs", READY, due_at=T0 + 9), outcome(6, "pacs", DEAD)])
     index.settle([outcome(7, "pacs", DELIVERED), outcome(10, "pacs", DEAD)])
+    for n in (12, 13):
+        add(index, (ref(n, crc=2), meta(n, "pacs", uid="2")))
+    for origin, target in (("pacs", "tele"), ("tele", "pacs")):
+        moved = index.redirect(Filter(destination=origin, ids=(12,)), target, at=T0)
+        assert moved.count == 1
+    index.promises.ask(Asked("2.25.1", "ct", "CT1", "ROUTER", "a1", [("1.2", "1")]), T0, T0)
     index.retry(Filter(destination="pacs"), at=T0)
     index.hold(Filter(destination="pacs"), at=T0)
     index.release(Filter(destination="pacs"), at=T0)

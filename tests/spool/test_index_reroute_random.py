@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from router.spool.index import Filter, Index
+from router.spool.index_check import disagreement
 from router.spool.index_commitments import Refusal
 from router.spool.index_duplicates import SameBytes
 from router.spool.index_hours import account_since
@@ -208,6 +209,7 @@ def test_the_account_balances_whatever_is_ordered(tmp_path: Path, seed: int) -> 
         step()
         account = index.account(audit=True)
         assert account.differences == {}, step.__name__
+        assert disagreement(index._db) == "", step.__name__
         assert_kept(path)
     since = account_since(path, 0.0)
     assert since.balanced
