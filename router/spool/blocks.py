@@ -72,21 +72,25 @@ class BlockPool:
 
     def take(self) -> memoryview:
         """A block of 64 KiB with unspecified contents."""
-        self.in_use += BLOCK_SIZE
-        if not self._free and self.kept and self.in_use + self.kept > self.limit:
+        if not self._free and self.kept and self.in_use + BLOCK_SIZE + self.kept > self.limit:
             self.reclaim()
         if self._free:
+            block = self._free.pop()
             self._idle -= BLOCK_SIZE
-            return self._free.pop()
-        return self._huge.pop() if self._huge else aligned(BLOCK_SIZE)
+        else:
+            block = self._huge.pop() if self._huge else aligned(BLOCK_SIZE)
+        self.in_use += BLOCK_SIZE
+        return block
 
     def take_small(self) -> memoryview:
         """A block of 4 KiB with unspecified contents."""
-        self.in_use += SMALL_BLOCK
         if self._free_small:
+            block = self._free_small.pop()
             self._idle -= SMALL_BLOCK
-            return self._free_small.pop()
-        return memoryview(bytearray(SMALL_BLOCK))
+        else:
+            block = memoryview(bytearray(SMALL_BLOCK))
+        self.in_use += SMALL_BLOCK
+        return block
 
     def give_back(self, blocks: list[memoryview]) -> None:
         """Return blocks, as they were taken, whose contents are no longer needed."""

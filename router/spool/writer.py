@@ -7,6 +7,7 @@ Everything here runs on the event loop's thread; disk work goes to the executor.
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -27,6 +28,8 @@ _HAND_OVER = 1 << 20
 _IN_FLIGHT = 4 << 20
 _SCARCE_IN_FLIGHT = 256 << 10
 _NOTHING = memoryview(bytearray())
+_NOT_TAKEN = (RuntimeError, MemoryError)
+"""What an executor raises that is closed, or that can start no thread."""
 
 
 class WriterHost(Protocol):
@@ -39,7 +42,7 @@ class WriterHost(Protocol):
 
     @property
     def executor(self) -> Executor:
-        """Where disk work is done; takes none, with RuntimeError, once the spool is closed."""
+        """Where disk work is done; RuntimeError once the spool is closed, or without a thread."""
 
     def submit(self, job: Job) -> None:
         """Give a job to the committer."""
@@ -127,9 +130,9 @@ class Writer:
         block = pool.take_small() if fill + more <= SMALL_BLOCK else pool.take()
         if self._blocks:
             block[:fill] = self._current[:fill]
-            pool.give_back(self._blocks)
-        self._blocks = [block]
+        small, self._blocks = self._blocks, [block]  # given back once, whatever fails then
         self._current = block
+        pool.give_back(small)
 
     def _next_block(self) -> None:
         blocks = self._blocks
@@ -139,8 +142,8 @@ class Writer:
             self._large = _LargeFile(self._host, self.id, self._drained)
         large = self._large
         if large is not None and (full >= _HAND_OVER or scarce):
+            self._blocks = []  # they are its own now, whatever fails there
             large.write(blocks, full)
-            self._blocks = []
             self.congested = large.in_flight > (_SCARCE_IN_FLIGHT if scarce else _IN_FLIGHT)
         self._current = self._host.blocks.take()
         self._blocks.append(self._current)
@@ -207,8 +210,8 @@ class Writer:
         if self._over:
             return
         self._over = True
-        self._host.blocks.give_back(self._blocks)
-        self._blocks = []
+        blocks, self._blocks = self._blocks, []
+        self._host.blocks.give_back(blocks)
         self._remove_large()
         self._host.writer_ended(self)
 
@@ -296,8 +299,8 @@ class _LargeFile:
             self._start(self._sync, self._tell)
 
     def _discard(self) -> None:
-        self._host.blocks.give_back(self._blocks)
-        self._blocks, self._pieces = [], []
+        blocks, self._blocks, self._pieces = self._blocks, [], []
+        self._host.blocks.give_back(blocks)
         self.in_flight = 0
         if not self._gone:  # at once: after an error, the peer may never come to an end
             self._gone = True
@@ -306,7 +309,11 @@ class _LargeFile:
         self._on_drain()
 
     def _unlink_later(self) -> None:
+        turn = threading.Lock()
+
         def run() -> None:
+            if not turn.acquire(blocking=False):
+                return
             try:
                 self._unlink()
             except OSError:
@@ -316,9 +323,11 @@ class _LargeFile:
 
         try:
             self._host.executor.submit(run)
-        except RuntimeError:  # closed meanwhile: the next start sweeps the file away
-            self._close()
-            self._host.large_ended()
+        except _NOT_TAKEN:
+            if turn.acquire(blocking=False):  # else it is done all the same
+                self._close()
+                self._host.large_left(self._id, self._counted)
+                self._host.large_ended()
 
     def _tell(self) -> None:
         finished, self._finished = self._finished, None
@@ -361,8 +370,11 @@ class _LargeFile:
     def _start(self, work: Callable[[], None], then: Callable[[], None]) -> None:
         """Do `work` in the executor, then `then` and whatever waits, on the loop's thread."""
         self._busy = True
+        turn = threading.Lock()
 
         def run() -> None:
+            if not turn.acquire(blocking=False):
+                return
             error: SpoolError | None = None
             try:
                 with system.translated(f"writing {self._path.name}"):
@@ -375,9 +387,13 @@ class _LargeFile:
 
         try:
             self._host.executor.submit(run)
-        except RuntimeError:
-            error = SpoolError(f"writing {self._path.name}: the spool is closed")
-            self._host.post(lambda: self._ended(error, then))
+        except _NOT_TAKEN as caught:
+            # One that has no thread for it has it in its line, and may do it all the same; the
+            # blocks are to be given back once.
+            if turn.acquire(blocking=False):
+                why = "the spool is closed" if "shutdown" in str(caught) else caught
+                error = SpoolError(f"writing {self._path.name}: {why}")
+                self._host.post(lambda: self._ended(error, then))
 
     def _ended(self, error: SpoolError | None, then: Callable[[], None]) -> None:
         self._busy = False

@@ -5,6 +5,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -550,3 +551,56 @@ def test_memory_that_is_not_aligned_goes_through_the_cache(tmp_path: Path) -> No
         assert os.pread(fd, len(data), 0) == data[1:]
     finally:
         os.close(fd)
+
+
+def _once_each(rig: Rig) -> bool:
+    """Whether no block is in the pool twice: two instances would be written into one."""
+    pool = rig.spool.blocks
+    idle = [id(block) for block in (*pool._free, *pool._free_small)]
+    return len(set(idle)) == len(idle)
+
+
+def test_without_a_thread_for_the_disk_blocks_are_given_back_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executor has the work in its line when it raises that it can start no thread for it."""
+
+    def full(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    outcome = Outcome()
+    writer = rig.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "_adjust_thread_count", full)
+        writer.append(memoryview(payload(1, 3 << 20)))
+    rig.spool.executor.submit(lambda: None).result()
+    writer.commit(meta(1).to_bytes(), outcome)
+    rig.loop.run_until(lambda: outcome.told and not rig.spool.blocks.in_use)
+    assert "can't start new thread" in str(outcome.error)
+    assert _once_each(rig)
+    assert rig.commit(data := payload(2, 3 << 20), meta(2, "pacs")).error is None
+    assert rig.read(rig.ends[-1][0]) == data
+
+
+@pytest.mark.parametrize("size", [9000, 3 << 20])
+def test_what_fails_for_want_of_memory_gives_blocks_back_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    real = BlockPool.give_back
+
+    def short(pool: BlockPool, blocks: list[memoryview]) -> None:
+        real(pool, blocks)
+        raise MemoryError
+
+    writer = rig.begin()
+    writer.append(memoryview(payload(1, 1000)))
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockPool, "give_back", short)
+        patch.setattr(
+            "router.spool.writer._LargeFile._pump", lambda _: short(writer._host.blocks, [])
+        )
+        with pytest.raises(MemoryError):
+            writer.append(memoryview(payload(1, size)))
+    writer.abandon()
+    settle(rig)
+    assert _once_each(rig)
