@@ -286,6 +286,10 @@ class Index(Operated):
         """
         self._db.barrier()
 
+    def check_log(self) -> None:
+        """Raises SpoolError when what is written does not get from the log to the index itself."""
+        self._db.check_log()
+
     # -- what forwarding needs
 
     def lease(

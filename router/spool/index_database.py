@@ -34,6 +34,8 @@ _PAGE_SIZE = 8192
 # Pages are written back to the database, and synced, after so many pages of the log; pages that
 # were written several times in between count once.
 _CHECKPOINT_PAGES = 2048
+# Far more than a log has whose pages are written back.
+_LONG_LOG = 8 * _CHECKPOINT_PAGES * _PAGE_SIZE
 _BUSY_TIMEOUT = 10.0  # seconds
 _ROWS_AT_ONCE = 256
 # An index of this size is read through, its trees compared, in a few seconds.
@@ -240,6 +242,15 @@ class Database:
         if self._log < 0 and not self._closed:
             with contextlib.suppress(FileNotFoundError):
                 self._log = os.open(_part(self.path, "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+
+    def check_log(self) -> None:
+        """Raises SpoolError when the pages of the log cannot be written back to the database.
+
+        SQLite keeps that to itself, and goes on in a log that grows for ever.
+        """
+        with self._lock, self._translated():
+            if self._log >= 0 and os.fstat(self._log).st_size > _LONG_LOG:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _write_back(self) -> None:
         """After a sync of the log that failed: all of it to the database, which is synced.

@@ -84,6 +84,9 @@ class KeeperIndex(Protocol):
     def barrier(self) -> None:
         """Make everything committed so far durable."""
 
+    def check_log(self) -> None:
+        """Raise SpoolError when its log only grows."""
+
 
 Why = Literal["age", "mark", "room"]
 """Why settled instances go: their time is over, the high mark, or no room at all."""
@@ -164,6 +167,7 @@ class Keeper:
             self._remove_files(troubles)
             recycled = self._recycle(ended, position, troubles)
             moved, more = self._compact(in_use)
+            self._index.check_log()
         except SpoolError as error:
             troubles.append(str(error))
         if self._unmovable:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -419,3 +420,33 @@ def test_a_file_that_goes_meanwhile_stops_no_upkeep(
 def test_segments_are_told_apart_by_what_the_index_knows() -> None:
     segment = Segment(Path("x"), 1, 1 << 20, 5)
     assert segment.indexed(None)
+
+
+class _NoWayBack:
+    """A connection whose checkpoints fail; those that SQLite makes by itself say nothing."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        if "wal_checkpoint" in sql:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._real.execute(sql, *parameters)
+
+
+def test_a_log_that_only_grows_is_told_of_by_the_upkeep(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.commit(payload(1, 100), meta(1, "pacs"))
+    rig.feed()
+    assert rig.step().trouble == ""
+    monkeypatch.setattr("router.spool.index_database._LONG_LOG", 0)
+    assert rig.step().trouble == ""
+    database = rig.index._db
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_connection", _NoWayBack(database._connection))
+        assert "disk I/O error" in rig.step().trouble
+    assert rig.step().trouble == ""
