@@ -72,8 +72,9 @@ class IndexFeed:
 
     def add(self, ref: Ref, meta: InstanceMeta, end: Position) -> None:
         """One more instance, in the order of commits; `end` is the position behind it."""
-        self._entries.append((ref, meta))
+        # In this order: should memory be short for the second, the position falls behind.
         self._ends.append(end)
+        self._entries.append((ref, meta))
         if meta.routes:
             self._wanted.set()
             if _planned(meta):

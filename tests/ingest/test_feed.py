@@ -64,6 +64,33 @@ def scenario(
     return [f"{line['log_level']} {line['event']} {line.get('why')}" for line in logs]
 
 
+class _Short(list[object]):
+    """Has no memory for the third."""
+
+    def append(self, one: object) -> None:
+        if len(self) == 2:
+            raise MemoryError
+        super().append(one)
+
+
+@pytest.mark.parametrize("which", ["_entries", "_ends"])
+def test_for_want_of_memory_the_position_never_gets_ahead(which: str) -> None:
+    async def body(index: FakeIndex, feed: IndexFeed, told: list[tuple[str, int]]) -> None:
+        setattr(feed, which, _Short())
+        add(feed, 1, 2)
+        with pytest.raises(MemoryError):
+            add(feed, 3)
+        setattr(feed, which, list(getattr(feed, which)))
+        add(feed, 4, 5)
+        feed.start()
+        await index.called.wait()
+        await feed.stop()
+        assert index.ids == [[1, 2, 4, 5]]
+        assert index.calls[0][2] <= Position(1, 600)
+
+    scenario(body)
+
+
 def test_batches_in_order_with_the_position_behind_the_last() -> None:
     async def body(index: FakeIndex, feed: IndexFeed, told: list[tuple[str, int]]) -> None:
         feed.start()
