@@ -326,7 +326,8 @@ class _LargeFile:
         except _NOT_TAKEN:
             if turn.acquire(blocking=False):  # else it is done all the same
                 self._close()
-                self._host.large_left(self._id, self._counted)
+                if self._made:  # as in `_unlink`; the next step of the keeper removes it
+                    self._host.large_left(self._id, self._counted)
                 self._host.large_ended()
 
     def _tell(self) -> None:
