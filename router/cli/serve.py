@@ -9,6 +9,7 @@ import gc
 import resource
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _SWITCH_INTERVAL = 0.001
 """Seconds after which a thread gives up the interpreter lock to one that waits: the event loop must
 not wait for the index's statements being made, for 5 ms as it would by default."""
+_ASIDE = 8
+"""Threads for what waits for a disk or takes its time: reading what is sent on, reports."""
 
 
 @click.command()
@@ -68,6 +71,7 @@ async def _run(loaded: "Loaded", path: Path, note: str, before: list[int]) -> in
     from router.config import load
     from router.observe.log import configure
     from router.spool.errors import SpoolError
+    from router.spool.threads import start_all
 
     def applied(config: "Config") -> None:
         log.set_level(config.log.level)
@@ -86,6 +90,9 @@ async def _run(loaded: "Loaded", path: Path, note: str, before: list[int]) -> in
         logger.warning("configuration", note=note)
     try:
         hung_up = _cancel_on_signals()
+        aside = ThreadPoolExecutor(_ASIDE, "aside")
+        start_all(aside, _ASIDE, "what takes its time beside the event loop")
+        asyncio.get_running_loop().set_default_executor(aside)
         await gateway.start()
         tune_collector()
         await gateway.serve(reload=hung_up.is_set, before=before)

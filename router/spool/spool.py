@@ -31,6 +31,7 @@ from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
 from router.spool.segments import SegmentTable, free_bytes
 from router.spool.settings import SpoolSettings
+from router.spool.threads import start_all
 from router.spool.writer import Writer, large_number, large_path
 
 _LARGE_THREADS = 4
@@ -158,8 +159,10 @@ class Spool:
         """Begin to accept; instances are numbered from `last_id` + 1.
 
         Makes the first spare segment if there is none (blocking); the keeper makes the others.
-        Without space for it nothing is accepted, but what is kept can be forwarded.
+        Without space for it nothing is accepted, but what is kept can be forwarded.  Raises
+        SpoolError when the threads for large instances cannot be started.
         """
+        start_all(self.executor, _LARGE_THREADS, "large instances")
         last_id = self._last_given(last_id)
         for _, path in self.large_files():
             try:
