@@ -20,7 +20,8 @@ class Row:
 
     ``details`` are figures beside the main one that the report shows in a table of their own:
     name of the column, and name in `Sample.extra`.  ``most_rounds`` for a row of which one round
-    is long and has many samples of its own.
+    is long and has many samples of its own, or whose figure hardly varies; `perf.latency` and
+    `perf.scale` by themselves do as many as wanted.
     """
 
     name: str

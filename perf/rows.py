@@ -341,6 +341,7 @@ ROWS: tuple[Row, ...] = (
         _memory_associations,
         (Target("", 300, 200),),
         better="lower",
+        most_rounds=2,
         missing=_missing_dcmrouter,
     ),
     Row(
@@ -351,6 +352,7 @@ ROWS: tuple[Row, ...] = (
         _memory_big,
         (Target("", 32, 8),),
         better="lower",
+        most_rounds=2,
         missing=_missing_dcmrouter,
     ),
     Row(

@@ -78,7 +78,7 @@ def _row(
         subjects=subjects,
         missing=lambda _: Dcmrouter.missing(),
         details=details,
-        most_rounds=2,
+        most_rounds=1,
     )
 
 
