@@ -5,6 +5,7 @@ Owns the listening sockets, the count of connections, and the log of refusals.  
 
 import asyncio
 import errno
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import cast
@@ -26,6 +27,7 @@ USUAL = "association"
 REQUEST_MEMORY = 16 * 2**20
 """Bytes of association requests that are still arriving, of all peers together."""
 
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 _MORE = "raise LimitNOFILE of the service (ulimit -n)"
 
 
@@ -101,14 +103,18 @@ class Listeners:
             return self._connect(listen)
 
         try:
-            return await loop.create_server(
+            server = await loop.create_server(
                 connection, host, port, backlog=512, reuse_address=True, start_serving=True
             )
+            if not server.sockets:  # a loop passes over an address for which it gets no socket
+                server.close()
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         except OSError as error:
+            what_to_do = _MORE if error.errno in _NONE_LEFT else self._holder(port)
             raise OSError(
-                error.errno,
-                f"cannot listen on {listen}: {error.strerror or error}; {self._holder(port)}",
+                error.errno, f"cannot listen on {listen}: {error.strerror or error}; {what_to_do}"
             ) from error
+        return server
 
     def _holder(self, port: int) -> str:
         """Who has a port, as far as we can tell, and what to do about it."""

@@ -1,6 +1,7 @@
 """Addresses that are listened on, and the log of what was refused there."""
 
 import asyncio
+import resource
 import socket
 
 import pytest
@@ -122,6 +123,36 @@ def test_an_address_that_a_reload_removed_was_opened_again(
             subject.shut_all_but({OTHER})
         await subject.relieve()
         assert list(subject.listening) == [OTHER]
+        await subject.stop(0.0)
+
+    run(scenario)
+
+
+def test_without_a_descriptor_for_it_an_address_was_taken_for_open(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the last one went between the look and the socket, and nobody tried again."""
+    left = 0
+    monkeypatch.setattr(listener, "descriptors_left", lambda: (left, 40))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario() -> None:
+        nonlocal left
+        subject = listeners(ae("ROUTER", V4))
+        await subject.open([V4])
+        await subject.relieve()
+        left = 1000
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            await subject.relieve()
+            with pytest.raises(OSError, match="Too many open files; raise LimitNOFILE"):
+                await subject.open([OTHER])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert subject.listening == {}
+        assert not run.said("listening again")
+        await subject.relieve()
+        assert list(subject.listening) == [V4]
         await subject.stop(0.0)
 
     run(scenario)
