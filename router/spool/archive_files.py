@@ -21,7 +21,7 @@ from pathlib import Path
 
 from router.spool import system
 from router.spool.archive_manifest import add_lines, describe, moment, open_manifest
-from router.spool.errors import SpoolError, SpoolFull
+from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import InstanceRow
 from router.spool.reader import Reader
 from router.spool.record import Ref
@@ -46,14 +46,16 @@ _OF_ALL = (
 @dataclass(slots=True)
 class Stored:
     """What came of a batch: ``ids`` are durably in the archive, ``bytes`` of data sets;
-    ``unreadable`` cannot be read from the spool, and why; ``put_back`` are the folders, of a study
-    or of a day, that alone cannot be written to, and why; ``trouble`` is what kept all others."""
+    ``unreadable`` cannot be read from the spool, and why, for good but for those in ``passing``;
+    ``put_back`` are the folders, of a study or of a day, that alone cannot be written to, and why;
+    ``trouble`` is what kept all others."""
 
     ids: list[int] = field(default_factory=list)
     bytes: int = 0
     unreadable: dict[int, str] = field(default_factory=dict)
     put_back: dict[Path, str] = field(default_factory=dict)
     trouble: str = ""
+    passing: set[int] = field(default_factory=set)
 
 
 class _FolderError(Exception):
@@ -133,6 +135,8 @@ class ArchiveFolder:
                 continue
             except (SpoolError, ValueError) as error:  # also a value that no file can have
                 stored.unreadable[row.ref.id] = str(error)
+                if not isinstance(error, SpoolDamaged | ValueError):
+                    stored.passing.add(row.ref.id)
                 continue
             except OSError as error:
                 failure = error

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ LONGEST_WAIT = 60.0
 _LAST_BATCH = 5.0
 """Seconds for a file that is being written when the gateway stops."""
 _MAX_UNREADABLE = 10_000
+_TRY_AGAIN = 60.0
+"""Seconds after which one is read again that the disk did not give."""
 _BETWEEN = 0.05
 """Seconds between pages of which nothing can be written now: the index has other things to do."""
 _PATIENCE = 60.0
@@ -87,7 +90,8 @@ class Archivist:
         self._tell = tell
         self._elapsed = elapsed
         self._put_back = PutBack()
-        self._unreadable: dict[int, None] = {}
+        self._unreadable: dict[int, float] = {}
+        """By id, from when on it may be tried again, in seconds of ``elapsed``."""
         self._folder = ""
         self._stop = threading.Event()
 
@@ -128,8 +132,7 @@ class Archivist:
         except Exception as error:  # noqa: BLE001 - it ends with the gateway, not before
             self._put_back.failed()
             return Moved(trouble=str(error) or repr(error), behind=len(self._put_back))
-        for number in stored.unreadable:
-            self._unreadable[number] = None
+        stored.unreadable = self._first_met(stored)
         while len(self._unreadable) > _MAX_UNREADABLE:
             del self._unreadable[next(iter(self._unreadable))]
         return self._moved(stored, told, self._put_back.taken_back())
@@ -139,12 +142,26 @@ class Archivist:
         line = self._put_back
         while True:
             after, folder = line.next(self._elapsed())
-            exclude = tuple(self._unreadable)
+            now = self._elapsed()
+            exclude = tuple(number for number, due in self._unreadable.items() if due > now)
             page = await self._run(self._keeper.to_archive, self._clock(), exclude, after)
             batch = line.choose(page, folder)
             if batch or (not page and folder is None):
                 return batch
             await asyncio.sleep(_BETWEEN)
+
+    def _first_met(self, stored: Stored) -> dict[int, str]:
+        """Those that could be read until now; puts all off that could not, and forgets the others.
+
+        What is damaged stays so; an error of the disk may pass, and what it hid is to go then.
+        """
+        new = {n: why for n, why in stored.unreadable.items() if n not in self._unreadable}
+        again = self._elapsed() + _TRY_AGAIN
+        for number in stored.unreadable:
+            self._unreadable[number] = again if number in stored.passing else inf
+        for number in stored.ids:
+            self._unreadable.pop(number, None)
+        return new
 
     def _moved(
         self, stored: Stored, put_back: Sequence[str] = (), back: Sequence[Path] = ()

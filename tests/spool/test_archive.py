@@ -18,6 +18,7 @@ from router.spool.archive_manifest import MANIFEST
 from router.spool.archive_task import Moved
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index_types import DeliveryState, Filter, Outcome
+from router.spool.reader import Reader
 from router.spool.record import Ref
 from router.spool.settings import ArchiveSettings
 from tests.spool.archiving import archivist, files, left, manifest, once, rows, write
@@ -166,6 +167,36 @@ def test_a_damaged_one_stays_and_holds_up_no_other(rig: Rig, folder: Path) -> No
     assert left(rig) == [bad.id]
     assert asyncio.run(worker.once()) is None, "it is not tried every second"
     assert len(files(folder)) == 1
+
+
+def test_what_the_disk_did_not_give_for_a_while_was_left_for_good(
+    rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it stayed in the spool until the next start, though the disk was well again."""
+    deliver(rig, fill(rig, 3, 1000, "pacs"))
+    now = 1000.0
+    worker = archivist(rig, elapsed=lambda: now)
+
+    def failing(reader: Reader, buffers: object) -> None:
+        raise SpoolError("reading: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "read", failing)
+        moved = asyncio.run(worker.once())
+        assert moved is not None
+        assert (moved.count, len(moved.unreadable), moved.trouble) == (0, 3, "")
+        assert asyncio.run(worker.once()) is None, "it is not tried every second"
+        now += 60.0
+        moved = asyncio.run(worker.once())
+        assert moved is not None
+        assert (moved.count, moved.unreadable) == (0, ()), "told once"
+    assert asyncio.run(worker.once()) is None
+    now += 60.0
+    moved = asyncio.run(worker.once())
+    assert moved is not None
+    assert moved.count == 3
+    assert left(rig) == []
+    assert len(files(folder)) == 3
 
 
 def test_no_descriptor_left_is_no_damage(
