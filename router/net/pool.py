@@ -18,6 +18,9 @@ from router.net.errors import AssociationError
 Proposal = tuple[str, str]
 """Abstract syntax UID and the one transfer syntax UID proposed for it."""
 
+_MOST_REFUSED = 4096
+"""Pairs that are remembered as refused: peers name them, so their number is not ours."""
+
 MAX_CONTEXTS = 128
 """Presentation contexts in one A-ASSOCIATE-RQ: ids are odd, 1 to 255 (PS3.8 §9.3.2.2)."""
 
@@ -326,6 +329,7 @@ class Pool:
             association = await self._connect(proposals)
         finally:
             self._opening -= 1
+        self._forget_old_refusals()
         until = self._clock() + self._refusal_memory
         for pair in proposals:
             if pair in association.accepted:
@@ -339,6 +343,14 @@ class Pool:
             return entry
         self._let_go(entry)
         return None
+
+    def _forget_old_refusals(self) -> None:
+        if len(self._refused) < _MOST_REFUSED:
+            return
+        now = self._clock()
+        self._refused = {pair: until for pair, until in self._refused.items() if now < until}
+        if len(self._refused) >= _MOST_REFUSED:
+            self._refused.clear()
 
     def _let_go(self, entry: Checkout) -> None:
         self._entries.remove(entry)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from router.net.errors import AssociationBroken, ConnectFailed
-from router.net.pool import Checkout, Pool, Proposal
+from router.net.pool import MAX_CONTEXTS, Checkout, Pool, Proposal
 from tests.forward.fakes import CT_PAIR, MR_PAIR, FakeAssociation, FakePeer
 from tests.forward.virtual import run
 
@@ -136,6 +136,27 @@ def test_a_refused_pair_is_not_proposed_again_until_its_time() -> None:
         subject.forget_refusals()
         peer.accepts = lambda pair: True
         assert MR_PAIR in (await got(subject, MR_PAIR)).accepted
+        await subject.aclose()
+
+    run(scenario())
+
+
+def test_whatever_was_ever_refused_was_remembered() -> None:
+    """Regression: a sender that makes up SOP classes filled the memory."""
+
+    async def scenario() -> None:
+        peer = FakePeer()
+        peer.accepts = lambda pair: False
+        subject = pool(peer)
+        for first in range(0, 50 * MAX_CONTEXTS, MAX_CONTEXTS):
+            assert await subject.acquire(pairs(first, first + MAX_CONTEXTS)) is None
+        assert len(subject._refused) <= 4096 + MAX_CONTEXTS
+        await asyncio.sleep(500)
+        assert await subject.acquire([MR_PAIR]) is None
+        await asyncio.sleep(200)
+        for first in range(50 * MAX_CONTEXTS, 82 * MAX_CONTEXTS, MAX_CONTEXTS):
+            assert await subject.acquire(pairs(first, first + MAX_CONTEXTS)) is None
+        assert subject.refused(MR_PAIR), "its time is not over"
         await subject.aclose()
 
     run(scenario())
