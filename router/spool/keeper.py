@@ -306,14 +306,22 @@ class Keeper:
                 "since records are damaged"
             )
             return 0
-        removed = 0
-        for instance_id in orphans:
+        removed = []
+        for instance_id in sorted(orphans):
             try:
                 self._spool.remove_large(instance_id)
-                removed += 1
+                removed.append(instance_id)
             except SpoolError as error:
                 self._spool.notes.append(f"large/{files[instance_id].name} is left: {error}")
-        return removed
+        if removed:
+            # Of nobody who was acknowledged, unless a segment is gone that no index knew of.
+            which = ", ".join(map(str, removed[:_TROUBLES]))
+            more = ", ..." if len(removed) > _TROUBLES else ""
+            self._spool.notes.append(
+                f"{len(removed)} files under large/ were removed, as no record names them: "
+                f"instances {which}{more}"
+            )
+        return len(removed)
 
     def _remove_files(self, troubles: list[str]) -> None:
         """Each that fails is tried again with the next step."""

@@ -335,6 +335,8 @@ def test_files_that_were_never_committed_are_swept_at_start(open_rig: OpenRig) -
     again = open_rig()
     assert again.keeper.sweep() == 1
     assert large_files(again) == {kept.id}
+    (line,) = [note for note in again.spool.notes if "no record names them" in note]
+    assert line.endswith("instances 99"), "it was removed without a word"
     assert (large / "notes.dat").exists()
     for _ in range(3):
         again.step()
