@@ -38,6 +38,7 @@ _LARGE_THREADS = 4
 # Metadata of the file system, the index and its journal need room after segments are made.
 _RESERVE = 16 << 20
 _COMPARED = 64 << 20
+_MOVES = 1 << 16  # so many places of copies are in mind, however long the queue is
 
 
 class Spool:
@@ -82,6 +83,7 @@ class Spool:
         self.log_damaged = False
         """Records are lost or out of reach: a stretch of a segment, or a whole file."""
         self.moves: dict[int, Ref] = {}
+        self._forgot_moves = False
         self._refusal = ""
         self._arrears = Arrears(directory, self.large_directory)
 
@@ -331,7 +333,7 @@ class Spool:
         """A reader of the data set of `ref`; does not touch the disk.
 
         Raises SpoolDamaged when the record's segment has begun another life, SpoolError when it
-        may be in a file that could not be read at the start.
+        may be in a file that could not be read at the start, or elsewhere as the index has it now.
         """
         if ref.large:
             return Reader(ref, self.segments, None, large_path(self.large_directory, ref.id))
@@ -347,6 +349,8 @@ class Spool:
                     f"{what}, or is in a file that could not be read at the start: see the log of "
                     "it, then restart"
                 )
+            if self._forgot_moves:
+                raise SpoolError(f"{what}; perhaps it was copied, and the index knows where to")
             raise SpoolDamaged(what)
         return Reader(ref, self.segments, segment, segment.path)
 
@@ -453,6 +457,9 @@ class Spool:
     def moved(self, ref: Ref) -> None:
         """From now on readers of an older place of this instance are led to `ref`."""
         self.moves[ref.id] = ref
+        if len(self.moves) > _MOVES:
+            del self.moves[next(iter(self.moves))]
+            self._forgot_moves = True
 
     def forget_moves(self, generation: int) -> None:
         """The moves that led into a segment whose life is over."""

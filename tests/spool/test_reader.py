@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.spool import reader as module
-from router.spool import recovery
+from router.spool import recovery, spool
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.layout import crc32
 from router.spool.reader import Reader
@@ -281,6 +281,27 @@ def test_an_old_place_leads_to_the_new_one(rig: Rig) -> None:
     rig.spool.forget_moves(place.generation)
     with pytest.raises(SpoolDamaged):
         rig.spool.open_reader(ref)
+
+
+def test_the_place_of_every_copy_was_remembered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: of a queue that waited for long all of it came to be in memory."""
+    monkeypatch.setattr(spool, "_MOVES", 2)
+    data = [payload(n, SMALL) for n in range(4)]
+    refs = [rig.commit(one, meta(n, "pacs")).kept for n, one in enumerate(data)]
+    rig.feed()
+    rig.spool.segments.seal()
+    places = [rig.relocate(ref) for ref in refs]
+    rig.index.move(places)
+    for place in places:
+        rig.spool.moved(place)
+    assert len(rig.spool.moves) == 2
+    position = rig.index.indexed_position()
+    assert rig.spool.segments.recycle(refs[0].generation, wipe=True, indexed=position)
+    with pytest.raises(SpoolError, match="the index knows where to") as found:
+        rig.read(refs[0])
+    assert not isinstance(found.value, SpoolDamaged), "it would be a dead letter"
+    assert rig.read(rig.row(refs[0].id).ref) == data[0]
+    assert rig.read(refs[3]) == data[3]
 
 
 def test_equal_and_unequal_data_sets(rig: Rig) -> None:
