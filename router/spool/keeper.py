@@ -354,7 +354,7 @@ class Keeper:
             generation = segment.generation
             try:
                 if self._spool.segments.recycle(generation, wipe=wipe, indexed=position):
-                    self._spool.forget_moves(generation)
+                    self._spool.moves.forget(generation)
                     count += 1
             except SpoolError as error:
                 troubles.append(str(error))
@@ -446,7 +446,7 @@ class Keeper:
         # Before the index, which may say that it failed when it did not: an old place is looked
         # at first as long as there is one.
         for place in places:
-            self._spool.moved(place)
+            self._spool.moves.add(place)
         # Also when a copy could not be written: the others are not made again.
         self._index.move(places)
         if failure is not None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from router.spool import system
 from router.spool.layout import RECORD_HEADER_SIZE, RecordHeader
+from router.spool.moves import Moves
 from router.spool.record import Ref
 from router.spool.recovery import is_of
 from router.spool.segments import SegmentTable
@@ -27,7 +28,7 @@ class Places(Protocol):
 
     segments: SegmentTable
     large_directory: Path
-    moves: dict[int, Ref]
+    moves: Moves
 
 
 def present(spool: Places, refs: Sequence[Ref]) -> Mapping[int, bool | None]:
@@ -47,12 +48,13 @@ def present(spool: Places, refs: Sequence[Ref]) -> Mapping[int, bool | None]:
                 spool.segments.unpin(segment)
             continue
         for ref in some:
-            moved = spool.moves.get(ref.id)
+            moved = spool.moves.latest(ref.id)
             if moved is not None and ref.id not in led:
                 led.add(ref.id)
                 by_generation[moved.generation].append(moved)
-            else:  # a file that could not be read at the start may be it
-                found[ref.id] = None if spool.segments.unreadable else False
+            else:  # a file that could not be read at the start may be it, or a copy of it
+                told = spool.moves.complete and not spool.segments.unreadable
+                found[ref.id] = False if told else None
     for ref in refs:  # a record that is moved leaves the file of a large one where it was
         if ref.large and found[ref.id]:
             found[ref.id] = _is_long(large_path(spool.large_directory, ref.id), ref.length)

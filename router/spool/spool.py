@@ -24,6 +24,7 @@ from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.gather import Gatherer
 from router.spool.index_types import Gap
 from router.spool.layout import BLOCK, FLAG_LARGE, FLAG_MOVED, align
+from router.spool.moves import Moves
 from router.spool.numbers import Numbers
 from router.spool.reader import Reader, same_data
 from router.spool.recent import Recent, RecentReader
@@ -38,7 +39,6 @@ _LARGE_THREADS = 4
 # Metadata of the file system, the index and its journal need room after segments are made.
 _RESERVE = 16 << 20
 _COMPARED = 64 << 20
-_MOVES = 1 << 16  # so many places of copies are in mind, however long the queue is
 
 
 class Spool:
@@ -82,8 +82,7 @@ class Spool:
         self._quiet = asyncio.Event()
         self.log_damaged = False
         """Records are lost or out of reach: a stretch of a segment, or a whole file."""
-        self.moves: dict[int, Ref] = {}
-        self._forgot_moves = False
+        self.moves = Moves()
         self._refusal = ""
         self._arrears = Arrears(directory, self.large_directory)
 
@@ -339,7 +338,7 @@ class Spool:
             return Reader(ref, self.segments, None, large_path(self.large_directory, ref.id))
         segment = self.segments.pin(ref.generation)
         if segment is None:
-            ref = self.moves.get(ref.id, ref)
+            ref = self.moves.latest(ref.id) or ref
             segment = self.segments.pin(ref.generation)
         if segment is None:
             what = f"instance {ref.id}: segment generation {ref.generation} is gone"
@@ -349,7 +348,7 @@ class Spool:
                     f"{what}, or is in a file that could not be read at the start: see the log of "
                     "it, then restart"
                 )
-            if self._forgot_moves:
+            if not self.moves.complete:
                 raise SpoolError(f"{what}; perhaps it was copied, and the index knows where to")
             raise SpoolDamaged(what)
         return Reader(ref, self.segments, segment, segment.path)
@@ -453,18 +452,6 @@ class Spool:
             return data
         finally:
             reader.close()
-
-    def moved(self, ref: Ref) -> None:
-        """From now on readers of an older place of this instance are led to `ref`."""
-        self.moves[ref.id] = ref
-        if len(self.moves) > _MOVES:
-            del self.moves[next(iter(self.moves))]
-            self._forgot_moves = True
-
-    def forget_moves(self, generation: int) -> None:
-        """The moves that led into a segment whose life is over."""
-        for instance_id in [i for i, r in self.moves.items() if r.generation == generation]:
-            del self.moves[instance_id]
 
     def free_bytes(self) -> int:
         """Free space on the file system of the spool."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from router.spool import moves
 from router.spool.presence import present
 from router.spool.record import Ref
 from tests.spool.conftest import OpenRig
@@ -101,7 +102,7 @@ def test_a_large_one_whose_record_is_gone(rig: Rig, refs: list[Ref]) -> None:
 
 def test_one_that_was_moved_is_where_it_was_moved_to(rig: Rig, refs: list[Ref]) -> None:
     first, *others = refs
-    rig.spool.moved(first)
+    rig.spool.moves.add(first)
     before = first._replace(generation=999)
     assert present(rig.spool, [before, *others]) == {ref.id: True for ref in refs}
     segment_of(rig, first).unlink()
@@ -114,6 +115,17 @@ def test_what_may_be_in_a_file_that_could_not_be_read_is_not_known(
     rig.spool.segments.unreadable = 1
     gone = refs[0]._replace(generation=999)
     assert present(rig.spool, [gone]) == {gone.id: None}
+
+
+def test_what_may_have_been_copied_to_a_place_that_is_forgotten_is_not_known(
+    rig: Rig, refs: list[Ref], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moves, "_MOST", 1)
+    first, second, *_ = refs
+    for ref in (first, second):
+        rig.spool.moves.add(ref)
+    before = [ref._replace(generation=999) for ref in (first, second)]
+    assert present(rig.spool, before) == {first.id: None, second.id: True}
 
 
 @pytest.mark.parametrize("call", ["open", "pread"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from router.spool import moves, recovery
 from router.spool import reader as module
-from router.spool import recovery, spool
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.layout import crc32
 from router.spool.reader import Reader
@@ -272,20 +272,22 @@ def test_an_old_place_leads_to_the_new_one(rig: Rig) -> None:
     rig.spool.segments.seal()
     place = rig.relocate(ref)
     rig.index.move([place])
-    rig.spool.moved(place)
+    rig.spool.moves.add(place)
     assert place.generation > ref.generation
     assert rig.read(ref) == data
     position = rig.index.indexed_position()
     assert rig.spool.segments.recycle(ref.generation, wipe=True, indexed=position)
     assert rig.read(ref) == data
-    rig.spool.forget_moves(place.generation)
+    rig.spool.moves.forget(place.generation)
     with pytest.raises(SpoolDamaged):
         rig.spool.open_reader(ref)
 
 
-def test_the_place_of_every_copy_was_remembered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_copies_no_more_places_are_remembered_than_a_bound(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Regression: of a queue that waited for long all of it came to be in memory."""
-    monkeypatch.setattr(spool, "_MOVES", 2)
+    monkeypatch.setattr(moves, "_MOST", 2)
     data = [payload(n, SMALL) for n in range(4)]
     refs = [rig.commit(one, meta(n, "pacs")).kept for n, one in enumerate(data)]
     rig.feed()
@@ -293,7 +295,7 @@ def test_the_place_of_every_copy_was_remembered(rig: Rig, monkeypatch: pytest.Mo
     places = [rig.relocate(ref) for ref in refs]
     rig.index.move(places)
     for place in places:
-        rig.spool.moved(place)
+        rig.spool.moves.add(place)
     assert len(rig.spool.moves) == 2
     position = rig.index.indexed_position()
     assert rig.spool.segments.recycle(refs[0].generation, wipe=True, indexed=position)

@@ -148,7 +148,7 @@ def move_all(rig: Rig, generation: int) -> list[Ref]:
     places = [rig.relocate(ref) for ref in refs]
     rig.index.move(places)
     for place in places:
-        rig.spool.moved(place)
+        rig.spool.moves.add(place)
     return places
 
 
