@@ -91,7 +91,13 @@ def scan(
                 except OSError as error:
                     what = f"unreadable: {error.strerror}"
                 if header is not None:
-                    found = _record(fd, header, large_directory, sync=sync)
+                    try:
+                        found = _record(fd, header, large_directory, sync=sync)
+                    except OSError as error:  # of its description: another time it may be told
+                        what = f"unreadable: {error.strerror}"
+                        yield Damage(segment.path.name, offset, header.size, what)
+                        offset += header.size
+                        continue
                     if flipped and not found.damage:
                         found = dataclasses.replace(found, damage=_FLIPPED, unsure=True)
                     if unsynced and header.moved and not found.damage:
@@ -194,14 +200,12 @@ def _record(fd: int, header: RecordHeader, large_directory: Path, *, sync: bool)
 
 
 def _description(fd: int, header: RecordHeader) -> tuple[InstanceMeta, str]:
-    """What is stored beside the data set, and what is wrong with it."""
+    """What is stored beside the data set, and what is wrong with it.  Raises OSError."""
     try:
         raw = os.pread(fd, header.meta_length, header.offset + RECORD_HEADER_SIZE)
         if len(raw) == header.meta_length and crc32(raw) == header.meta_crc:
             return InstanceMeta.from_bytes(raw), ""
         damage = "damaged description"
-    except OSError as error:
-        damage = f"unreadable description: {error.strerror}"
     except ValueError as error:
         damage = str(error)
     # Whose it was and where it was to go is lost, not that it was here: it must stay visible.

@@ -88,6 +88,23 @@ def _good_start(open_rig: OpenRig, *earlier: Rig) -> Rig:
     return rig
 
 
+def test_one_whose_description_could_not_be_read_once_was_held_for_good(open_rig: OpenRig) -> None:
+    """Regression: where it was to go is on the disk, and was never asked for again."""
+    rig = open_rig()
+    rig.commit(payload(1, 5000), meta(1, "pacs"))
+    rig.feed()
+    what = meta(2, *(f"a destination with a long name {n}" for n in range(200)))
+    ref = rig.commit(payload(2, 5000), what).kept
+    path = segment_of(rig, ref)
+    rig.close()
+    with bad_blocks(path.name, lambda offset: ref.offset < offset < ref.data_offset):
+        bad = open_rig()
+        assert any("unreadable" in line for line in bad.report.damage)
+        assert bad.index.instance(ref.id) is None
+        bad.close()
+    _good_start(open_rig, rig)
+
+
 def test_what_was_made_up_for_was_forgotten_before_the_index_had_it(
     open_rig: OpenRig, unindexed: _Unindexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
