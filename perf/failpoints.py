@@ -112,7 +112,7 @@ SITES: dict[str, tuple[Site, ...]] = {
     "compacting": (
         Site("router.spool.spool:Spool.relocate", _NOT_TORN, steps=40),
         Site("router.spool.index:Index.move", _NOT_TORN, steps=30),
-        Site("router.spool.spool:Spool.moved", calls=10),
+        Site("router.spool.moves:Moves.add", calls=10),
     ),
     "indexing": (Site("router.spool.index:Index.add", _NOT_TORN, calls=12, steps=60),),
     "sending": (
