@@ -203,7 +203,7 @@ def test_a_square_is_found(monkeypatch: Patch) -> None:
     collect = connection.Connection._collect
 
     def copying(self: Any, data: memoryview, pos: int, end: int, size: int) -> int:
-        for _ in range(8):  # one copy is a square too, and on a busy machine not told from noise
+        for _ in range(32):  # one copy is a square too, and on a busy machine not told from noise
             self._buffer = bytearray(self._buffer)
         return collect(self, data, pos, end, size)
 
