@@ -1,4 +1,4 @@
-"""What a destination gets that answers and is not known to take instances: one.
+"""What a destination gets that is not known to take instances: one if it answers, few if not.
 
 Owns how much it leases while it is tried, and when others may have what waits behind that one.
 Must not know how it is sent, nor who the others are.

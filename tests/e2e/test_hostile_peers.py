@@ -135,7 +135,8 @@ def test_a_proper_peer_is_served_beside(gateway: GatewayProcess, name: str) -> N
     assert watch.settles(limit), (watch.counted, State.of(gateway), watch.state)
     assert sum(watch.counted.values()) == limit
     # Where the machine is busy, one that went is still there when the next come.
-    assert reasons <= set(watch.counted) <= reasons | {"waiting_address"}
+    late = {"waiting_address"} if name == "storm" else set()
+    assert reasons <= set(watch.counted) <= reasons | late
     assert set(watch.cut) <= cut
     assert bool(watch.cut) == bool(cut)
     assert peak_resident_bytes(gateway.pid) - watch.state.resident <= MEMORY
