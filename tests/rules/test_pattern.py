@@ -1,7 +1,6 @@
 """Globs, networks, tags and names."""
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -28,11 +27,10 @@ def test_brackets_and_dots_are_nothing_special() -> None:
     assert not glob_matcher("a.c*")("abc")
 
 
+@pytest.mark.timeout(30)  # without atomic groups: longer than the universe
 def test_a_hostile_glob_and_value_take_no_time() -> None:
-    started = time.perf_counter()
     assert not glob_matcher("*a" * 30 + "*b")("a" * 5000)
     assert not glob_matcher("*?a" * 30 + "*b")("a" * 5000)
-    assert time.perf_counter() - started < 2  # without atomic groups: longer than the universe
 
 
 @pytest.mark.parametrize(
