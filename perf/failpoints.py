@@ -84,11 +84,12 @@ SITES: dict[str, tuple[Site, ...]] = {
         Site("router.observe.counters:Counters.on_committed", calls=60),
     ),
     "beginning a segment": (
-        Site("router.spool.segments:SegmentTable.activate", _ALL, calls=3, steps=6),
+        Site("router.spool.segments:SegmentTable.activate", _ALL, calls=3, steps=8),
+        Site("router.spool.roll:Roll.note", _ALL, calls=3, steps=3),
     ),
     "growing the pool": (
         # Only where it makes one: most calls find enough of them.
-        Site("router.spool.segments:SegmentTable.refill", (INSIDE, TORN), steps=10),
+        Site("router.spool.segments:SegmentTable.refill", (INSIDE, TORN), steps=13),
     ),
     "recycling a segment": (
         Site("router.spool.segments:SegmentTable.recycle", (INSIDE, TORN), steps=8),

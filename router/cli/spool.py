@@ -14,7 +14,8 @@ import click
 from router.cli.failures import FAILED, Failure, Misuse
 from router.cli.options import config_option, json_option, load_config
 from router.cli.output import plural, print_json, print_table, safe, size
-from router.spool.errors import SpoolError
+from router.spool.errors import SpoolError, SpoolLocked
+from router.spool.forget import forget
 from router.spool.verify import verify
 from router.spool.verify_report import Finding, Report, SegmentReport
 
@@ -53,6 +54,27 @@ def verify_(config_path: Path | None, as_json: bool) -> None:
         _print(report)
     if not report.sound:
         raise SystemExit(FAILED)
+
+
+@spool.command("forget")
+@click.argument("segment")
+@config_option
+def forget_(segment: str, config_path: Path | None) -> None:
+    """Look no longer for a SEGMENT that is missing, such as 00000012.seg.
+
+    For one whose file is lost for good, while the gateway is stopped.  What was in it stays lost:
+    what the index names of it is shown as before.
+    """
+    data_dir = load_config(config_path).config.data_dir
+    if not (data_dir / "spool").is_dir():
+        raise Misuse(f"there is no spool in {data_dir}", "correct data_dir, or the directory")
+    try:
+        generation = forget(data_dir / "spool", segment)
+    except SpoolLocked as error:
+        raise Failure(f"nothing was done: {error}", "stop the gateway first") from None
+    except SpoolError as error:
+        raise Failure(f"nothing was done: {error}") from None
+    click.echo(f"segment {safe(segment)}, in which generation {generation} was begun, is given up")
 
 
 @contextmanager

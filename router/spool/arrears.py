@@ -13,7 +13,8 @@ from router.spool.errors import SpoolError
 from router.spool.index_types import Gap
 from router.spool.record import Position
 from router.spool.recovery import Damage, Recovered
-from router.spool.segments import Segment, SegmentTable
+from router.spool.segment import Segment
+from router.spool.segments import SegmentTable
 from router.spool.unread import Notes, Stretch, Unread
 
 # More than any file holds or any run began: what a start could not read may bear them.
@@ -55,7 +56,11 @@ class Arrears:
         origin = after or Position(0, 0)
         # One that is not there may be brought back: an operator saves it to another disk, say.
         here = {segment.path.name for segment in segments.sealed()}
-        left = {name: noted for name, noted in before.items() if name not in here}
+        left = {
+            name: noted
+            for name, noted in before.items()
+            if name not in here and segments.expected(name)
+        }
         for name in segments.left:
             left[name] = Unread(min(origin, before[name].known) if name in before else origin)
         for segment in segments.sealed():

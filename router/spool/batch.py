@@ -10,7 +10,7 @@ from router.spool import system
 from router.spool.blocks import aligned
 from router.spool.errors import SpoolFull
 from router.spool.layout import RECORD_HEADER_SIZE, RecordHeader, align
-from router.spool.segments import Segment
+from router.spool.segment import Segment
 
 _ARENA = 1 << 20
 _COPIED = 16 << 10

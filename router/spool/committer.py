@@ -24,7 +24,8 @@ from router.spool.layout import (
     record_size,
 )
 from router.spool.record import Position, Ref
-from router.spool.segments import Segment, SegmentTable
+from router.spool.segment import Segment
+from router.spool.segments import SegmentTable
 
 P = ParamSpec("P")
 

@@ -80,13 +80,7 @@ def check_format(directory: Path) -> None:
     with system.translated(f"reading {path}"):
         if not path.exists():
             # Whole or not at all: an empty file after a power cut would be of no known format.
-            new = path.with_name("format.new")
-            with new.open("w") as file:
-                file.write(f"{FORMAT}\n")
-                file.flush()
-                system.sync_data(file.fileno())
-            new.replace(path)
-            system.sync_directory(directory)
+            system.replace_file(path, f"{FORMAT}\n".encode())
             return
         text = path.read_text().strip()
     if not text.isdigit() or int(text) > FORMAT:

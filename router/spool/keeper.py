@@ -14,7 +14,7 @@ from router.spool.index_types import InstanceRow, Purged
 from router.spool.layout import BLOCK, align
 from router.spool.marks import Marks, Run
 from router.spool.record import Position, Ref
-from router.spool.segments import Segment
+from router.spool.segment import Segment
 from router.spool.spool import Spool
 
 _PURGE_STEP = 5000

@@ -58,12 +58,5 @@ class Numbers:
                 self._save(number, generation)
 
     def _save(self, number: int, generation: int) -> None:
-        new = self._path.with_name(f"{NAME}.new")
-        with system.translated(f"writing {self._path}"):
-            with new.open("w") as file:
-                file.write(f"{number} {generation}\n")
-                file.flush()
-                system.sync_data(file.fileno())
-            new.replace(self._path)
-            system.sync_directory(self._path.parent)
+        system.replace_file(self._path, f"{number} {generation}\n".encode())
         self.number, self.generation = number, generation

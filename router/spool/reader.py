@@ -11,7 +11,8 @@ from router.spool import system
 from router.spool.errors import SpoolDamaged
 from router.spool.layout import crc32
 from router.spool.record import Ref
-from router.spool.segments import Segment, SegmentTable
+from router.spool.segment import Segment
+from router.spool.segments import SegmentTable
 
 _COMPARED_AT_ONCE = 1 << 20
 

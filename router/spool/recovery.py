@@ -15,7 +15,7 @@ from router.spool import system
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.layout import BLOCK, RECORD_HEADER_SIZE, RECORD_MAGIC, RecordHeader, align, crc32
 from router.spool.record import InstanceMeta, Position, Ref
-from router.spool.segments import Segment
+from router.spool.segment import Segment
 from router.spool.writer import large_path
 
 _CHUNK = 1 << 20

@@ -17,59 +17,14 @@ from router.spool.blocks import aligned
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import BLOCK, SegmentHeader
 from router.spool.record import Position
+from router.spool.roll import Roll
+from router.spool.segment import Segment
+from router.spool.survey import Survey
 
 _ZEROS = aligned(1 << 20)
 _OPEN_LIMIT = 64
 # What opening a file meets that says nothing about the file.
 _NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-class Segment:
-    """One segment file in one of its lives.  Guarded by the table's lock, but for `fd` I/O."""
-
-    __slots__ = (
-        "acked",
-        "direct",
-        "fd",
-        "generation",
-        "number",
-        "past",
-        "path",
-        "pins",
-        "size",
-        "suspect",
-        "unread",
-        "used",
-    )
-
-    def __init__(self, path: Path, number: int, size: int, generation: int) -> None:
-        self.path = path
-        self.number = number
-        self.size = size
-        self.generation = generation
-        self.fd = -1
-        self.direct = -1
-        """For the committer's writes past the page cache, while the segment is active."""
-        self.past = 0
-        self.pins = 0
-        self.used = BLOCK
-        self.acked = 0
-        self.unread = False
-        self.suspect = False
-        """The disk failed to take something here: for no further life."""
-
-    def indexed(self, position: Position | None) -> bool:
-        """Whether the index, at `position`, was told of all that was acknowledged here.
-
-        `acked` is the offset behind the last such record since the start; a segment of before
-        the start was read by recovery.  Copies do not count: the index learns of them by moves.
-        One that recovery could not read (`unread`) may hold what nobody knows of: never.
-        """
-        if self.unread:
-            return False
-        if not self.acked:
-            return True
-        return position is not None and not position < Position(self.generation, self.acked)
 
 
 class SegmentTable:
@@ -89,10 +44,12 @@ class SegmentTable:
         self._next_number = 1
         self._next_generation = 1
         self._debris: list[Path] = []
+        self._roll = Roll(directory.with_name(f"{directory.name}.roll"))
+        self._new_roll = False
         self.left: list[str] = []
-        """Names of files that `load` could not read at all."""
+        """Names of files that `load` could not use at all, or missed."""
         self.unreadable = 0
-        """Files that `load` could not read, or not whole, and left alone."""
+        """Files that `load` could not read, or not whole, and left alone, or missed."""
 
     @property
     def size(self) -> int:
@@ -108,94 +65,35 @@ class SegmentTable:
     ) -> list[str]:
         """Read the headers of all segments; every one that had a life becomes sealed.
 
-        `find_generation` is asked about a segment whose header is damaged or unreadable,
-        `count_records` about two of one generation: a copy may be older.  Returns what was odd, a
-        line each.  A file that cannot be read is named, counted in `unreadable` and left alone.
-        Raises SpoolError when the directory cannot be read.
+        `find_generation` and `count_records` are those of `router.spool.survey.Survey`.  Returns
+        what was odd, a line each.  What cannot be used is counted in `unreadable`, and named in
+        `left` where nothing of it can be.  Raises SpoolError when the directory cannot be read.
         """
-        notes: list[str] = []
-        with system.translated(f"reading the segments in {self.directory}"):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            # Not by glob: it takes a directory that cannot be read for an empty one.
-            paths = sorted(p for p in self.directory.iterdir() if p.suffix == ".seg")
-        for path in paths:
-            if not path.stem.isdecimal():
-                notes.append(f"segments/{path.name} is not a file of this spool; left alone")
-                continue
-            number = int(path.stem)
-            self._next_number = max(self._next_number, number + 1)
-            try:
-                self._load_one(path, number, find_generation, count_records, notes)
-            except (OSError, SpoolError) as error:
-                self.unreadable += 1
-                self.left.append(path.name)
-                notes.append(f"segment {path.name} cannot be read and is left alone: {error}")
+        notes = self._roll.load()
+        self._new_roll = not self._roll.found
+        found = Survey(self.directory, self._size, self._roll.generations)
+        found.run(find_generation, count_records)
+        self._lives, self._spares = found.lives, found.spares
+        self._next_number = found.last_number + 1
+        self.reserve_generations(found.last_generation)
+        self.left, self.unreadable = found.left, found.unreadable
+        notes += found.notes
+        try:
+            self._roll.begin(found.roll)
+            with system.translated(f"removing segments from {self.directory}"):
+                for path in found.useless:
+                    path.unlink()
+        except SpoolError as error:
+            notes.append(f"{error}; a segment that is missing may not be told of")
         return notes
 
-    def _load_one(
-        self,
-        path: Path,
-        number: int,
-        find_generation: Callable[[Path], int],
-        count_records: Callable[[Segment], int],
-        notes: list[str],
-    ) -> None:
-        trouble: OSError | None = None
-        header = None
-        size = path.stat().st_size
-        try:
-            with path.open("rb") as file:
-                header = SegmentHeader.from_bytes(file.read(BLOCK))
-        except IsADirectoryError:
-            raise
-        except OSError as error:
-            trouble = error
-        if header is None:
-            generation = past = find_generation(path)
-            if not generation:
-                if trouble is not None:
-                    raise trouble
-                if not _all_zeros(path):
-                    raise SpoolError("neither its header nor any record in it is sound")
-                path.unlink()
-                return
-            notes.append(
-                f"segment {path.name}: damaged header; its records say that it is "
-                f"in generation {generation}"
-            )
-        else:
-            generation, past = header.generation, header.past
-            if generation and size < header.size:
-                self.unreadable += 1
-                notes.append(
-                    f"segment {path.name}: has been cut to {size} of {header.size} bytes; "
-                    "what lay behind is lost"
-                )
-        self.reserve_generations(max(generation, past))
-        if size < BLOCK or (generation == 0 and size != self._size):
-            path.unlink()
-            return
-        segment = Segment(path, number, size, generation)
-        segment.used = size
-        segment.past = past
-        if trouble is not None:
-            # Only its records were asked, and those of its last life may be out of reach too.
-            segment.unread = True
-            self.unreadable += 1
-        other = self._lives.get(generation)
-        if other is not None:
-            self.unreadable += 1
-            if count_records(segment) > count_records(other):
-                segment, other = other, segment
-                self._lives[generation] = other
-            notes.append(
-                f"segment {segment.path.name}: is in generation {generation}, as "
-                f"{other.path.name} is, which has no fewer sound records; left alone"
-            )
-        elif generation:
-            self._lives[generation] = segment
-        else:
-            self._spares.append(segment)
+    def expected(self, name: str) -> bool:
+        """Whether a file that earlier starts missed is to come back: until `Roll.remove`, by which
+        it is given up.  Raises SpoolError."""
+        number = int(name.removesuffix(".seg"))
+        if self._new_roll:  # it was missed before there was a roll
+            self._roll.note(number, self._roll.generations.get(number, 0) or 1)
+        return number in self._roll.generations
 
     def skip_generations(self, count: int) -> int:
         """Leave as many unused: a file that cannot be read may be in one of them.  The next."""
@@ -239,9 +137,10 @@ class SegmentTable:
                 direct = system.open_direct(segment.path, os.O_WRONLY)
                 system.write_all(fd, [header.to_bytes()], 0)
                 system.sync_data(fd)
-            except OSError as error:
+                self._roll.note(segment.number, generation)
+            except (OSError, SpoolError) as error:
                 _close_all([fd, direct])
-                if error.errno in _NOT_ITS_FAULT and min(fd, direct) < 0:
+                if min(fd, direct) < 0 and getattr(error, "errno", 0) in _NOT_ITS_FAULT:
                     with self._lock:
                         self._spares.append(segment)  # nothing was done to it
                 else:
@@ -283,10 +182,8 @@ class SegmentTable:
     def refill(self, target: int) -> bool:
         """Make one zeroed spare if there are fewer than `target`; True if one was made."""
         with self._lock:
-            debris, self._debris = self._debris, []
             enough = len(self._spares) >= target
-        for path in debris:
-            self._discard(path)
+        self._clear()
         if enough:
             return False
         segment = self._make(zeroed=True)
@@ -299,12 +196,24 @@ class SegmentTable:
         with self._lock:
             extra = self._spares[target:]
             del self._spares[target:]
+        self._roll.remove(segment.number for segment in extra)
         for segment in extra:
             with system.translated(f"removing segment {segment.path.name}"):
                 segment.path.unlink(missing_ok=True)
         return len(extra)
 
+    def _clear(self) -> int:
+        """Try again to remove what could not be; how many are left."""
+        with self._lock:
+            debris, self._debris = self._debris, []
+        for path in debris:
+            self._discard(path)
+        with self._lock:
+            return len(self._debris)
+
     def _make(self, *, zeroed: bool) -> Segment:
+        if self._clear():  # else each attempt would leave another one
+            raise SpoolError(f"files of no use cannot be removed from {self.directory}")
         with self._lock:
             number = self._next_number
             self._next_number += 1
@@ -325,7 +234,8 @@ class SegmentTable:
                 system.write_all(fd, [SegmentHeader(self._size, 0).to_bytes()], 0)
                 os.fsync(fd)
                 system.sync_directory(self.directory)
-            except OSError:
+                self._roll.note(number, 0)
+            except (OSError, SpoolError):
                 self._discard(path)
                 raise
             finally:
@@ -334,9 +244,15 @@ class SegmentTable:
 
     def _discard(self, path: Path) -> None:
         """Remove a file that is of no use; if that cannot be, `refill` tries again."""
+        number = int(path.stem)
         try:
+            try:
+                self._roll.remove([number])
+            except SpoolError:
+                if self._roll.generations.get(number):
+                    raise  # it would be missed, see `Survey`
             path.unlink(missing_ok=True)
-        except OSError:
+        except (OSError, SpoolError):
             with self._lock:
                 self._debris.append(path)
 
@@ -361,6 +277,7 @@ class SegmentTable:
                 if segment.size != self._size or segment.suspect:
                     if wipe:
                         _wipe_if_possible(segment.path, segment.size)
+                    self._roll.remove([segment.number])
                     segment.path.unlink()
                     return True
                 self._end_life(segment, wipe=wipe)
@@ -476,15 +393,6 @@ def _wipe_if_possible(path: Path, size: int) -> None:
     """Before it is removed; of what the disk does not take, that nobody uses it again must do."""
     with contextlib.suppress(OSError):
         _write_zeros(path, BLOCK, size)
-
-
-def _all_zeros(path: Path) -> bool:
-    """Whether a file was never written to.  Raises OSError."""
-    with path.open("rb") as file:
-        while chunk := file.read(len(_ZEROS)):
-            if chunk != _ZEROS[: len(chunk)]:
-                return False
-    return True
 
 
 def _close_all(descriptors: Iterable[int]) -> None:

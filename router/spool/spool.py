@@ -345,8 +345,8 @@ class Spool:
             if self.segments.unreadable:
                 # Not its death: the file may be sound, and read at the next start.
                 raise SpoolError(
-                    f"{what}, or is in a file that could not be read at the start: see the log of "
-                    "it, then restart"
+                    f"{what}, or is in a file that is missing or could not be read at the start: "
+                    "see the log of it, then restart"
                 )
             if not self.moves.complete:
                 raise SpoolError(f"{what}; perhaps it was copied, and the index knows where to")

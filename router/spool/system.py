@@ -141,6 +141,18 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
         _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Give a file other contents, durably: whole, or it stays as it was.  Raises SpoolError."""
+    new = path.with_name(f"{path.name}.new")
+    with translated(f"writing {path}"):
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            sync_data(file.fileno())
+        new.replace(path)
+        sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make creations, renames and removals in a directory durable.  Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

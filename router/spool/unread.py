@@ -96,16 +96,8 @@ def load(directory: Path) -> Notes:
 
 def save(directory: Path, notes: Notes) -> None:
     """Note them durably, all or nothing.  Raises SpoolError."""
-    path = directory / NAME
-    new = path.with_name(f"{NAME}.new")
-    with system.translated(f"writing {path}"):
-        with new.open("w") as file:
-            if notes.segments:
-                file.writelines(_lines(notes.segments, notes.floor))
-            file.flush()
-            system.sync_data(file.fileno())
-        new.replace(path)
-        system.sync_directory(directory)
+    lines = _lines(notes.segments, notes.floor) if notes.segments else ()
+    system.replace_file(directory / NAME, "".join(lines).encode())
 
 
 def gap_of(segments: Mapping[str, Unread]) -> Gap | None:

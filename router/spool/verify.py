@@ -18,7 +18,8 @@ from router.spool.layout import BLOCK, SegmentHeader
 from router.spool.rebuild import was_purged
 from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
-from router.spool.segments import Segment
+from router.spool.roll import Roll
+from router.spool.segment import Segment
 from router.spool.verify_report import FINDINGS_KEPT, Finding, Report, SegmentReport
 from router.spool.writer import large_number, large_path
 
@@ -115,6 +116,7 @@ class _Verification:
         for generation in sorted(self._view.generations()) if self._view is not None else ():
             if generation not in self._lives:
                 self._missing_segment(generation)
+        self._tell_missed()
         self._tell_orphans()
         self._orphaned_files(large)
         orphaned = any(part.orphaned for part in self._report.segments)
@@ -413,6 +415,26 @@ class _Verification:
                 part.missing += 1
         if part.missing:
             self._report.segments.append(part)
+
+    def _tell_missed(self) -> None:
+        """Files that the roll names and that are not there, or of an earlier time."""
+        roll = Roll(self._segments.with_name(f"{self._segments.name}.roll"))
+        for note in roll.load():
+            self._report.add(Finding("damaged", "the roll", note))
+        for number, noted in sorted(roll.generations.items()):
+            file = _open(self._segments / f"{number:08d}.seg")
+            where = f"segment {number:08d}.seg"
+            if file is None:
+                again = Roll(roll.path)  # an entry goes before its file
+                again.load()
+                if noted and number in again.generations:
+                    what = f"is missing, in which generation {noted} was begun"
+                    self._report.add(Finding("missing", where, what))
+            elif file.header and max(file.header.generation, file.header.past) < noted:
+                what = f"is of an earlier time: generation {noted} was begun in it"
+                self._report.add(Finding("missing", where, what))
+            elif file.size < BLOCK and not file.trouble:
+                self._report.add(Finding("damaged", where, f"has been cut to {file.size} bytes"))
 
     def _orphaned_files(self, large: dict[int, tuple[Path, int]]) -> None:
         """Files of instances that are neither in the index nor in a record that it will take."""

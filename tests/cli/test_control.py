@@ -345,8 +345,32 @@ def test_damage_in_the_spool_is_told_by_verify(fresh: Site) -> None:
     assert shown["sop_instance_uid"] == finding["sop_instance_uid"]
 
 
-def test_verify_without_a_spool_is_bad_usage(tmp_path: Path) -> None:
-    result = run("spool", "verify", "-c", Site(tmp_path).config)
+def test_a_segment_that_is_gone_is_missed_until_it_is_given_up(fresh: Site) -> None:
+    segments = fresh.data_dir / "spool" / "segments"
+    for path in segments.glob("*.seg"):
+        if b"PATIENT" in path.read_bytes():
+            path.unlink()
+            break
+    result = run("spool", "verify", "-c", fresh.config)
+    assert result.exit_code == 1
+    assert f"segment {path.name}: is missing, in which generation" in result.stdout
+    given_up = run("spool", "forget", "-c", fresh.config, path.name)
+    if "in use by process" in given_up.stderr:
+        assert given_up.exit_code == 1
+        assert "stop the gateway first" in given_up.stderr
+        return
+    assert f"segment {path.name}, in which generation" in given_up.stdout
+    again = run("spool", "forget", "-c", fresh.config, path.name)
+    assert again.exit_code == 1
+    assert f"nothing was done: {path.name} is not missed" in again.stderr
+    text = run("spool", "verify", "-c", fresh.config).stdout
+    assert f"segment {path.name}: is missing" not in text
+    assert "THE SPOOL IS NOT SOUND" in text, "the index names what was in it"
+
+
+@pytest.mark.parametrize("command", [("verify",), ("forget", "00000001.seg")])
+def test_without_a_spool_it_is_bad_usage(tmp_path: Path, command: tuple[str, ...]) -> None:
+    result = run("spool", *command, "-c", Site(tmp_path).config)
     assert result.exit_code == 2
     assert "there is no spool" in result.stderr
 

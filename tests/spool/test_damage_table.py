@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from router.spool import recovery
-from router.spool.errors import IndexDamaged, SpoolDamaged
+from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index import Index, move_aside
 from router.spool.index_types import Disposition, Filter
 from router.spool.layout import BLOCK, RECORD_HEADER_SIZE
 from router.spool.record import Ref
-from router.spool.segments import Segment, SegmentTable
+from router.spool.segment import Segment
+from router.spool.segments import SegmentTable
 from router.spool.verify import verify
 from router.spool.verify_report import Finding, Report
 from router.spool.writer import large_path
@@ -206,11 +207,11 @@ CASES = {
     "in the data": Case(flipped("b", "data"), "CRC-32"),
     "in the data of the last": Case(flipped("last", "data"), "CRC-32", SINCE),
     "in the header of a segment": Case(flipped_segment_header, "damaged header", ALL),
-    "a missing segment": Case(missing_segment, "missing", ALL, indexes=NEWEST),
-    "a segment of a stale generation": Case(stale_generation, "missing", ALL, indexes=NEWEST),
+    "a missing segment": Case(missing_segment, "missing", ALL, lost=True),
+    "a segment of a stale generation": Case(stale_generation, "earlier time", ALL, lost=True),
     "a segment cut within a record": Case(cut_within, "cut to", ALL, lost=True),
     "a segment cut to its header": Case(cut_to(BLOCK), "cut to", ALL, lost=True),
-    "a segment cut to nothing": Case(cut_to(0), "missing", ALL, indexes=NEWEST),
+    "a segment cut to nothing": Case(cut_to(0), "cut to", ALL, lost=True),
     "files of somebody else": Case(foreign, "not a file of this spool", ALL, keeps=FOREIGN),
     "an older copy before it": Case(twin("00000000.seg", older=True), "is in generation", ALL),
     "an older copy behind it": Case(twin("00000099.seg", older=True), "is in generation", ALL),
@@ -307,7 +308,7 @@ def check(rig: Rig, site: Site, struck: set[int], case: Case, which: str) -> Non
             assert case.lost, f"instance {number} has no row"
             assert which != "newest"
             continue
-        with contextlib.suppress(SpoolDamaged):
+        with contextlib.suppress(SpoolError):
             assert rig.read(row.ref) == data, "other bytes were served"
             # Where it was to go is not known any more, or it goes there.
             known = which in ("newest", "yesterday") or case.mended

@@ -12,7 +12,7 @@ from router.spool import segments as segments_module
 from router.spool import system
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index_types import DeliveryState, Filter, Outcome
-from router.spool.segments import Segment
+from router.spool.segment import Segment
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import LARGE, T0, deliver, fill, gone, large_files, lives
 from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, settle

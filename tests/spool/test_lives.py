@@ -13,7 +13,6 @@ import pytest
 
 from router.spool.errors import SpoolDamaged
 from router.spool.index import Index
-from router.spool.index_along import Along
 from router.spool.index_peers import Peers
 from router.spool.index_types import DeliveryState, Waiting
 from router.spool.keeper import Keeper, Upkeep
@@ -67,14 +66,6 @@ def test_a_keeper_that_does_not_wait_for_the_index_is_found_out(
     monkeypatch.setattr(Keeper, "step", step)
     with pytest.raises((SpoolDamaged, AssertionError), match=r"is gone|is missing|is lost"):
         play_until_it_fails(tmp_path, loop, 150)
-
-
-def test_a_redirection_that_leaves_repeats_behind_is_found_out(
-    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Along, "go", lambda *_: [])
-    with pytest.raises(AssertionError, match="is lost"):
-        play_until_it_fails(tmp_path, loop, 40)
 
 
 # -- who misses what -------------------------------------------------------------------------------

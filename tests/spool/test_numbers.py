@@ -331,6 +331,7 @@ def test_both_are_there_in_a_new_index(
     hidden = rig.directory / "spool" / "hidden"
     (path,) = (rig.directory / "spool" / "segments").iterdir()
     path.rename(hidden)
+    (rig.directory / "spool" / "segments.roll").unlink()  # it would be missed
     _file(rig).write_text("0 100\n")
     second = open_rig()
     assert second.commit(payload(2, 7000), meta(2, "pacs")).kept.id == 1

@@ -8,11 +8,12 @@ import pytest
 
 from router.spool import recovery
 from router.spool.errors import SpoolDamaged, SpoolError
+from router.spool.forget import forget
 from router.spool.index_types import Disposition, Filter
 from router.spool.layout import BLOCK, RECORD_HEADER_SIZE, RecordHeader
 from router.spool.record import Position, Ref
 from router.spool.recovery import Damage, Recovered
-from router.spool.segments import Segment
+from router.spool.segment import Segment
 from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, segment_of
@@ -294,13 +295,20 @@ def test_a_missing_segment_is_told_when_its_instances_are_read(open_rig: OpenRig
     kept = rig.commit(payload(2, 1000), meta(2, "pacs")).kept
     rig.feed()
     rig.close()
-    segment_of(rig, lost).unlink()
+    path = segment_of(rig, lost)
+    path.unlink()
     again = open_rig()
     assert again.read(again.row(kept.id).ref) == payload(2, 1000)
-    with pytest.raises(SpoolDamaged, match="is gone"):
+    with pytest.raises(SpoolError, match="is gone, or is in a file that is missing") as caught:
         again.read(again.row(lost.id).ref)
+    assert not isinstance(caught.value, SpoolDamaged), "it may be brought back"
     new = again.commit(payload(3, 1000), meta(3)).kept
     assert new.generation > kept.generation
+    again.close()
+    forget(again.spool.directory, path.name)
+    last = open_rig()
+    with pytest.raises(SpoolDamaged, match="is gone"):
+        last.read(last.row(lost.id).ref)
 
 
 def test_a_damaged_segment_header_costs_nothing(open_rig: OpenRig) -> None:

@@ -12,7 +12,8 @@ from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import BLOCK, RecordHeader, SegmentHeader
 from router.spool.record import Position
 from router.spool.recovery import generation_of
-from router.spool.segments import Segment, SegmentTable
+from router.spool.segment import Segment
+from router.spool.segments import SegmentTable
 
 SIZE = 64 * 1024
 
@@ -57,15 +58,27 @@ def test_a_damaged_header_is_replaced_by_what_its_records_say(tmp_path: Path) ->
     assert again.activate().generation == 4
 
 
-def test_a_damaged_header_without_records_is_removed(tmp_path: Path) -> None:
+def test_a_file_of_zeros_is_removed_if_nothing_was_begun_in_it(tmp_path: Path) -> None:
+    made, _ = table(tmp_path)
+    assert made.refill(1)
+    (path,) = tmp_path.glob("*.seg")
+    path.write_bytes(bytes(SIZE))
+    again, notes = table(tmp_path)
+    assert again.sealed() == []
+    assert notes == []
+    assert not path.exists()
+    assert table(tmp_path)[1] == []
+
+
+def test_a_file_of_zeros_in_which_a_life_was_begun_is_told_of(tmp_path: Path) -> None:
     made, _ = table(tmp_path)
     segment = made.activate()
     system.write_all(segment.fd, [bytes(BLOCK)], 0)
     made.close()
     again, notes = table(tmp_path)
-    assert again.sealed() == []
-    assert notes == []
-    assert not segment.path.exists()
+    assert again.left == [segment.path.name]
+    assert "neither its header nor any record in it is sound" in notes[0]
+    assert segment.path.exists()
 
 
 def test_two_segments_of_one_generation_do_not_hide_each_other(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Gives a segment file up that is lost for good, so that starts no longer look for it.
+
+Owns the decision whether that may be.  Blocking; while no gateway runs.
+"""
+
+from pathlib import Path
+
+from router.spool import system
+from router.spool.directory import lock_directory
+from router.spool.errors import SpoolError
+from router.spool.roll import Roll
+
+
+def forget(directory: Path, name: str) -> int:
+    """The generation that was begun in it; `directory` is that of the spool.
+
+    What the index names of it stays, and shows up as missing.  Raises SpoolLocked while a gateway
+    runs, SpoolError when the file is there, is not missed, or the disk fails.
+    """
+    lock_fd = lock_directory(directory)
+    try:
+        segments = directory / "segments"
+        roll = Roll(directory / "segments.roll")
+        roll.load()
+        stem = name.removesuffix(".seg")
+        generation = roll.generations.get(int(stem), 0) if stem.isdecimal() else 0
+        if not generation:
+            raise SpoolError(f"{name} is not missed: {roll.path} does not name it")
+        path = segments / f"{int(stem):08d}.seg"
+        with system.translated(f"looking for {path}"):
+            there = path.exists()
+        if there:
+            raise SpoolError(f"{path} is there; move it away first, if it is of no use")
+        roll.remove([int(stem)])
+        return generation
+    finally:
+        system.close(lock_fd)

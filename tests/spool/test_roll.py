@@ -1,0 +1,291 @@
+"""What the roll of segment files makes known: files that are gone, or of an earlier time."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from router.spool import system
+from router.spool.errors import SpoolError, SpoolLocked
+from router.spool.forget import forget
+from router.spool.layout import BLOCK
+from router.spool.record import Ref
+from router.spool.roll import Roll
+from router.spool.writer import large_path
+from tests.spool.conftest import OpenRig
+from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of
+from tests.spool.test_rebuild import forget_index, save_index
+
+LARGE = 300 * KIB
+
+
+def read(path: Path) -> tuple[dict[int, int], list[str]]:
+    roll = Roll(path)
+    notes = roll.load()
+    return dict(roll.generations), notes
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "roll"
+    roll = Roll(path)
+    assert roll.load() == []
+    assert not roll.found
+    roll.begin({1: 0, 2: 7})
+    roll.note(1, 8)
+    for number in range(3, 400):  # more than one block
+        roll.note(number, number * 2**33)
+    roll.remove([2, 5])
+    expected = {1: 8} | {n: n * 2**33 for n in range(3, 400) if n != 5}
+    assert read(path) == (expected, [])
+    assert path.stat().st_size % BLOCK == 0
+    again = Roll(path)
+    again.load()
+    again.begin(expected)
+    for number in range(1000, 1003):  # where the removed ones were, and behind
+        again.note(number, 1)
+    again.remove([999])
+    assert read(path) == (expected | {1000: 1, 1001: 1, 1002: 1}, [])
+
+
+def test_a_flipped_bit_costs_no_more_than_its_entry(tmp_path: Path) -> None:
+    path = tmp_path / "roll"
+    entries = {1: 3, 2: 7, 3: 0}
+    Roll(path).begin(entries)
+    data = path.read_bytes()
+    for bit in range(8 * 128):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        found, notes = read(path)
+        place = bit // 8 // 32
+        if bit // 8 % 32 >= 20 and place:
+            assert (found, notes) == (entries, []), bit
+            continue
+        assert len(notes) == 1, bit
+        assert "may not be told of" in notes[0]
+        assert found == ({n: g for n, g in entries.items() if n != place} if place else {}), bit
+
+
+@pytest.mark.parametrize("cut", [0, 5, 31, 32, 100])
+def test_one_that_was_cut_says_what_it_still_has(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "roll"
+    Roll(path).begin({1: 3, 2: 7, 3: 5})
+    path.write_bytes(path.read_bytes()[:cut])
+    roll = Roll(path)
+    roll.load()
+    assert roll.generations == dict([(1, 3), (2, 7), (3, 5)][: max(0, cut // 32 - 1)])
+    roll.begin({1: 3, 2: 7, 3: 5})
+    assert read(path) == ({1: 3, 2: 7, 3: 5}, [])
+
+
+def test_a_bad_block_is_left_for_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "roll"
+    roll = Roll(path)
+    roll.begin({1: 3, 2: 4})
+
+    def bad(*_: object) -> None:
+        raise OSError(errno.EIO, "bad block")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "write_all", bad)
+        roll.note(2, 5)
+        with pytest.raises(SpoolError, match="bad block"):
+            roll.remove([1])
+    assert read(path) == ({1: 3, 2: 5}, [])
+    roll.remove([1])
+    assert read(path) == ({2: 5}, [])
+
+
+def test_what_could_not_be_begun_is_whole_with_the_next_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "roll"
+    Roll(path).begin({1: 3, 2: 4})
+    roll = Roll(path)
+    roll.load()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "sync_data", full)
+        with pytest.raises(SpoolError, match="No space left"):
+            roll.begin({2: 4, 3: 0})
+    assert read(path) == ({1: 3, 2: 4}, [])
+    roll.remove([3])
+    assert read(path) == ({2: 4}, [])
+
+
+# -- a start -------------------------------------------------------------------------------------
+
+
+def _filled(open_rig: OpenRig) -> tuple[Rig, Ref, Path]:
+    """A segment that yesterday's index knows, one that it does not, and one behind; the large
+    instance of the second, and its file."""
+    rig = open_rig()
+    rig.commit(payload(1, 5000), meta(1, "pacs"))
+    rig.feed()
+    save_index(rig)
+    rig.spool.segments.seal()
+    rig.commit(payload(2, 5000), meta(2, "pacs"))
+    large = rig.commit(payload(3, LARGE), meta(3, "pacs")).kept
+    path = segment_of(rig, large)
+    rig.spool.segments.seal()
+    rig.commit(payload(4, 5000), meta(4, "pacs"))
+    rig.feed()
+    rig.close()
+    return rig, large, path
+
+
+def _started(open_rig: OpenRig, rig: Rig) -> Rig:
+    again = open_rig(rig.directory)
+    again.keeper.sweep()
+    again.acked = rig.acked
+    return again
+
+
+INDEXES: dict[str, Callable[[Rig], Path | None]] = {
+    "yesterday": lambda rig: rig.directory / "yesterday.sqlite",
+    "none": lambda rig: None,
+}
+
+
+@pytest.mark.parametrize("which", INDEXES)
+def test_a_missing_segment_that_no_index_knew_is_told_and_waited_for(
+    open_rig: OpenRig, which: str
+) -> None:
+    rig, large, path = _filled(open_rig)
+    forget_index(rig, INDEXES[which](rig))
+    away = rig.directory / "away"
+    path.rename(away)
+    for _ in range(3):  # not with the first start alone
+        again = _started(open_rig, rig)
+        assert f"segment {path.name} is missing, in which generation 2" in again.spool.notes[0]
+        assert again.index.instance(large.id) is None
+        assert large_path(again.spool.large_directory, large.id).exists()
+        again.close()
+    away.rename(path)
+    again = _started(open_rig, rig)
+    for number, (data, _) in rig.acked.items():
+        row = again.index.instance(number)
+        assert row is not None
+        assert again.read(row.ref) == data
+        assert [r.destination for r in row.meta.routes] == ["pacs"]
+    again.close()
+    last = _started(open_rig, rig)
+    assert not any("missing" in note for note in last.spool.notes)
+    assert not last.spool.log_damaged
+
+
+@pytest.mark.parametrize("which", INDEXES)
+def test_one_that_is_given_up_is_looked_for_no_longer(open_rig: OpenRig, which: str) -> None:
+    rig, large, path = _filled(open_rig)
+    forget_index(rig, INDEXES[which](rig))
+    path.unlink()
+    _started(open_rig, rig).close()
+    spool = rig.directory / "spool"
+    assert forget(spool, path.name) == 2
+    with pytest.raises(SpoolError, match="is not missed"):
+        forget(spool, path.name)
+    for _ in range(2):
+        again = _started(open_rig, rig)
+        assert not any("missing" in note for note in again.spool.notes)
+        again.close()
+    assert not large_path(spool / "large", large.id).exists()
+    rows = dict.fromkeys(rig.acked, again.index)
+    assert set(rows) == {1, 2, 3, 4}
+
+
+def test_what_is_there_or_was_never_missed_cannot_be_given_up(open_rig: OpenRig) -> None:
+    rig, _, path = _filled(open_rig)
+    spool = rig.directory / "spool"
+    for name, why in (
+        (path.name, "is there"),
+        ("00000099.seg", "is not missed"),
+        ("notes.txt", "is not missed"),
+        ("../../x", "is not missed"),
+    ):
+        with pytest.raises(SpoolError, match=why):
+            forget(spool, name)
+    running = _started(open_rig, rig)
+    with pytest.raises(SpoolLocked):
+        forget(spool, path.name)
+    running.close()
+    assert path.exists()
+
+
+def test_a_spare_that_is_gone_is_missed_by_nobody(open_rig: OpenRig) -> None:
+    rig = open_rig()
+    ref = rig.commit(payload(1, 5000), meta(1, "pacs")).kept
+    rig.feed()
+    assert rig.spool.segments.refill(3)
+    used = segment_of(rig, ref)
+    rig.close()
+    spares = [p for p in (rig.directory / "spool" / "segments").glob("*.seg") if p != used]
+    assert spares
+    for path in spares:
+        path.unlink()
+    again = _started(open_rig, rig)
+    assert again.spool.notes == []
+    again.close()
+
+
+def test_what_is_recycled_trimmed_and_begun_anew_is_never_missed(open_rig: OpenRig) -> None:
+    rig = open_rig()
+    for round_ in range(6):
+        for n in range(4):
+            rig.commit(payload(n, 60_000), meta(10 * round_ + n, disposition="discard"))
+        rig.feed()
+        rig.spool.segments.seal()
+        rig.step()
+        rig.spool.segments.refill(2)
+        if round_ % 2:
+            rig.spool.segments.trim(1)
+        present = {int(p.stem) for p in (rig.directory / "spool" / "segments").glob("*.seg")}
+        assert set(read(rig.directory / "spool" / "segments.roll")[0]) == present
+        rig.acked.clear()
+        rig.close()
+        rig = open_rig(rig.directory)
+        assert rig.spool.notes == []
+
+
+def test_a_spool_of_a_version_without_a_roll_gets_one(open_rig: OpenRig) -> None:
+    rig, _, path = _filled(open_rig)
+    roll = rig.directory / "spool" / "segments.roll"
+    before = read(roll)
+    roll.unlink()
+    again = _started(open_rig, rig)
+    assert again.spool.notes == []
+    again.close()
+    entries, notes = read(roll)
+    assert not notes
+    assert {n: g for n, g in entries.items() if g} == before[0]
+    path.unlink()
+    last = _started(open_rig, rig)
+    assert "is missing" in last.spool.notes[0]
+    last.close()
+
+
+def test_what_an_older_version_missed_is_still_waited_for(open_rig: OpenRig) -> None:
+    rig, large, path = _filled(open_rig)
+    forget_index(rig, INDEXES["none"](rig))
+    away = rig.directory / "away"
+    path.rename(away)
+    _started(open_rig, rig).close()  # it notes that it could not read it
+    (rig.directory / "spool" / "segments.roll").unlink()
+    for _ in range(2):
+        again = _started(open_rig, rig)
+        assert again.spool.log_damaged
+        again.close()
+    away.rename(path)
+    again = _started(open_rig, rig)
+    row = again.index.instance(large.id)
+    assert row is not None
+    assert again.read(row.ref) == payload(3, LARGE)
+    again.close()
