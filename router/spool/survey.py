@@ -159,6 +159,7 @@ class Survey:
             if count_records(segment) > count_records(other):
                 segment, other = other, segment
                 self.lives[generation] = other
+            self.roll.pop(segment.number)  # nobody misses a copy
             self.notes.append(
                 f"segment {segment.path.name}: is in generation {generation}, as "
                 f"{other.path.name} is, which has no fewer sound records; left alone"

@@ -236,6 +236,19 @@ def test_a_spare_that_is_gone_is_missed_by_nobody(open_rig: OpenRig) -> None:
     again.close()
 
 
+def test_a_copy_that_is_taken_away_again_is_missed_by_nobody(open_rig: OpenRig) -> None:
+    rig, _, path = _filled(open_rig)
+    copy = path.with_name("00000099.seg")
+    copy.write_bytes(path.read_bytes())
+    again = _started(open_rig, rig)
+    assert "00000099.seg: is in generation 2" in again.spool.notes[0]
+    again.close()
+    copy.unlink()
+    last = _started(open_rig, rig)
+    assert last.spool.notes == []
+    last.close()
+
+
 def test_what_is_recycled_trimmed_and_begun_anew_is_never_missed(open_rig: OpenRig) -> None:
     rig = open_rig()
     for round_ in range(6):
