@@ -91,8 +91,12 @@ class Roll:
         with self._lock:
             if self.found and generations == self._generations:
                 return
-            self._generations = dict(generations)
-            self._write()
+            before, self._generations = self._generations, dict(generations)
+            try:
+                self._write()
+            except SpoolError:
+                self._generations = {**before, **generations}  # as long as the old one stands
+                raise
 
     def note(self, number: int, generation: int) -> None:
         """Return when a file is durably noted with the life that was begun in it, 0 for none.
@@ -119,16 +123,37 @@ class Roll:
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Return when these are durably no longer noted: before their files are removed.  Raises
-        SpoolError."""
+        SpoolError; then they are noted as before."""
         with self._lock:
             gone = [number for number in numbers if number in self._generations]
-            if self._size and gone:
+            if not gone:
+                return
+            if self._size:
                 self._put([(self._places[number], _FREE) for number in gone])
                 self._free.extend(self._places.pop(number) for number in gone)
-            for number in gone:
-                del self._generations[number]
-            if not self._size and gone:
+                self._leave_out(gone)
+                return
+            before = dict(self._generations)
+            self._leave_out(gone)
+            try:
                 self._write()
+            except SpoolError:
+                self._generations = before
+                raise
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Their files are gone: if that cannot be noted now, it is with whatever is noted next."""
+        numbers = list(numbers)
+        try:
+            self.remove(numbers)
+        except SpoolError:
+            with self._lock:
+                self._leave_out(numbers)
+                self._size = 0
+
+    def _leave_out(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._generations.pop(number, None)
 
     def _put(self, pieces: Iterable[tuple[int, bytes]]) -> None:
         with system.translated(f"writing {self.path}"):

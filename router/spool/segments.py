@@ -80,11 +80,10 @@ class SegmentTable:
         notes += found.notes
         try:
             self._roll.begin(found.roll)
-            with system.translated(f"removing segments from {self.directory}"):
-                for path in found.useless:
-                    path.unlink()
         except SpoolError as error:
             notes.append(f"{error}; a segment that is missing may not be told of")
+        for path in found.useless:
+            self._discard(path)
         return notes
 
     def expected(self, name: str) -> bool:
@@ -196,11 +195,31 @@ class SegmentTable:
         with self._lock:
             extra = self._spares[target:]
             del self._spares[target:]
-        self._roll.remove(segment.number for segment in extra)
-        for segment in extra:
-            with system.translated(f"removing segment {segment.path.name}"):
-                segment.path.unlink(missing_ok=True)
+        for done, segment in enumerate(extra):
+            try:
+                self._remove(segment.path)
+            except SpoolError:
+                with self._lock:
+                    self._spares += extra[done:]
+                raise
         return len(extra)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a file, before which its entry in the roll goes.  Raises SpoolError.
+
+        Where there is no room even for that, as on a file system that never overwrites, the file
+        makes some, though it is missed wrongly should we be killed just then; and one in which
+        nothing was begun is missed by nobody.
+        """
+        number = int(path.stem)
+        try:
+            self._roll.remove([number])
+        except SpoolError as error:
+            if self._roll.generations.get(number) and not isinstance(error, SpoolFull):
+                raise
+        with system.translated(f"removing segment {path.name}"):
+            path.unlink(missing_ok=True)
+        self._roll.drop([number])
 
     def _clear(self) -> int:
         """Try again to remove what could not be; how many are left."""
@@ -244,15 +263,9 @@ class SegmentTable:
 
     def _discard(self, path: Path) -> None:
         """Remove a file that is of no use; if that cannot be, `refill` tries again."""
-        number = int(path.stem)
         try:
-            try:
-                self._roll.remove([number])
-            except SpoolError:
-                if self._roll.generations.get(number):
-                    raise  # it would be missed, see `Survey`
-            path.unlink(missing_ok=True)
-        except (OSError, SpoolError):
+            self._remove(path)
+        except SpoolError:
             with self._lock:
                 self._debris.append(path)
 
@@ -277,8 +290,7 @@ class SegmentTable:
                 if segment.size != self._size or segment.suspect:
                     if wipe:
                         _wipe_if_possible(segment.path, segment.size)
-                    self._roll.remove([segment.number])
-                    segment.path.unlink()
+                    self._remove(segment.path)
                     return True
                 self._end_life(segment, wipe=wipe)
         except SpoolError:

@@ -53,11 +53,13 @@ class Survey:
             self._directory.mkdir(parents=True, exist_ok=True)
             # Not by glob: it takes a directory that cannot be read for an empty one.
             paths = sorted(p for p in self._directory.iterdir() if p.suffix == ".seg")
+        seen = set[int]()
         for path in paths:
             if not path.stem.isdecimal():
                 self.notes.append(f"segments/{path.name} is not a file of this spool; left alone")
                 continue
             number = int(path.stem)
+            seen.add(number)
             self.last_number = max(self.last_number, number)
             self.roll[number] = self._noted.get(number, 0)
             try:
@@ -65,7 +67,7 @@ class Survey:
             except (OSError, SpoolError) as error:
                 self._leave(path.name)
                 self.notes.append(f"segment {path.name} cannot be read and is left alone: {error}")
-        for number in self._noted.keys() - self.roll.keys():
+        for number in sorted(self._noted.keys() - seen):
             self._miss(number)
 
     def _leave(self, name: str) -> None:

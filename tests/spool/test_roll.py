@@ -1,17 +1,19 @@
 """What the roll of segment files makes known: files that are gone, or of an earlier time."""
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from router.spool import system
+from router.spool import recovery, system
 from router.spool.errors import SpoolError, SpoolLocked
 from router.spool.forget import forget
 from router.spool.layout import BLOCK
 from router.spool.record import Ref
 from router.spool.roll import Roll
+from router.spool.segments import SegmentTable
 from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of
@@ -102,7 +104,7 @@ def test_a_bad_block_is_left_for_another_file(
     assert read(path) == ({2: 5}, [])
 
 
-def test_what_could_not_be_begun_is_whole_with_the_next_note(
+def test_what_could_not_be_begun_is_noted_with_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "roll"
@@ -118,8 +120,31 @@ def test_what_could_not_be_begun_is_whole_with_the_next_note(
         with pytest.raises(SpoolError, match="No space left"):
             roll.begin({2: 4, 3: 0})
     assert read(path) == ({1: 3, 2: 4}, [])
-    roll.remove([3])
-    assert read(path) == ({2: 4}, [])
+    roll.remove([3])  # whose file may be gone from now on
+    assert read(path) == ({1: 3, 2: 4}, [])
+
+
+def test_what_cannot_be_removed_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "roll"
+    roll = Roll(path)
+    roll.begin({1: 3, 2: 4, 3: 5})
+
+    def bad(*_: object) -> None:
+        raise OSError(errno.EIO, "bad disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "sync_data", bad)
+        for _ in range(2):
+            with pytest.raises(SpoolError, match="bad disk"):
+                roll.remove([1])
+            with pytest.raises(SpoolError, match="bad disk"):
+                roll.note(9, 6)  # from here on nobody knows what is in the file
+        roll.drop([2])
+    assert roll.generations == {1: 3, 3: 5, 9: 6}
+    roll.note(3, 7)
+    assert read(path) == ({1: 3, 3: 7, 9: 6}, [])
 
 
 # -- a start -------------------------------------------------------------------------------------
@@ -247,6 +272,84 @@ def test_a_copy_that_is_taken_away_again_is_missed_by_nobody(open_rig: OpenRig) 
     last = _started(open_rig, rig)
     assert last.spool.notes == []
     last.close()
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Nothing can be written to the roll."""
+
+    def failing(*_: object) -> None:
+        raise system.failure("writing the roll", OSError(code, os.strerror(code)))
+
+    monkeypatch.setattr(Roll, "_put", failing)
+    monkeypatch.setattr(Roll, "_write", failing)
+
+
+def test_spares_of_another_size_are_missed_by_nobody(open_rig: OpenRig) -> None:
+    rig = open_rig()
+    rig.commit(payload(1, 5000), meta(1, disposition="discard"))
+    rig.feed()
+    rig.spool.segments.seal()
+    rig.step()
+    rig.acked.clear()
+    rig.close()
+    for _ in range(2):
+        other = SegmentTable(rig.directory / "spool" / "segments", 128 * KIB, 0)
+        assert other.load(recovery.generation_of) == []
+        assert other.left == []
+    assert not list((rig.directory / "spool" / "segments").glob("*.seg"))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_spares_that_cannot_be_given_back_are_not_forgotten(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    rig = open_rig()
+    segments = rig.spool.segments
+    for n in range(4):  # each began once
+        rig.commit(payload(n, 5000), meta(n, disposition="discard"))
+        segments.seal()
+    rig.feed()
+    rig.step()
+    rig.acked.clear()
+    before = segments.spare_bytes
+    with monkeypatch.context() as patch:
+        fail(patch, code)
+        if code == errno.ENOSPC:  # they make room
+            assert segments.trim(1) == 3
+        else:
+            with pytest.raises(SpoolError):
+                segments.trim(1)
+            assert segments.spare_bytes == before
+    segments.trim(1)
+    present = list(segments.directory.glob("*.seg"))
+    assert len(present) == 1
+    assert segments.total_bytes == segments.size
+    segments.refill(2)
+    rig.close()
+    again = open_rig(rig.directory)
+    assert again.spool.notes == []
+    again.close()
+
+
+def test_spares_of_another_size_go_as_soon_as_the_disk_takes_it(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig()
+    rig.commit(payload(1, 5000), meta(1, disposition="discard"))
+    rig.feed()
+    rig.spool.segments.seal()
+    rig.step()
+    rig.acked.clear()
+    rig.close()
+    (path,) = (rig.directory / "spool" / "segments").glob("*.seg")
+    with monkeypatch.context() as patch:
+        fail(patch, errno.EIO)
+        other = SegmentTable(path.parent, 128 * KIB, 0)
+        assert "may not be told of" in "".join(other.load(recovery.generation_of))
+        assert path.exists()
+    other.refill(1)
+    assert not path.exists()
+    assert SegmentTable(path.parent, 128 * KIB, 0).load(recovery.generation_of) == []
 
 
 def test_what_is_recycled_trimmed_and_begun_anew_is_never_missed(open_rig: OpenRig) -> None:
