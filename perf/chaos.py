@@ -55,6 +55,8 @@ _ROUND = 2 * len(failpoints.SITES)
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
 # What the log says of a record that was cut short, which is what kills do.
 _TORN_EVENTS = ("damage in the spool", "upkeep of the spool")
+_FALSE_ALARMS = ("is missing, in which", "of an earlier time", "may not be told of")
+"""What no kill leads to: every segment is there."""
 _TORN_REASONS = ("CRC-32 is", "damaged description")
 _NO_ANSWER = (BenchError, OSError, http.client.HTTPException, ValueError)
 
@@ -426,9 +428,10 @@ class Chaos:
     def _errors_in_log(self) -> Counter[str]:
         lines = self.gateway.log_lines()
         return Counter(
-            str(line.get("event", line.get("text")))
+            str(line.get("note", line.get("event", line.get("text"))))
             for line in lines
             if "text" in line
+            or any(alarm in line.get("note", "") for alarm in _FALSE_ALARMS)
             or (line.get("level") in ("error", "critical") and not _expected(line))
         )
 
