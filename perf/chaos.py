@@ -55,7 +55,7 @@ _ROUND = 2 * len(failpoints.SITES)
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
 # What the log says of a record that was cut short, which is what kills do.
 _TORN_EVENTS = ("damage in the spool", "upkeep of the spool")
-_FALSE_ALARMS = ("is missing, in which", "of an earlier time", "may not be told of")
+_FALSE_ALARMS = (" is missing, ", "of an earlier time")
 """What no kill leads to: every segment is there."""
 _TORN_REASONS = ("CRC-32 is", "damaged description")
 _NO_ANSWER = (BenchError, OSError, http.client.HTTPException, ValueError)

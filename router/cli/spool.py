@@ -74,7 +74,8 @@ def forget_(segment: str, config_path: Path | None) -> None:
         raise Failure(f"nothing was done: {error}", "stop the gateway first") from None
     except SpoolError as error:
         raise Failure(f"nothing was done: {error}") from None
-    click.echo(f"segment {safe(segment)}, in which generation {generation} was begun, is given up")
+    what = f"in which generation {generation} was begun" if generation else "which was not read"
+    click.echo(f"segment {safe(segment)}, {what}, is given up")
 
 
 @contextmanager

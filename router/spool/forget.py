@@ -5,14 +5,14 @@ Owns the decision whether that may be.  Blocking; while no gateway runs.
 
 from pathlib import Path
 
-from router.spool import system
+from router.spool import system, unread
 from router.spool.directory import lock_directory
 from router.spool.errors import SpoolError
 from router.spool.roll import Roll
 
 
 def forget(directory: Path, name: str) -> int:
-    """The generation that was begun in it; `directory` is that of the spool.
+    """The generation that was begun in it, 0 if nobody knows; `directory` is that of the spool.
 
     What the index names of it stays, and shows up as missing.  Raises SpoolLocked while a gateway
     runs, SpoolError when the file is there, is not missed, or the disk fails.
@@ -23,15 +23,18 @@ def forget(directory: Path, name: str) -> int:
         roll = Roll(directory / "segments.roll")
         roll.load()
         stem = name.removesuffix(".seg")
-        generation = roll.generations.get(int(stem), 0) if stem.isdecimal() else 0
-        if not generation:
+        number = int(stem) if stem.isdecimal() else 0
+        path = segments / f"{number:08d}.seg"
+        generation = roll.generations.get(number)
+        if not generation and (
+            generation is None or path.name not in unread.load(directory).segments
+        ):
             raise SpoolError(f"{name} is not missed: {roll.path} does not name it")
-        path = segments / f"{int(stem):08d}.seg"
         with system.translated(f"looking for {path}"):
             there = path.exists()
         if there:
             raise SpoolError(f"{path} is there; move it away first, if it is of no use")
-        roll.remove([int(stem)])
+        roll.remove([number])
         return generation
     finally:
         system.close(lock_fd)

@@ -51,6 +51,9 @@ class Roll:
         self._places: dict[int, int] = {}
         self._free: list[int] = []
         self._size = 0
+        """Of the file, 0 without one that can be written to in place."""
+        self._doubtful = False
+        """What the file says, if it is there, nobody knows."""
 
     def load(self) -> list[str]:
         """Read the file; what is wrong with it, a line each."""
@@ -60,12 +63,14 @@ class Roll:
         except FileNotFoundError:
             return []
         except OSError as error:
+            self._doubtful = True
             return [f"{self.path.name}: cannot be read: {error.strerror}; {_UNKNOWN}"]
         if not data.startswith(_head()):
+            self._doubtful = True
             return [f"{self.path.name}: no sound head; {_UNKNOWN}"]
         notes = []
         self.found = True
-        self._size = len(data)
+        self._size = len(data) // _ENTRY.size * _ENTRY.size
         for at in range(_ENTRY.size, len(data) - _ENTRY.size + 1, _ENTRY.size):
             raw = data[at : at + _ENTRY.size]
             if raw == _FREE:
@@ -91,12 +96,17 @@ class Roll:
         with self._lock:
             if self.found and generations == self._generations:
                 return
-            before, self._generations = self._generations, dict(generations)
+            old, self._generations = self._generations, dict(generations)
             try:
                 self._write()
             except SpoolError:
-                self._generations = {**before, **generations}  # as long as the old one stands
-                raise
+                if not self._size:
+                    raise
+                # On a full disk there is room for it where it is.
+                gone = [(self._places.pop(n), _FREE) for n in old.keys() - generations.keys()]
+                pieces = [self._piece(n, g) for n, g in generations.items() if old.get(n) != g]
+                self._put([*gone, *pieces])
+                self._free.extend(place for place, _ in gone)
 
     def note(self, number: int, generation: int) -> None:
         """Return when a file is durably noted with the life that was begun in it, 0 for none.
@@ -106,54 +116,44 @@ class Roll:
             if not self._size:
                 self._write()
                 return
-            place = self._places.get(number)
-            written = [_entry(number, generation)]
-            if place is None and not self._free:
-                place, end = self._size, self._size // BLOCK * BLOCK + BLOCK
-                written.append(bytes(end - place - _ENTRY.size))
-                self._free.extend(range(end - _ENTRY.size, place, -_ENTRY.size))
-                self._size = end
-            elif place is None:
-                place = self._free.pop()
-            self._places[number] = place
             try:
-                self._put([(place, b"".join(written))])
+                self._put([self._piece(number, generation)])
             except SpoolError:  # of one bad block we would never get away
                 self._write()
 
+    def _piece(self, number: int, generation: int) -> tuple[int, bytes]:
+        """What is to be written where."""
+        place = self._places.get(number)
+        written = [_entry(number, generation)]
+        if place is None and not self._free:
+            place, end = self._size, self._size // BLOCK * BLOCK + BLOCK
+            written.append(bytes(end - place - _ENTRY.size))
+            self._free.extend(range(end - _ENTRY.size, place, -_ENTRY.size))
+            self._size = end
+        elif place is None:
+            place = self._free.pop()
+        self._places[number] = place
+        return place, b"".join(written)
+
     def remove(self, numbers: Iterable[int]) -> None:
         """Return when these are durably no longer noted: before their files are removed.  Raises
-        SpoolError; then they are noted as before."""
+        SpoolError."""
         with self._lock:
-            gone = [number for number in numbers if number in self._generations]
-            if not gone:
-                return
-            if self._size:
-                self._put([(self._places[number], _FREE) for number in gone])
-                self._free.extend(self._places.pop(number) for number in gone)
-                self._leave_out(gone)
-                return
-            before = dict(self._generations)
-            self._leave_out(gone)
-            try:
-                self._write()
-            except SpoolError:
-                self._generations = before
-                raise
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Their files are gone: if that cannot be noted now, it is with whatever is noted next."""
-        numbers = list(numbers)
-        try:
-            self.remove(numbers)
-        except SpoolError:
-            with self._lock:
-                self._leave_out(numbers)
-                self._size = 0
-
-    def _leave_out(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            self._generations.pop(number, None)
+            gone = {n: g for n in numbers if (g := self._generations.get(n)) is not None}
+            places = [self._places[n] for n in gone if n in self._places]
+            if self._size and places:
+                self._put([(place, _FREE) for place in places])
+                self._free.extend(places)
+                for number in gone:
+                    self._places.pop(number, None)
+            for number in gone:
+                del self._generations[number]
+            if self._doubtful and gone:
+                try:
+                    self._write()
+                except SpoolError:  # it may name them still
+                    self._generations |= gone
+                    raise
 
     def _put(self, pieces: Iterable[tuple[int, bytes]]) -> None:
         with system.translated(f"writing {self.path}"):
@@ -167,11 +167,13 @@ class Roll:
 
     def _write(self) -> None:
         """All of it, anew: the file appears whole or stays as it was."""
-        self._size = 0
         numbers = sorted(self._generations)
         data = _head() + b"".join(_entry(n, self._generations[n]) for n in numbers)
         end = len(data) // BLOCK * BLOCK + BLOCK
-        system.replace_file(self.path, data.ljust(end, b"\0"))
+        new = system.write_aside(self.path, data.ljust(end, b"\0"))
+        self._size, self._doubtful = 0, True
+        system.put_in_place(new, self.path)
+        self._doubtful = False
         self._places = {n: i * _ENTRY.size for i, n in enumerate(numbers, 1)}
         self._free = list(range(end - _ENTRY.size, len(data) - 1, -_ENTRY.size))
         self._size, self.found = end, True

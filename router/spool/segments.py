@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from router.spool import system
@@ -44,6 +44,7 @@ class SegmentTable:
         self._next_number = 1
         self._next_generation = 1
         self._debris: list[Path] = []
+        self._why_debris = ""
         self._roll = Roll(directory.with_name(f"{directory.name}.roll"))
         self._new_roll = False
         self.left: list[str] = []
@@ -62,16 +63,18 @@ class SegmentTable:
         self,
         find_generation: Callable[[Path], int],
         count_records: Callable[[Segment], int] = lambda _: 0,
+        unread: Collection[str] = (),
     ) -> list[str]:
         """Read the headers of all segments; every one that had a life becomes sealed.
 
-        `find_generation` and `count_records` are those of `router.spool.survey.Survey`.  Returns
-        what was odd, a line each.  What cannot be used is counted in `unreadable`, and named in
-        `left` where nothing of it can be.  Raises SpoolError when the directory cannot be read.
+        `find_generation` and `count_records` are those of `router.spool.survey.Survey`; `unread`
+        are names of files that an earlier start could not read.  Returns what was odd, a line
+        each.  What cannot be used is counted in `unreadable`, and named in `left` where nothing of
+        it can be.  Raises SpoolError when the directory cannot be read.
         """
         notes = self._roll.load()
         self._new_roll = not self._roll.found
-        found = Survey(self.directory, self._size, self._roll.generations)
+        found = Survey(self.directory, self._size, self._roll.generations, unread)
         found.run(find_generation, count_records)
         self._lives, self._spares = found.lives, found.spares
         self._next_number = found.last_number + 1
@@ -84,6 +87,8 @@ class SegmentTable:
             notes.append(f"{error}; a segment that is missing may not be told of")
         for path in found.useless:
             self._discard(path)
+        if self._debris:
+            notes.append(str(self._not_removed()))
         return notes
 
     def expected(self, name: str) -> bool:
@@ -91,7 +96,7 @@ class SegmentTable:
         it is given up.  Raises SpoolError."""
         number = int(name.removesuffix(".seg"))
         if self._new_roll:  # it was missed before there was a roll
-            self._roll.note(number, self._roll.generations.get(number, 0) or 1)
+            self._roll.note(number, self._roll.generations.get(number, 0))
         return number in self._roll.generations
 
     def skip_generations(self, count: int) -> int:
@@ -136,15 +141,21 @@ class SegmentTable:
                 direct = system.open_direct(segment.path, os.O_WRONLY)
                 system.write_all(fd, [header.to_bytes()], 0)
                 system.sync_data(fd)
+                segment.past = generation
                 self._roll.note(segment.number, generation)
-            except (OSError, SpoolError) as error:
+            except OSError as error:
                 _close_all([fd, direct])
-                if min(fd, direct) < 0 and getattr(error, "errno", 0) in _NOT_ITS_FAULT:
+                if min(fd, direct) < 0 and error.errno in _NOT_ITS_FAULT:
                     with self._lock:
                         self._spares.append(segment)  # nothing was done to it
                 else:
                     # It is of no use, and must not take space that nobody accounts for.
                     self._discard(segment.path)
+                raise
+            except SpoolError:  # of the roll: it is sound, and its next life is a later one
+                _close_all([fd, direct])
+                with self._lock:
+                    self._spares.insert(0, segment)
                 raise
         with self._lock:
             segment.fd, segment.direct = fd, direct
@@ -192,34 +203,21 @@ class SegmentTable:
 
     def trim(self, target: int) -> int:
         """Remove spares above `target`, giving their space back; returns how many."""
+        self._clear()
         with self._lock:
             extra = self._spares[target:]
             del self._spares[target:]
-        for done, segment in enumerate(extra):
-            try:
-                self._remove(segment.path)
-            except SpoolError:
-                with self._lock:
-                    self._spares += extra[done:]
-                raise
-        return len(extra)
-
-    def _remove(self, path: Path) -> None:
-        """Remove a file, before which its entry in the roll goes.  Raises SpoolError.
-
-        Where there is no room even for that, as on a file system that never overwrites, the file
-        makes some, though it is missed wrongly should we be killed just then; and one in which
-        nothing was begun is missed by nobody.
-        """
-        number = int(path.stem)
         try:
-            self._roll.remove([number])
-        except SpoolError as error:
-            if self._roll.generations.get(number) and not isinstance(error, SpoolFull):
-                raise
-        with system.translated(f"removing segment {path.name}"):
-            path.unlink(missing_ok=True)
-        self._roll.drop([number])
+            self._roll.remove(segment.number for segment in extra)
+        except SpoolError:
+            with self._lock:
+                self._spares += extra
+            raise
+        for segment in extra:
+            self._discard(segment.path)
+        if self._debris:
+            raise self._not_removed()
+        return len(extra)
 
     def _clear(self) -> int:
         """Try again to remove what could not be; how many are left."""
@@ -232,7 +230,7 @@ class SegmentTable:
 
     def _make(self, *, zeroed: bool) -> Segment:
         if self._clear():  # else each attempt would leave another one
-            raise SpoolError(f"files of no use cannot be removed from {self.directory}")
+            raise self._not_removed()
         with self._lock:
             number = self._next_number
             self._next_number += 1
@@ -263,11 +261,22 @@ class SegmentTable:
 
     def _discard(self, path: Path) -> None:
         """Remove a file that is of no use; if that cannot be, `refill` tries again."""
+        number = int(path.stem)
         try:
-            self._remove(path)
-        except SpoolError:
+            try:
+                self._roll.remove([number])
+            except SpoolError:
+                if self._roll.generations.get(number):
+                    raise  # it would be missed, see `Survey`
+            path.unlink(missing_ok=True)
+        except (OSError, SpoolError) as error:
             with self._lock:
                 self._debris.append(path)
+                self._why_debris = str(error)
+
+    def _not_removed(self) -> SpoolError:
+        what = f"files of no use cannot be removed from {self.directory}"
+        return SpoolError(f"{what}: {self._why_debris}")
 
     def recycle(self, generation: int, *, wipe: bool, indexed: Position | None) -> bool:
         """End the life of a sealed segment and make it a spare; False while it is in use.
@@ -290,7 +299,8 @@ class SegmentTable:
                 if segment.size != self._size or segment.suspect:
                     if wipe:
                         _wipe_if_possible(segment.path, segment.size)
-                    self._remove(segment.path)
+                    self._roll.remove([segment.number])
+                    segment.path.unlink()
                     return True
                 self._end_life(segment, wipe=wipe)
         except SpoolError:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from router.spool import recovery, system
+from router.spool import recovery, system, unread
 from router.spool.arrears import SKIPPED_GENERATIONS, SKIPPED_IDS, Arrears
 from router.spool.blocks import BlockPool
 from router.spool.committer import Committer, Job
@@ -108,6 +108,7 @@ class Spool:
             spool.notes = spool.segments.load(
                 recovery.generation_of,
                 lambda segment: recovery.count_sound(segment, spool.large_directory),
+                unread.load(directory).segments,
             )
             spool.log_damaged = spool.segments.unreadable > 0
             spool._numbers.load()

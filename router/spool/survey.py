@@ -4,7 +4,7 @@ Owns the reading of their headers and the comparison with the roll.  Changes not
 and must not know records beyond that somebody counts them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from router.spool import system
@@ -17,12 +17,16 @@ _CHUNK = 1 << 20
 
 class Survey:
     """Of the files in ``directory``, of which new ones are ``size`` long, and of which the roll
-    says ``noted``: see `Roll.generations`."""
+    says ``noted``: see `Roll.generations`.  ``unread`` are names of those that an earlier start
+    could not read."""
 
-    def __init__(self, directory: Path, size: int, noted: Mapping[int, int]) -> None:
+    def __init__(
+        self, directory: Path, size: int, noted: Mapping[int, int], unread: Collection[str] = ()
+    ) -> None:
         self._directory = directory
         self._size = size
         self._noted = noted
+        self._unread = unread
         self.lives: dict[int, Segment] = {}
         """By generation, those in a life."""
         self.spares: list[Segment] = []
@@ -77,13 +81,16 @@ class Survey:
     def _miss(self, number: int) -> None:
         """A file that is not there."""
         generation = self._noted[number]
-        if not generation:
-            return  # nothing was ever written to it
         name = f"{number:08d}.seg"
+        if not generation and name not in self._unread:
+            return  # nothing was ever written to it
         self._leave(name)
         self.roll[number] = generation
+        what = f"in which generation {generation} was begun"
+        if not generation:
+            what = "which could not be read before"
         self.notes.append(
-            f"segment {name} is missing, in which generation {generation} was begun: bring it "
+            f"segment {name} is missing, {what}: bring it "
             "back and start again; if it is lost for good, stop the gateway and say "
             f"dcmrouter spool forget {name}"
         )
@@ -151,7 +158,8 @@ class Survey:
 
     def _give_up(self, path: Path, number: int) -> None:
         self.useless.append(path)
-        del self.roll[number]
+        if number not in self._noted:
+            del self.roll[number]
 
     def _sort_in(self, segment: Segment, count_records: Callable[[Segment], int]) -> None:
         generation = segment.generation

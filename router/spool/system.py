@@ -143,12 +143,23 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Give a file other contents, durably: whole, or it stays as it was.  Raises SpoolError."""
+    put_in_place(write_aside(path, data), path)
+
+
+def write_aside(path: Path, data: bytes) -> Path:
+    """Write other contents for a file beside it, durably; where.  Raises SpoolError: the file is
+    then as it was."""
     new = path.with_name(f"{path.name}.new")
+    with translated(f"writing {path}"), new.open("wb") as file:
+        file.write(data)
+        file.flush()
+        sync_data(file.fileno())
+    return new
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Let a file stand for another, durably.  Raises SpoolError: it may then be either."""
     with translated(f"writing {path}"):
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            sync_data(file.fileno())
         new.replace(path)
         sync_directory(path.parent)
 

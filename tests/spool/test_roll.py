@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from router.spool import recovery, system
-from router.spool.errors import SpoolError, SpoolLocked
+from router.spool.errors import SpoolError, SpoolFull, SpoolLocked
 from router.spool.forget import forget
 from router.spool.layout import BLOCK
 from router.spool.record import Ref
@@ -16,7 +16,7 @@ from router.spool.roll import Roll
 from router.spool.segments import SegmentTable
 from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
-from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of
+from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of, settings
 from tests.spool.test_rebuild import forget_index, save_index
 
 LARGE = 300 * KIB
@@ -80,6 +80,10 @@ def test_one_that_was_cut_says_what_it_still_has(tmp_path: Path, cut: int) -> No
     roll = Roll(path)
     roll.load()
     assert roll.generations == dict([(1, 3), (2, 7), (3, 5)][: max(0, cut // 32 - 1)])
+    left = dict(roll.generations)
+    for number in range(4, 140):
+        roll.note(number, 9)
+    assert read(path) == (left | dict.fromkeys(range(4, 140), 9), [])
     roll.begin({1: 3, 2: 7, 3: 5})
     assert read(path) == ({1: 3, 2: 7, 3: 5}, [])
 
@@ -104,7 +108,7 @@ def test_a_bad_block_is_left_for_another_file(
     assert read(path) == ({2: 5}, [])
 
 
-def test_what_could_not_be_begun_is_noted_with_the_next_one(
+def test_what_could_not_be_begun_is_whole_with_the_next_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "roll"
@@ -116,35 +120,55 @@ def test_what_could_not_be_begun_is_noted_with_the_next_one(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(system, "sync_data", full)
-        with pytest.raises(SpoolError, match="No space left"):
+        patch.setattr(system, "write_all", full)
+        patch.setattr(system, "write_aside", full)
+        with pytest.raises(OSError, match="No space left"):
             roll.begin({2: 4, 3: 0})
     assert read(path) == ({1: 3, 2: 4}, [])
-    roll.remove([3])  # whose file may be gone from now on
-    assert read(path) == ({1: 3, 2: 4}, [])
+    roll.note(2, 5)
+    assert read(path)[0][2] == 5
 
 
-def test_what_cannot_be_removed_stays_as_it_was(
+def _no_room(path: Path, data: bytes) -> Path:
+    raise SpoolFull(f"writing {path}: No space left on device")
+
+
+def test_on_a_full_disk_it_is_changed_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "roll"
+    Roll(path).begin({1: 3, 2: 4})
+    roll = Roll(path)
+    roll.load()
+    monkeypatch.setattr(system, "write_aside", _no_room)
+    roll.begin({2: 6, 3: 0})
+    assert read(path) == ({2: 6, 3: 0}, [])
+    roll.note(4, 7)
+    roll.remove([2])
+    assert read(path) == ({3: 0, 4: 7}, [])
+
+
+def test_what_it_may_still_name_is_not_said_to_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "roll"
     roll = Roll(path)
-    roll.begin({1: 3, 2: 4, 3: 5})
+    roll.begin({1: 3, 2: 4})
 
     def bad(*_: object) -> None:
-        raise OSError(errno.EIO, "bad disk")
+        raise SpoolError("bad block")
 
     with monkeypatch.context() as patch:
-        patch.setattr(system, "sync_data", bad)
+        patch.setattr(roll, "_put", bad)
+        patch.setattr(system, "put_in_place", bad)
+        with pytest.raises(SpoolError, match="bad block"):
+            roll.note(2, 5)
         for _ in range(2):
-            with pytest.raises(SpoolError, match="bad disk"):
+            with pytest.raises(SpoolError, match="bad block"):
                 roll.remove([1])
-            with pytest.raises(SpoolError, match="bad disk"):
-                roll.note(9, 6)  # from here on nobody knows what is in the file
-        roll.drop([2])
-    assert roll.generations == {1: 3, 3: 5, 9: 6}
-    roll.note(3, 7)
-    assert read(path) == ({1: 3, 3: 7, 9: 6}, [])
+    assert read(path) == ({1: 3, 2: 4}, [])
+    roll.remove([1])
+    assert read(path) == ({2: 5}, [])
 
 
 # -- a start -------------------------------------------------------------------------------------
@@ -274,16 +298,6 @@ def test_a_copy_that_is_taken_away_again_is_missed_by_nobody(open_rig: OpenRig) 
     last.close()
 
 
-def fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Nothing can be written to the roll."""
-
-    def failing(*_: object) -> None:
-        raise system.failure("writing the roll", OSError(code, os.strerror(code)))
-
-    monkeypatch.setattr(Roll, "_put", failing)
-    monkeypatch.setattr(Roll, "_write", failing)
-
-
 def test_spares_of_another_size_are_missed_by_nobody(open_rig: OpenRig) -> None:
     rig = open_rig()
     rig.commit(payload(1, 5000), meta(1, disposition="discard"))
@@ -299,36 +313,14 @@ def test_spares_of_another_size_are_missed_by_nobody(open_rig: OpenRig) -> None:
     assert not list((rig.directory / "spool" / "segments").glob("*.seg"))
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-def test_spares_that_cannot_be_given_back_are_not_forgotten(
-    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    rig = open_rig()
-    segments = rig.spool.segments
-    for n in range(4):  # each began once
-        rig.commit(payload(n, 5000), meta(n, disposition="discard"))
-        segments.seal()
-    rig.feed()
-    rig.step()
-    rig.acked.clear()
-    before = segments.spare_bytes
-    with monkeypatch.context() as patch:
-        fail(patch, code)
-        if code == errno.ENOSPC:  # they make room
-            assert segments.trim(1) == 3
-        else:
-            with pytest.raises(SpoolError):
-                segments.trim(1)
-            assert segments.spare_bytes == before
-    segments.trim(1)
-    present = list(segments.directory.glob("*.seg"))
-    assert len(present) == 1
-    assert segments.total_bytes == segments.size
-    segments.refill(2)
-    rig.close()
-    again = open_rig(rig.directory)
-    assert again.spool.notes == []
-    again.close()
+def fail(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Nothing can be written to the roll."""
+
+    def failing(*_: object) -> None:
+        raise system.failure("writing the roll", OSError(code, os.strerror(code)))
+
+    monkeypatch.setattr(Roll, "_put", failing)
+    monkeypatch.setattr(Roll, "_write", failing)
 
 
 def test_spares_of_another_size_go_as_soon_as_the_disk_takes_it(
@@ -345,7 +337,7 @@ def test_spares_of_another_size_go_as_soon_as_the_disk_takes_it(
     with monkeypatch.context() as patch:
         fail(patch, errno.EIO)
         other = SegmentTable(path.parent, 128 * KIB, 0)
-        assert "may not be told of" in "".join(other.load(recovery.generation_of))
+        assert "cannot be removed" in "".join(other.load(recovery.generation_of))
         assert path.exists()
     other.refill(1)
     assert not path.exists()
@@ -405,3 +397,118 @@ def test_what_an_older_version_missed_is_still_waited_for(open_rig: OpenRig) -> 
     assert row is not None
     assert again.read(row.ref) == payload(3, LARGE)
     again.close()
+
+
+def test_what_could_not_be_read_at_the_first_start_with_a_roll_is_missed_too(
+    open_rig: OpenRig,
+) -> None:
+    rig, large, path = _filled(open_rig)
+    spool = rig.directory / "spool"
+    forget_index(rig, None)
+    (spool / "segments.roll").unlink()
+    away = rig.directory / "away"
+    path.rename(away)
+    path.mkdir()  # as one that the disk does not give
+    _started(open_rig, rig).close()
+    path.rmdir()
+    for _ in range(2):
+        again = _started(open_rig, rig)
+        assert (
+            f"segment {path.name} is missing, which could not be read before"
+            in (again.spool.notes[0])
+        )
+        assert large_path(again.spool.large_directory, large.id).exists()
+        again.close()
+    away.rename(path)
+    again = _started(open_rig, rig)
+    row = again.index.instance(large.id)
+    assert row is not None
+    assert again.read(row.ref) == payload(3, LARGE)
+    again.close()
+    last = _started(open_rig, rig)
+    assert last.spool.notes == []
+
+
+def test_what_could_not_be_read_and_is_lost_can_be_given_up(open_rig: OpenRig) -> None:
+    rig, _, path = _filled(open_rig)
+    spool = rig.directory / "spool"
+    (spool / "segments.roll").unlink()
+    path.unlink()
+    path.mkdir()
+    _started(open_rig, rig).close()
+    path.rmdir()
+    _started(open_rig, rig).close()
+    assert forget(spool, path.name) == 0
+    again = _started(open_rig, rig)
+    assert again.spool.notes == []
+    again.close()
+
+
+# -- a disk that does not take what is to be noted -----------------------------------------------
+
+
+def test_spares_that_cannot_be_taken_off_it_stay_spares(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig()
+    segments = rig.spool.segments
+    while segments.refill(5):
+        pass
+    room = segments.spare_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(Roll, "_put", _none_left)
+        with pytest.raises(SpoolFull):
+            segments.trim(1)
+    assert segments.spare_bytes == room
+    assert segments.trim(1) == 4
+    assert len(list(segments.directory.glob("*.seg"))) == 1
+    rig.close()
+
+
+def test_a_life_that_cannot_be_noted_costs_no_segment(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig()
+    for number in range(2):  # one that had a life is noted with it
+        rig.commit(payload(number, 5000), meta(number, disposition="discard"))
+        rig.feed()
+        rig.spool.segments.seal()
+        rig.step()
+    names = {path.name for path in rig.spool.segments.directory.glob("*.seg")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Roll, "_put", _none_left)
+        patch.setattr(system, "write_aside", _no_room)
+        for number in range(2, 5):
+            assert rig.commit(payload(number, 5000), meta(number, "pacs")).error is not None
+    assert {path.name for path in rig.spool.segments.directory.glob("*.seg")} == names
+    kept = rig.commit(payload(5, 5000), meta(5, "pacs")).kept
+    rig.feed()
+    rig.close()
+    again = _started(open_rig, rig)
+    assert again.spool.notes == []
+    assert again.read(again.row(kept.id).ref) == payload(5, 5000)
+    again.close()
+
+
+def test_a_full_disk_gives_spares_of_another_size_back(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig()
+    while rig.spool.segments.refill(4):
+        pass
+    rig.commit(payload(1, 5000), meta(1, disposition="discard"))
+    rig.feed()
+    rig.spool.segments.seal()
+    rig.step()
+    directory = rig.spool.segments.directory
+    rig.close()
+    assert list(directory.glob("*.seg"))
+    monkeypatch.setattr(system, "write_aside", _no_room)
+    again = Rig(rig.directory, rig.loop, settings(segment_size=128 * KIB))
+    assert again.spool.notes == []
+    assert list(directory.glob("*.seg")) == []
+    again.close()
+
+
+def _none_left(*_: object) -> None:
+    raise SpoolFull("writing segments.roll: Too many open files")
