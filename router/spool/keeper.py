@@ -23,6 +23,8 @@ _ARCHIVE_BYTES = 256 << 20
 _MOVE_STEP = 256
 _MOVE_BYTES = 16 << 20
 _SPARSE = 0.25
+_FLOOR = 64 << 20
+"""Bytes of a disk that are left to others when a segment is made above the limits."""
 _TROUBLES = 10
 _TRY_AGAIN = 600
 """Steps, so some minutes: what the disk could not read once it may read another time."""
@@ -166,7 +168,10 @@ class Keeper:
                 self._doomed.clear()
             self._remove_files(troubles)
             recycled = self._recycle(ended, position, troubles)
-            moved, more = self._compact(in_use)
+            beyond = (
+                recycled == len(ended) and len(sealed) > recycled + 1 and bool(self._pressure())
+            )
+            moved, more = self._compact(in_use, beyond=beyond)
             self._index.check_log()
         except SpoolError as error:
             troubles.append(str(error))
@@ -360,12 +365,16 @@ class Keeper:
                 troubles.append(str(error))
         return count
 
-    def _compact(self, in_use: Mapping[int, tuple[int, int]]) -> tuple[int, bool]:
+    def _compact(self, in_use: Mapping[int, tuple[int, int]], *, beyond: bool) -> tuple[int, bool]:
         """Copy what lives out of one mostly-dead segment, so that it can be recycled.
 
         How many records were copied, and whether there may be more to copy: a segment a second
         is less than a busy gateway fills, and the spool would grow for as long as one
         destination is away.
+
+        ``beyond``: also where that takes a segment more than there may be.  Nothing may come in,
+        and each that is copied gives back far more; else the little that waits for a destination
+        that is away would hold all of a full spool.
         """
         for kept in (self._copied, self._dense):
             for generation in kept.keys() - in_use.keys():
@@ -380,7 +389,7 @@ class Keeper:
                 continue
             if count * 2 > self._dense.get(generation, count * 2):
                 continue  # looked at before, and not half of it has gone since
-            if self._room() < live + segment.size:
+            if self._room() < live + segment.size and not (beyond and self._fits(live)):
                 continue  # copying needs room of its own
             refs = self._movable(generation)
             if refs and self._is_sparse(segment, refs, count):
@@ -395,6 +404,11 @@ class Keeper:
         if settings.max_size is not None:
             more = min(more, settings.max_size - self._used())
         return self._spool.segments.spare_bytes + max(0, more)
+
+    def _fits(self, live: int) -> bool:
+        """Whether copies of so many bytes can be written at all."""
+        segments = self._spool.segments
+        return max(segments.spare_bytes, self._spool.free_bytes() - segments.size - _FLOOR) >= live
 
     def _movable(self, generation: int) -> list[Ref]:
         """What goes in one step: its data sets are in memory at once."""

@@ -145,6 +145,38 @@ def test_without_room_nothing_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatc
     check_all(rig)
 
 
+@pytest.mark.parametrize("limit", ["max_size", "low_disk"])
+@pytest.mark.parametrize("size", [1000, 40_000])
+def test_what_little_waits_for_a_dead_destination_does_not_hold_a_full_spool(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
+) -> None:
+    most = 10 * 256 * KIB
+    limits = {"max_size": most} if limit == "max_size" else {"low_disk": 1 << 30}
+    rig = open_rig(**limits, keep_settled=1e9)
+    if limit == "low_disk":
+
+        def free() -> int:
+            return (1 << 30) + most - rig.spool.segments.total_bytes
+
+        monkeypatch.setattr(rig.spool, "free_bytes", free)
+        monkeypatch.setattr(segments_module, "free_bytes", lambda _: free())
+    waiting = []
+    refused = ""
+    while not refused:
+        for _ in range(4):  # so many come in a second
+            waiting.append(rig.commit(payload(0, size), meta(0, "pacs")).kept)
+            deliver(rig, fill(rig, 3, 60_000, "pacs"))
+        refused = rig.step(1e9).refusal
+        assert len(waiting) < 200, "it is never full"
+    assert limit in refused.replace("low disk", "low_disk")
+    for _ in range(3):
+        refused = rig.step(1e9).refusal
+    assert not refused
+    assert rig.spool.segments.total_bytes <= most + 6 * 256 * KIB
+    for ref in waiting:
+        assert rig.read(rig.row(ref.id).ref) == rig.acked[ref.id][0]
+
+
 def test_a_damaged_record_stops_no_compaction(rig: Rig) -> None:
     # Tried with the others again every second, it would fill the disk with their copies.
     kept, _ = sparse(rig, 3)
