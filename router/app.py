@@ -45,9 +45,10 @@ from router.spool.errors import SpoolError
 from router.spool.index import Index
 from router.spool.index_thread import IndexThread
 from router.spool.index_types import AddResult, Gate
-from router.spool.keeper import Keeper, Upkeep
+from router.spool.keeper import Keeper
 from router.spool.record import InstanceMeta, Position, Ref
 from router.spool.spool import Spool
+from router.spool.upkeep import Upkeep
 from router.web.server import WebServer
 from router.web.standing import PAUSED
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from router.observe.counters import Counters
 from router.spool.archive_task import Moved
-from router.spool.keeper import Upkeep
 from router.spool.marks import Run
+from router.spool.upkeep import Upkeep
 
 
 class Retention:

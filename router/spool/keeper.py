@@ -6,8 +6,7 @@ Runs on the index's thread, a bounded step at a time; must not know DICOM or des
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from router.spool.errors import IndexDamaged, SpoolDamaged, SpoolError, SpoolFull
 from router.spool.index_types import InstanceRow, Purged
@@ -16,6 +15,7 @@ from router.spool.marks import Marks, Run
 from router.spool.record import Position, Ref
 from router.spool.segment import Segment
 from router.spool.spool import Spool
+from router.spool.upkeep import Upkeep, Why
 
 _PURGE_STEP = 5000
 _ARCHIVE_STEP = 256
@@ -88,32 +88,6 @@ class KeeperIndex(Protocol):
 
     def check_log(self) -> None:
         """Raise SpoolError when its log only grows."""
-
-
-Why = Literal["age", "mark", "room"]
-"""Why settled instances go: their time is over, the high mark, or no room at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upkeep:
-    """What one step did and found.  ``again``: there is more to do at once.
-
-    ``bytes`` were purged, for the reason ``why``.  ``share`` of the capacity is in use, None
-    without marks; ``run`` is a purge between them that ended or came to nothing more.
-    """
-
-    purged: int
-    recycled: int
-    moved: int
-    free: int
-    used: int
-    refusal: str
-    again: bool
-    trouble: str = ""
-    bytes: int = 0
-    why: Why = "age"
-    share: float | None = None
-    run: Run | None = None
 
 
 class Keeper:

@@ -15,9 +15,10 @@ from router.spool.errors import SpoolDamaged
 from router.spool.index import Index
 from router.spool.index_peers import Peers
 from router.spool.index_types import DeliveryState, Waiting
-from router.spool.keeper import Keeper, Upkeep
+from router.spool.keeper import Keeper
 from router.spool.plan import Plan
 from router.spool.record import Ref, RouteMeta
+from router.spool.upkeep import Upkeep
 from tests.spool.index_samples import fill
 from tests.spool.lives import Lives
 from tests.spool.lives_disk import NAME, IndexDisk, IndexFiles, quiet

@@ -3,9 +3,9 @@
 import pytest
 
 from router.spool.index_types import DeliveryState, Filter, Outcome
-from router.spool.keeper import Upkeep
 from router.spool.marks import Marks, Run
 from router.spool.settings import SpoolSettings
+from router.spool.upkeep import Upkeep
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import LARGE, T0, deliver, fill
 from tests.spool.spool_samples import KIB, Rig, check_all

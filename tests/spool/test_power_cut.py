@@ -14,9 +14,10 @@ import pytest
 
 from router.spool import system
 from router.spool.errors import SpoolError
-from router.spool.keeper import Keeper, Upkeep
+from router.spool.keeper import Keeper
 from router.spool.segment import Segment
 from router.spool.segments import SegmentTable
+from router.spool.upkeep import Upkeep
 from tests.spool.power import File, Recorder, Unmodelled, Write, contents
 from tests.spool.power_life import CUTS, MIXES, play
 from tests.spool.spool_samples import Loop, Rig, meta, payload, settings
