@@ -6,11 +6,11 @@ and whatever looks wrong is looked at again, with the index asked anew, before i
 Blocking; in memory there are one segment's findings and a page of the index at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from router.spool import recovery, system
+from router.spool import recovery, system, unread
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index_types import Disposition
 from router.spool.index_view import IndexView, Row
@@ -421,14 +421,21 @@ class _Verification:
         roll = Roll(self._segments.with_name(f"{self._segments.name}.roll"))
         for note in roll.load():
             self._report.add(Finding("damaged", "the roll", note))
+        waited: Collection[str] = ()
+        try:
+            waited = unread.load(self._segments.parent).segments
+        except SpoolError as error:
+            self._report.add(Finding("damaged", unread.NAME, str(error)))
         for number, noted in sorted(roll.generations.items()):
             file = _open(self._segments / f"{number:08d}.seg")
             where = f"segment {number:08d}.seg"
             if file is None:
                 again = Roll(roll.path)  # an entry goes before its file
                 again.load()
-                if noted and number in again.generations:
-                    what = f"is missing, in which generation {noted} was begun"
+                waits = f"{number:08d}.seg" in waited
+                if (noted or waits) and number in again.generations:
+                    begun = f"in which generation {noted} was begun"
+                    what = f"is missing, {begun if noted else 'which could not be read before'}"
                     self._report.add(Finding("missing", where, what))
             elif file.header and max(file.header.generation, file.header.past) < noted:
                 what = f"is of an earlier time: generation {noted} was begun in it"

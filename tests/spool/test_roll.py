@@ -14,6 +14,7 @@ from router.spool.layout import BLOCK
 from router.spool.record import Ref
 from router.spool.roll import Roll
 from router.spool.segments import SegmentTable
+from router.spool.verify import verify
 from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of, settings
@@ -411,6 +412,9 @@ def test_what_could_not_be_read_at_the_first_start_with_a_roll_is_missed_too(
     path.mkdir()  # as one that the disk does not give
     _started(open_rig, rig).close()
     path.rmdir()
+    findings = verify(spool, rig.directory / "index.sqlite").findings
+    said = [f.what for f in findings if f.where == f"segment {path.name}"]
+    assert said == ["is missing, which could not be read before"]
     for _ in range(2):
         again = _started(open_rig, rig)
         assert (
