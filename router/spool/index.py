@@ -166,7 +166,8 @@ class Index(Operated):
         """Which peer (host, port, AE title) each destination is from now on; those that were
         another before.  What was added until now and is DELIVERED or UNCOMMITTED there makes
         nothing a duplicate any more; what repeats one that is settled DELIVERED by a peer of before
-        goes in its place.  What an error leaves unwritten holds until the end."""
+        goes in its place.  What an error leaves unwritten holds, and is written with what is
+        settled next."""
         return self._peers.take(peers, at, self._adder.last_id)
 
     def figures(self, ids: Sequence[int]) -> dict[int, tuple[int, int]]:

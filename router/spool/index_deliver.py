@@ -182,6 +182,8 @@ class Queues:
                 changes.write(self._db)
                 attempts.write(self._db)
                 refusals.write()
+                self._peers.write()
+            self._peers.written()
             self.note_due(changes)
         return Settled(
             *(applied, tuple(repeated), tuple(unknown), revived, gated),

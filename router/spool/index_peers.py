@@ -22,6 +22,8 @@ class Peers:
         self._present = dict(self._noted)
         """Written or not."""
         self._after: dict[str, int] = {row[0]: row[4] for row in rows if row[4]}
+        self._unwritten: dict[str, int] = {}
+        """Since when."""
 
     def after(self, destination: str) -> int:
         """The last instance that may have gone to another peer of that name; 0 without one."""
@@ -37,22 +39,35 @@ class Peers:
         wanted = {
             clean(name): (clean(host), port, clean(ae)) for name, (host, port, ae) in peers.items()
         }
+        changed = {n for n, peer in wanted.items() if self._present.get(n, peer) != peer}
         self._present |= wanted
-        other = {name: peer for name, peer in wanted.items() if self._noted.get(name) != peer}
-        if not other:
-            return []
         # By number, not by time: the clock may be set back, and what was under way at the change
-        # is told of after it.  Of one that was never noted nothing says that it is another.
-        changed = [name for name in other if name in self._noted]
+        # is told of after it.  Of one that was never known nothing says that it is another.
         self._after |= dict.fromkeys(changed, last_id)  # holds even if it cannot be written
-        since = microseconds(at)
-        with self._db.transaction():
-            self._db.run_rows(
-                _NOTE,
-                [[name, *peer, since, self._after.get(name, 0)] for name, peer in other.items()],
-            )
-        self._noted |= other
-        return changed
+        other = {name for name, peer in wanted.items() if self._noted.get(name) != peer}
+        self._unwritten |= dict.fromkeys(other | changed, microseconds(at))
+        told = [name for name in self._unwritten if name in changed or name in self._noted]
+        if self._unwritten:
+            with self._db.transaction():
+                self.write()
+            self.written()
+        return told
+
+    def write(self) -> None:
+        """What is not written yet, into the open transaction: with the first that a peer took, else
+        nothing would say after a start that it was another's."""
+        self._db.run_rows(
+            _NOTE,
+            [
+                [name, *self._present[name], since, self._after.get(name, 0)]
+                for name, since in self._unwritten.items()
+            ],
+        )
+
+    def written(self) -> None:
+        """The transaction in which `write` was called is committed."""
+        self._noted |= {name: self._present[name] for name in self._unwritten}
+        self._unwritten.clear()
 
 
 _ALL = """

@@ -9,6 +9,7 @@ import pytest
 
 from router.spool.errors import SpoolError
 from router.spool.index import Index
+from router.spool.index_peers import Peer
 from router.spool.index_schema import STEPS
 from router.spool.index_types import DeliveryState, Filter
 from router.spool.plan import Plan
@@ -134,6 +135,52 @@ def test_it_holds_though_it_cannot_be_written(
     _come(index, 2, "pacs")
     assert state(index, 2, "pacs") is READY
     assert index.take_peers({"pacs": NEW}, T0 + 3000) == ["pacs"]
+
+
+def _unwritten(index: Index, monkeypatch: pytest.MonkeyPatch, peer: Peer) -> None:
+    """The disk does not take the note of a peer."""
+
+    def failing(*_: object) -> None:
+        raise SpoolError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._db, "run_rows", failing)
+        with pytest.raises(SpoolError):
+            index.take_peers({"pacs": peer}, T0 + 2000)
+
+
+def test_what_a_host_has_that_could_not_be_noted_is_sent_to_the_one_of_before(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the one that came back was taken for the one that had it."""
+    _unwritten(index, monkeypatch, NEW)
+    _come(index, 1, "pacs")
+    index.settle([replace(outcome(1, "pacs", DELIVERED), peer=NEW)])
+    assert index.take_peers({"pacs": OLD}, T0 + 3000) == ["pacs"]
+    _come(index, 2, "pacs")
+    assert state(index, 2, "pacs") is READY
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "another"])
+@pytest.mark.parametrize("restarted", [True, False])
+def test_what_a_host_has_that_could_not_be_noted_is_sent_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, first: bool, restarted: bool
+) -> None:
+    """Regression: nothing said that it was another's."""
+    path = tmp_path / "index.db"
+    index = Index.open(path)
+    if not first:
+        index.take_peers({"pacs": NEW}, T0)
+    _unwritten(index, monkeypatch, OLD)
+    _come(index, 1, "pacs")
+    index.settle([replace(outcome(1, "pacs", DELIVERED), peer=OLD)])
+    if restarted:
+        index.close()
+        index = Index.open(path)
+    assert index.take_peers({"pacs": NEW}, T0 + 3000) == ["pacs"]
+    _come(index, 2, "pacs")
+    assert state(index, 2, "pacs") is READY
+    index.close()
 
 
 def test_an_older_index_takes_the_first_for_the_one_of_before(tmp_path: Path) -> None:
