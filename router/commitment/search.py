@@ -97,8 +97,12 @@ class Search:
             _note(here, await self._run(self._promises.kept, ids[begin : begin + _AT_ONCE]))
         after = min(trail.reached for trail in trails)
         reached = await self._run(self._promises.newest)
+        uids = list({i.sop_instance_uid for all_ in wanted.values() for i in all_})
+        for begin in range(0, len(uids), _AT_ONCE):
+            names = frozenset(uids[begin : begin + _AT_ONCE])
+            _note(here, await self._run(self._promises.overtaken, names))
         if after < reached:
-            await self._name({i.sop_instance_uid for all_ in wanted.values() for i in all_})
+            await self._name(uids)
         while after < reached:
             some, after = await self._run(self._promises.look_after, after, reached)
             _note(here, some)

@@ -93,7 +93,7 @@ class Index(Operated):
         self._expiry = Expiry(database, destinations, self._gates)
         self.commitments = Commitments(database, destinations, self._gates)
         """What destinations took and have not committed yet."""
-        self.promises = Promises(database, destinations)
+        self.promises = Promises(database, destinations, self._adder.overtaken)
         self._reading = Reading(tables)
 
     @classmethod

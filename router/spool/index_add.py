@@ -5,6 +5,7 @@ earlier one: that is `index_duplicates`.
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ from router.spool.index_types import AddResult, DeliveryState, Disposition, Tall
 from router.spool.record import InstanceMeta, Position, RouteMeta
 
 _CONTEXTS_KEPT = 4096
+_OVERTAKEN_KEPT = 4096
 _TOLD = (1, 5, 6, 7)
 """Of the values of a context those that a lease gives."""
 
@@ -73,6 +75,9 @@ class Adder:
         self._together = Together(self._db, self._destinations)
         self._contexts: dict[tuple[object, ...], Context] = {}
         self.last_id = 0
+        self.overtaken: deque[tuple[int, int]] = deque(maxlen=_OVERTAKEN_KEPT)
+        """The latest that came behind one of a higher number, as (key of the SOP Instance UID, id):
+        long ones, which are numbered as they begin."""
         self.position: Position | None = None
         self._next_context = 0
         self._received = 0
@@ -146,6 +151,11 @@ class Adder:
                 *("position_sum", sum_of(*position, last_id, next_context, received)),
             )
         self._doubtful = False
+        self.overtaken.extend(
+            (key, ref.id)
+            for (ref, _), key in zip(fresh, sop_keys, strict=True)
+            if ref.id < self.last_id
+        )
         self.last_id = last_id
         self.position = position
         self._next_context = next_context

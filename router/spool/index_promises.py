@@ -149,9 +149,12 @@ Place = tuple[int, int, int, int]
 class Promises:
     """Behind `Index.promises`; may raise as its other methods do."""
 
-    def __init__(self, db: Database, destinations: Names) -> None:
+    def __init__(
+        self, db: Database, destinations: Names, overtaken: Collection[tuple[int, int]] = ()
+    ) -> None:
         self._db = db
         self._destinations = destinations
+        self._overtaken = overtaken
         self._wanted: set[str] = set()
 
     def ask(self, asked: Asked, at: float, due_at: float) -> tuple[str, int]:
@@ -341,7 +344,7 @@ class Promises:
         )
 
     def newest(self) -> int:
-        """The highest id of an instance, 0 without any."""
+        """The highest id of an instance, 0 without any; for lower ones see `overtaken`."""
         return int(self._db.value("SELECT coalesce(max(id), 0) FROM instance"))
 
     def look(self, place: Place | None) -> tuple[list[Kept], Place | None]:
@@ -361,6 +364,15 @@ class Promises:
         end = self._db.value(_AFTER_END, after, until, _STEP - 1)
         last = until if end is None else int(end)
         return self._named(self._db.json(_AFTER, after, last)), last
+
+    def overtaken(self, uids: Collection[str]) -> list[Kept]:
+        """Those with these UIDs that came behind one of a higher number, where `look_after` may not
+        look any more; as far as is known."""
+        if not self._overtaken:
+            return []
+        keys = set(map(sop_key, uids))
+        found = self.kept([number for key, number in self._overtaken if key in keys])
+        return [one for one in found if one.sop_instance_uid in uids]
 
     def _named(self, ids: Sequence[int]) -> list[Kept]:
         return [one for one in self.kept(ids) if one.sop_instance_uid in self._wanted]

@@ -15,6 +15,19 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 UID = "1.9"
 
 
+async def test_what_came_behind_one_of_a_higher_number_was_never_found(tmp_path: Path) -> None:
+    """Regression: a long one that began before others and is told of after them was not there."""
+    with audited(tmp_path / "index.db") as index:
+        fill(index, [60], "pacs", study="1.1")
+        search = Search(index, SlowThread(), asyncio.Lock())
+        wanted = {1: [PromiseItem(1, CT, UID, None)]}
+        assert await search.look(wanted) == {}
+        add(index, (ref(50, generation=2), meta(50, "pacs", uid=UID)))
+        for _ in range(2):
+            (one,) = (await search.look(wanted))[UID]
+            assert one.instance_id == 50
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 100])
 async def test_of_two_objects_with_one_uid_the_last_is_found_wherever_a_step_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
