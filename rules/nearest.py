@@ -11,6 +11,7 @@ from contextvars import ContextVar
 
 _FOLD = str.maketrans("", "", "_-. ")
 _MANY = 200
+_CUTOFF = 0.7
 _left: ContextVar[list[int] | None] = ContextVar("suggestions left", default=None)
 
 
@@ -43,19 +44,24 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     for candidate in words:
         folded.setdefault(_fold(candidate), candidate)
     typed = _fold(word)
-    close = difflib.get_close_matches(typed, _worth_a_look(typed, folded), n=1, cutoff=0.7)
+    close = difflib.get_close_matches(typed, _worth_a_look(typed, folded), n=1, cutoff=_CUTOFF)
     return folded[close[0]] if close else None
 
 
 def _worth_a_look(typed: str, known: Iterable[str]) -> list[str]:
     """Those that are of about its length and share most of its letters: comparing costs a lot."""
-    letters = set(typed)
-    shortest, longest, shared = len(typed) * 0.53, len(typed) * 1.86, len(letters) * 0.6
-    return [
-        each
-        for each in known
-        if shortest <= len(each) <= longest and len(letters.intersection(each)) >= shared
-    ]
+    kinds = set(typed)
+    letters = [(letter, typed.count(letter)) for letter in kinds]
+    length, most = len(typed), len(kinds) * 0.6
+    shortest, longest = length * 0.53, length * 1.86
+    found = []
+    for each in known:
+        if shortest <= len(each) <= longest and len(kinds.intersection(each)) >= most:
+            # The most that any order of the letters could have in common.
+            shared = sum([min(count, each.count(letter)) for letter, count in letters])
+            if 2 * shared >= _CUTOFF * (length + len(each)):
+                found.append(each)
+    return found
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -184,8 +184,9 @@ def _tokens(text: bytes) -> list[bytes]:
     return [part for part in (*parts, word) if part]
 
 
-# A YAML parser in Python takes some hundred lines for a byte.
-_COST = Cost(100_000, 1_000, 2**20, 1_000)
+# A YAML parser in Python takes some hundred lines for a byte; a long word that is looked for among
+# all keywords takes half a million, and at most a hundred are, see `rules.nearest.rationed`.
+_COST = Cost(1_000_000, 1_000, 2**20, 1_000)
 
 TARGETS = (
     Target("rules", check_rules, _seeds, head=0, kept=0, weight=2, cost=_COST, magic=MAGIC),
