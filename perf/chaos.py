@@ -32,6 +32,7 @@ import uvloop
 from perf import failpoints
 from perf.book import Book, settled
 from perf.chaos_archive import ArchiveCheck
+from perf.chaos_log import wrong_lines
 from perf.chaos_senders import Sender
 from perf.chaos_settings import ASLEEP, BOTH, EITHER, MOODY, STEADY, settings
 from perf.committing import Committer
@@ -53,11 +54,6 @@ _THOROUGH = 20
 _LOOKS = 20
 _ROUND = 2 * len(failpoints.SITES)
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
-# What the log says of a record that was cut short, which is what kills do.
-_TORN_EVENTS = ("damage in the spool", "upkeep of the spool")
-_FALSE_ALARMS = (" is missing, ", "of an earlier time")
-"""What no kill leads to: every segment is there."""
-_TORN_REASONS = ("CRC-32 is", "damaged description")
 _NO_ANSWER = (BenchError, OSError, http.client.HTTPException, ValueError)
 
 
@@ -384,7 +380,7 @@ class Chaos:
                 f"{delivered} are delivered to {STEADY}, which committed {len(book.committed)}, "
                 f"{least} of them meant for it alone"
             )
-        for event, count in self._errors_in_log().items():
+        for event, count in wrong_lines(self.gateway.log_lines()).items():
             book.fault(f"{count} × in the log: {event}")
         self.purged = account["received"] - await asyncio.to_thread(self._check_held)
         if self.done >= _ROUND:
@@ -425,16 +421,6 @@ class Chaos:
         if self.done >= _ROUND and not gone:
             self.book.fault("nothing was archived, so that was not tested")
 
-    def _errors_in_log(self) -> Counter[str]:
-        lines = self.gateway.log_lines()
-        return Counter(
-            str(line.get("note", line.get("event", line.get("text"))))
-            for line in lines
-            if "text" in line
-            or any(alarm in line.get("note", "") for alarm in _FALSE_ALARMS)
-            or (line.get("level") in ("error", "critical") and not _expected(line))
-        )
-
     def table(self) -> str:
         """What was done and found, for people."""
         rows: list[tuple[str, object]] = [("kills", self.done)]
@@ -465,14 +451,6 @@ def _line(account: dict[str, Any], destination: str) -> dict[str, Any]:
         if line["destination"] == destination:
             found = line
     return found
-
-
-def _expected(line: dict[str, Any]) -> bool:
-    """Whether it is about records that were cut short, or a reload that came with the stop."""
-    if line["event"] == "configuration not reloaded":
-        return "is being stopped" in line["problem"]
-    about = str(line.get("where", line.get("why")))
-    return line["event"] in _TORN_EVENTS and any(reason in about for reason in _TORN_REASONS)
 
 
 def main() -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perf import chaos, chaos_senders, failpoints
+from perf import chaos_senders, failpoints
 from perf.chaos import RUNNING, STARTING, STOPPING, plan
+from perf.chaos_log import is_expected, wrong_lines
 from perf.chaos_settings import ASLEEP, MOODY, STEADY, settings
 from router.config import load
 
@@ -59,9 +60,9 @@ def test_what_a_kill_cuts_short_is_no_error_and_all_else_is() -> None:
         "event": "damage in the spool",
         "where": "instance 7: CRC-32 is 00000001, 00000002 was committed",
     }
-    assert chaos._expected(torn)
-    assert not chaos._expected(torn | {"where": "instance 7: its file 7.dat is missing"})
-    assert not chaos._expected(torn | {"event": "the index cannot be written"})
+    assert is_expected(torn)
+    assert not is_expected(torn | {"where": "instance 7: its file 7.dat is missing"})
+    assert not is_expected(torn | {"event": "the index cannot be written"})
 
 
 def test_a_reload_that_meets_the_stop_is_no_error_and_any_other_is() -> None:
@@ -69,8 +70,8 @@ def test_a_reload_that_meets_the_stop_is_no_error_and_any_other_is() -> None:
         "event": "configuration not reloaded",
         "problem": "c.yaml: the gateway is being stopped",
     }
-    assert chaos._expected(line)
-    assert not chaos._expected(line | {"problem": "c.yaml:3: unknown key"})
+    assert is_expected(line)
+    assert not is_expected(line | {"problem": "c.yaml:3: unknown key"})
 
 
 def test_what_is_sent_as_a_whole_is_of_a_study_of_its_own() -> None:
@@ -81,3 +82,12 @@ def test_what_is_sent_as_a_whole_is_of_a_study_of_its_own() -> None:
         assert len(changed) == len(body)
         bodies.add(changed)
     assert len(bodies) == 3
+
+
+def test_a_segment_that_a_start_misses_is_wrong_and_any_other_note_is_not() -> None:
+    def noted(note: str) -> dict[str, object]:
+        return {"event": "spool", "level": "warning", "note": note}
+
+    missed = "segment 00000001.seg is missing, in which generation 3 was begun"
+    lines = [noted("5 files under large/ were removed"), noted(missed), noted(missed)]
+    assert wrong_lines(lines) == {missed: 2}
