@@ -1,188 +1,23 @@
 """Commitment as SCP in virtual time, over a real index and peers that a test scripts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from random import Random
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from router.commitment.dataset import (
-    IMPLICIT,
-    STORAGE_COMMITMENT_PUSH_MODEL,
     Item,
-    Report,
-    decode_report,
     encode_action,
 )
-from router.commitment.scp import PROPOSALS, CommitmentSCP
-from router.commitment.settings import CommitmentSettings
-from router.dimse.command import Command
-from router.net.errors import AssociationAborted, AssociationError, ConnectFailed
-from router.net.normalized import N_ACTION_RQ, Received
-from router.net.pool import Proposal
-from router.net.target import Target
+from router.net.errors import AssociationAborted, AssociationError
 from router.spool.errors import SpoolError
 from router.spool.index import Filter, Index
-from router.spool.index_promises import Asked, Promise
-from router.spool.record import Ref
+from router.spool.index_promises import Asked
 from router.ul import AbortReason, AbortSource
-from tests.commitment.threads import SlowThread
-from tests.forward.virtual import run, wall
+from tests.commitment.modalities import CT, Desk, request, scenario
+from tests.forward.virtual import wall
 from tests.spool.index_samples import DELIVERED, fill, outcome
-
-P = ParamSpec("P")
-T = TypeVar("T")
-CT = "1.2.840.10008.5.1.4.1.1.2"
-INSTANCE = "1.2.840.10008.1.20.1.1"
-
-
-@dataclass
-class Peer:
-    """Reports that it got, when and as whom; ``faults`` is what happens to the next ones."""
-
-    reports: list[tuple[float, Report, str]] = field(default_factory=list)
-    faults: list[AssociationError | int] = field(default_factory=list)
-    down: bool = False
-    hears: bool = True
-    associations: int = 0
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class Association:
-    def __init__(self, peer: Peer, target: Target) -> None:
-        self.accepted: dict[Proposal, int] = {PROPOSALS[0]: 1} if peer.hears else {}
-        self.closed = False
-        self._peer = peer
-        self._target = target
-
-    async def perform(
-        self, context_id: int, command: Command, data: bytes | None, *, longest: int
-    ) -> tuple[Command, bytes]:
-        await asyncio.sleep(0.01)
-        assert not self.closed
-        assert data is not None
-        fault = self._peer.faults.pop(0) if self._peer.faults else 0
-        if isinstance(fault, AssociationError):
-            self.closed = True
-            raise fault
-        report = decode_report(data, IMPLICIT)
-        assert command.event_type_id == report.event_type
-        assert command.affected_sop_instance_uid == INSTANCE
-        self._peer.reports.append((wall(), report, self._target.calling_ae))
-        self._peer.arrived.set()
-        return Command(0x8100, status=fault), b""
-
-    async def release(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = True
-
-
-class Counted:
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-
-    def on_promise(self, remote: str, outcome: str) -> None:
-        self.counts[outcome] = self.counts.get(outcome, 0) + 1
-
-    def on_promised(self, remote: str, committed: int, failed: int) -> None:
-        self.counts["committed"] = self.counts.get("committed", 0) + committed
-        self.counts["failed"] = self.counts.get("failed", 0) + failed
-
-
-class Desk:
-    """A gateway's part that is tested, and the remotes around it."""
-
-    def __init__(self, index: Index, **settings: Any) -> None:
-        self.index = index
-        self.thread = SlowThread()
-        self.peers: dict[str, Peer] = {"ct": Peer(), "mr": Peer()}
-        self.counted = Counted()
-        self.absent: dict[int, bool | None] = {}
-        self.looked: list[list[int]] = []
-        self.scp = CommitmentSCP(
-            CommitmentSettings.model_validate(settings),
-            index,
-            self.thread,
-            self._connect,
-            self._target,
-            self.counted,
-            structlog.get_logger("commitment"),
-            clock=wall,
-            random=Random(1),
-            present=self._present,
-        )
-
-    async def _present(self, refs: Sequence[Ref]) -> dict[int, bool | None]:
-        """All of it is there but what is ``absent``."""
-        await asyncio.sleep(0.001)
-        self.looked.append([ref.id for ref in refs])
-        return {ref.id: self.absent.get(ref.id, True) for ref in refs}
-
-    def _target(self, name: str, own_ae: str) -> Target | None:
-        if name not in self.peers:
-            return None
-        return Target(name, name.upper(), "127.0.0.1", 104, own_ae)
-
-    async def _connect(self, target: Target) -> Association:
-        peer = self.peers[target.name]
-        peer.associations += 1
-        await asyncio.sleep(0.01)
-        if peer.down:
-            raise ConnectFailed(f"{target} could not be connected to: refused")
-        return Association(peer, target)
-
-    async def ask(
-        self, *numbers: int, uid: str = "2.25.1", remote: str = "ct", own_ae: str = "ROUTER"
-    ) -> int:
-        items = [Item(CT, f"1.2.3.4.{number}") for number in numbers]
-        return await self.scp.take(request(encode_action(uid, items), remote, own_ae))
-
-    def listed(self) -> list[Promise]:
-        return self.index.promises.listing(100, everything=True)
-
-
-def request(data: bytes, remote: str = "ct", own_ae: str = "ROUTER", **changes: Any) -> Received:
-    command = Command(
-        N_ACTION_RQ,
-        message_id=1,
-        requested_sop_class_uid=STORAGE_COMMITMENT_PUSH_MODEL,
-        requested_sop_instance_uid=INSTANCE,
-        action_type_id=1,
-    )
-    received = Received("a1", remote, remote.upper(), own_ae, "::1", IMPLICIT, command, data)
-    return replace(received, command=command._replace(**changes))
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    opened = Index.open(tmp_path / "index.db")
-    yield opened
-    opened.close()
-
-
-def scenario(
-    index: Index, act: Callable[[Desk], Awaitable[None]], **settings: Any
-) -> tuple[Desk, list[dict[str, Any]]]:
-    async def main() -> Desk:
-        desk = Desk(index, **settings)
-        desk.scp.start()
-        try:
-            await act(desk)
-        finally:
-            await desk.scp.stop()
-        return desk
-
-    with capture_logs() as logs:
-        return run(main()), [dict(line) for line in logs]
-
 
 # -- what is wrong with a request --------------------------------------------------------------
 
@@ -406,9 +241,9 @@ def test_the_index_is_walked_over_once_for_what_is_not_there(
     monkeypatch.setattr(index.promises, "look_after", followed)
 
     async def act(desk: Desk) -> None:
-        for request in range(20):
-            strange = range(1000 * (request + 1), 1000 * (request + 1) + 200)
-            assert await desk.ask(*strange, uid=f"2.25.9{request}", remote="mr") == 0
+        for n in range(20):
+            strange = range(1000 * (n + 1), 1000 * (n + 1) + 200)
+            assert await desk.ask(*strange, uid=f"2.25.9{n}", remote="mr") == 0
         await asyncio.sleep(30)
         at = wall()
         assert await desk.ask(*range(1, 11)) == 0
@@ -618,122 +453,3 @@ def test_it_goes_on_after_a_restart(index: Index) -> None:
     scenario(index, before)
     scenario(index, after)
     assert told == [True]
-
-
-# -- what is not on the disk -------------------------------------------------------------------
-
-
-def test_what_is_not_on_the_disk_is_not_promised(index: Index) -> None:
-    fill(index, [1, 2, 3, 4], "pacs")
-    index.settle([outcome(3, "pacs", DELIVERED)])
-
-    async def act(desk: Desk) -> None:
-        desk.absent = {2: False, 3: False}
-        await desk.ask(1, 2, 3)
-        await asyncio.sleep(30)
-        ((_, report, _),) = desk.peers["ct"].reports
-        assert [item.sop_instance_uid for item in report.committed] == ["1.2.3.4.1", "1.2.3.4.3"]
-        assert [failure.reason for failure in report.failed] == [0x0110]
-        assert desk.looked[0] == [1, 2], "and nothing of what a destination has"
-
-    scenario(index, act)
-
-
-def test_what_cannot_be_told_is_looked_at_again(index: Index) -> None:
-    fill(index, [1, 2], "pacs")
-
-    async def act(desk: Desk) -> None:
-        desk.absent = {1: None, 2: None}
-        await desk.ask(1, 2)
-        await asyncio.sleep(20)
-        assert not desk.peers["ct"].reports
-        desk.absent = {2: None}
-        await asyncio.sleep(60)
-        ((_, report, _),) = desk.peers["ct"].reports
-        assert [item.sop_instance_uid for item in report.committed] == ["1.2.3.4.1"]
-        assert [failure.reason for failure in report.failed] == [0x0110]
-
-    scenario(index, act, grace=60)
-
-
-def test_one_that_is_moved_meanwhile_is_looked_at_where_it_is_then(index: Index) -> None:
-    fill(index, [1, 2], "pacs")
-
-    async def act(desk: Desk) -> None:
-        found = desk.scp._presence._present
-
-        async def moved(refs: Sequence[Ref]) -> Mapping[int, bool | None]:
-            for ref in refs:
-                if ref.generation == 1:
-                    desk.index.move([ref._replace(generation=2)])
-            here = await found(refs)
-            return {ref.id: here[ref.id] and ref.generation == 2 for ref in refs}
-
-        desk.scp._presence._present = moved
-        await desk.ask(1, 2)
-        await asyncio.sleep(30)
-        ((_, report, _),) = desk.peers["ct"].reports
-        assert len(report.committed) == 2
-
-    scenario(index, act)
-
-
-def test_it_is_looked_again_before_a_report_that_was_late(index: Index) -> None:
-    fill(index, [1, 2], "pacs")
-
-    async def act(desk: Desk) -> None:
-        desk.peers["ct"].down = True
-        await desk.ask(1, 2)
-        await asyncio.sleep(100)
-        (promise,) = desk.listed()
-        assert promise.committed == 2
-        desk.absent = {1: False}
-        desk.peers["ct"].down = False
-        await asyncio.sleep(700)
-        ((_, report, _),) = desk.peers["ct"].reports
-        assert [failure.reason for failure in report.failed] == [0x0110]
-        assert len(report.committed) == 1
-
-    scenario(index, act)
-
-
-def test_many_are_looked_at_by_and_by(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.commitment.presence.MOST", 20)
-    monkeypatch.setattr("router.commitment.presence._AT_ONCE", 7)
-    fill(index, range(1, 101), "pacs")
-
-    async def act(desk: Desk) -> None:
-        desk.absent = {50: False}
-        at = wall()
-        await desk.ask(*range(1, 101))
-        await asyncio.sleep(30)
-        ((when, report, _),) = desk.peers["ct"].reports
-        assert len(report.committed) == 99
-        assert when - at < 10
-        numbers = [number for some in desk.looked for number in some]
-        assert set(numbers) == set(range(1, 101))
-        assert len(numbers) <= 120, "and once more some of those that were decided before"
-        assert max(map(len, desk.looked)) == 7
-
-    scenario(index, act)
-
-
-def test_many_of_which_nothing_can_be_told_are_not_looked_at_without_a_pause(
-    index: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("router.commitment.presence.MOST", 20)
-    fill(index, range(1, 31), "pacs")
-
-    async def act(desk: Desk) -> None:
-        desk.absent = dict.fromkeys(range(1, 31), None)
-        await desk.ask(*range(1, 31))
-        await asyncio.sleep(1.5)
-        assert len(desk.looked) <= 5
-        await asyncio.sleep(50)
-        assert 3 <= len(desk.looked) <= 30
-        desk.absent = {}
-        await asyncio.sleep(60)
-        ((_, report, _),) = desk.peers["ct"].reports
-        assert len(report.committed) == 30
-
-    scenario(index, act, grace=300)
