@@ -1,7 +1,7 @@
 """A destination that is asked for commitment, in virtual time, over a real index."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -32,7 +32,7 @@ from router.spool.index_commitments import (
     Reference,
 )
 from tests.commitment.threads import SlowThread
-from tests.forward.virtual import wall
+from tests.forward.virtual import run, wall
 from tests.spool.index_samples import T0, UNCOMMITTED, fill, outcome
 
 PACS = "pacs"
@@ -220,3 +220,20 @@ class Scene:
 
 
 __all__ = ["PACS", "T0", "Scene"]
+
+
+Play = Callable[[Scene], Awaitable[None]]
+
+
+def play(path: Path, main: Play, *, configured: bool = True, **settings: object) -> None:
+    async def whole() -> None:
+        scene = Scene(path / "index.db", **settings)
+        scene.start(configured=configured)
+        await main(scene)
+        await scene.stop()
+
+    run(whole())
+
+
+def uid(number: int) -> str:
+    return f"1.2.3.4.{number}"
