@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.spool.index import Index
+from tests.spool.committing import Bench
 from tests.spool.index_samples import audited
 from tests.spool.spool_samples import Loop, Rig, settings
 
@@ -57,3 +58,13 @@ def open_rig(tmp_path: Path, loop: Loop) -> Iterator[OpenRig]:
 @pytest.fixture
 def rig(open_rig: OpenRig) -> Rig:
     return open_rig()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    made = Bench(tmp_path, loop, monkeypatch)
+    made.committer.start()
+    yield made
+    made.disk.hold.set()
+    made.committer.stop()
+    made.segments.close()
