@@ -91,9 +91,7 @@ class Clerk:
             if self._concurrency.succeeded(self._clock()):
                 self._more()
         if verdict.fate is Fate.DELIVERED:
-            self._fates.delivered(
-                item, verdict.reason, result.status, courier.peer, presumed=verdict.presumed
-            )
+            self._fates.delivered(item, verdict.reason, result.status, courier.peer)
             return
         # The peer's comment stays in the index: it may name a patient.
         self._logger.warning(
@@ -139,7 +137,7 @@ class Clerk:
     def went_out(self, courier: Courier, item: Waiting) -> None:
         """See `Desk`; what the peer of before has tells nothing of the one of now."""
         if courier.peer == self._owner.peer:
-            self._fates.went_out(item)
+            self._fates.unanswered += 1
 
     def damaged(self, item: Waiting, error: SpoolDamaged) -> None:
         """See `Desk`."""

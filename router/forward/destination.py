@@ -115,9 +115,7 @@ class Destination:
             self._recall.release()
         else:
             self._fates.retry = config.retry
-            if config.peer != self.peer:
-                self.peer = config.peer
-                self._fates.forget()
+            self.peer = config.peer
             self._door.renew(config)
             self._availability.anew()
             self._breaker.reset(config.retry)

@@ -1,7 +1,7 @@
 """Turns what came of an attempt into the outcome that the index keeps.
 
-Owns the number of attempts that an instance is allowed, when it is tried again, and which ones
-may have arrived without our having heard.  Must not know associations or queues.
+Owns the number of attempts that an instance is allowed, and when it is tried again.  Must not know
+associations or queues.
 """
 
 from collections.abc import Callable, Hashable
@@ -28,10 +28,6 @@ def in_words(span: float) -> str:
     return f"{span:.2g} s"
 
 
-_LIMIT = 65_536
-"""Ids that are remembered; an operator may drop instances without our hearing of it."""
-
-
 class Fates:
     """``wake`` is called when the ledger has something that its owner should see to."""
 
@@ -53,67 +49,25 @@ class Fates:
         self._random = random
         self._observer = observer
         self._wake = wake
-        self._went_out: set[int] = set()
         self._attempts = attempts
         self.unanswered = 0
+        """Instances all of which was sent without an answer of any use; counted by `Clerk`."""
         self.retry = retry
 
     def begun(self, item: Waiting, association: str) -> None:
         """An attempt begins."""
         self._attempts.begun(item.ref.id, association)
 
-    def went_out(self, item: Waiting) -> None:
-        """All of it was sent, and no answer of any use came."""
-        if len(self._went_out) >= _LIMIT:
-            self._went_out.clear()
-        self._went_out.add(item.ref.id)
-        self.unanswered += 1
-
-    def forget(self) -> None:
-        """The destination is another peer now, to which nothing was sent yet."""
-        self._went_out.clear()
-
     def judge(self, item: Waiting, result: StoreResult) -> Verdict:
-        """What the answer means for this instance.
+        """What the answer means for this instance."""
+        return judge(result.status, result.comment, attempts=item.attempts + 1, retry=self.retry)
 
-        Where another object has the same UID, a duplicate may be that one.
-        """
-        sent_before = not item.twin and item.ref.id in self._went_out
-        return judge(
-            result.status,
-            result.comment,
-            sent_before=sent_before,
-            attempts=item.attempts + 1,
-            retry=self.retry,
-        )
-
-    def delivered(
-        self,
-        item: Waiting,
-        reason: str,
-        status: int,
-        peer: Hashable = None,
-        *,
-        presumed: bool = False,
-    ) -> None:
-        """The destination, then this ``peer``, has it, or one of its UID (``presumed``), which the
-        index may doubt; ``reason`` is its warning, or ""."""
-        seconds = self._clock() - item.received_at
-
-        def count(doubted: bool) -> None:
-            if doubted:
-                self._observer.on_failed(self._destination, "dead")
-                return
-            self._observer.on_sent(self._destination, item.ref.length)
-            outcome = "warning" if reason else "delivered"
-            self._observer.on_delivered(self._destination, outcome, seconds)
-
-        state = DeliveryState.DELIVERED
-        if presumed:
-            self._record(item, state, reason, status, peer=peer, presumed=count)
-        else:
-            count(False)
-            self._record(item, state, reason, status, peer=peer)
+    def delivered(self, item: Waiting, reason: str, status: int, peer: Hashable = None) -> None:
+        """The destination, then this ``peer``, has it; ``reason`` is its warning, or ""."""
+        self._observer.on_sent(self._destination, item.ref.length)
+        outcome = "warning" if reason else "delivered"
+        self._observer.on_delivered(self._destination, outcome, self._clock() - item.received_at)
+        self._record(item, DeliveryState.DELIVERED, reason, status, peer=peer)
 
     def unanswered_by(self, item: Waiting, error: AssociationError) -> None:
         """The association fell in the middle of the instance's message; an attempt is charged."""
@@ -164,10 +118,7 @@ class Fates:
         attempted: bool = True,
         refused: bool = False,
         peer: Hashable = None,
-        presumed: Callable[[bool], None] | None = None,
     ) -> None:
-        if state is not DeliveryState.READY:
-            self._went_out.discard(item.ref.id)
         association, seconds = self._attempts.ended(item.ref.id)
         now = self._clock()
         outcome = Outcome(
@@ -183,7 +134,6 @@ class Fates:
             association,
             seconds,
             peer,
-            presumed is not None,
         )
-        if self._ledger.record(outcome, presumed):
+        if self._ledger.record(outcome):
             self._wake()

@@ -56,7 +56,6 @@ class Ledger:
         self._random = random
         self._logger = log
         self._outcomes: list[Outcome] = []
-        self._presumed: dict[int, Callable[[bool], None]] = {}
         self._first_at = 0.0
         self._due: float | None = None
         self._leased_at = monotonic()
@@ -74,15 +73,9 @@ class Ledger:
         """Outcomes that the index does not have yet."""
         return len(self._outcomes)
 
-    def record(self, outcome: Outcome, presumed: Callable[[bool], None] | None = None) -> bool:
-        """Notes how an attempt ended.  True when the owner should wake to settle, or plan to.
-
-        ``presumed`` is called once that is recorded, with whether it was doubted instead, see
-        `Settled`.
-        """
+    def record(self, outcome: Outcome) -> bool:
+        """Notes how an attempt ended.  True when the owner should wake to settle, or plan to."""
         self._outcomes.append(outcome)
-        if presumed is not None:
-            self._presumed[outcome.instance_id] = presumed
         if len(self._outcomes) == 1:
             self._first_at = self._monotonic()
             return True
@@ -157,10 +150,7 @@ class Ledger:
         del self._outcomes[: len(batch)]
         self._first_at = self._monotonic()
         self._board.settled(outcome.instance_id for outcome in batch)
-        doubted = {number for number, _ in settled.doubted}
         for outcome in batch:
-            if (tell := self._presumed.pop(outcome.instance_id, None)) is not None:
-                tell(outcome.instance_id in doubted)
             if outcome.state is DeliveryState.READY:
                 self._fallen_back = True
                 self._plan(outcome.due_at if outcome.due_at is not None else outcome.at)

@@ -29,14 +29,12 @@ class Verdict:
     """``reason`` is for an operator, "" for a plain success.
 
     ``strained`` tells that the destination, not the instance, is at fault: it is short of
-    something, and sending it the next instance at once would not help.  ``presumed``: the
-    destination said no more than that it has one of this UID.
+    something, and sending it the next instance at once would not help.
     """
 
     fate: Fate
     reason: str
     strained: bool = False
-    presumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +75,15 @@ def judge(
     status: int,
     comment: str = "",
     *,
-    sent_before: bool = False,
     attempts: int = 1,
     retry: Retry = _AS_USUAL,
 ) -> Verdict:
     """The verdict on an instance that was answered ``status`` and Error Comment ``comment``.
 
-    ``sent_before``: all of it went out before, and no answer was heard.  Then a duplicate SOP
-    instance (0111) is delivered: it arrived that time.  Otherwise what the destination has may be
-    another object, and a dead letter is seen where a loss is not.  A status of no row is
-    temporary: what is not understood is tried again, within the attempts that the destination
-    allows, and never taken for a success.
+    A duplicate SOP instance (0111) is dead, though an earlier attempt may have arrived whose
+    answer was lost: what the destination has may as well be another object of that UID, and a dead
+    letter is seen where a loss is not.  A status of no row is temporary: what is not understood is
+    tried again, within the attempts that the destination allows, and never taken for a success.
 
     ``retry`` has what the remote's settings say instead; ``attempts`` counts this one.
     """
@@ -95,9 +91,6 @@ def judge(
     if reason and comment:
         reason = f"{reason} ({comment})"
     said = retry.fate_of(status)
-    if status == _DUPLICATE and sent_before:
-        reason = f"{reason}; it arrived with an earlier attempt"
-        return Verdict(Fate.DELIVERED, reason, presumed=said != "delivered")
     if said == "delivered" or (said is None and status in DELIVERED):
         return Verdict(Fate.DELIVERED, reason)
     if status == _DUPLICATE:

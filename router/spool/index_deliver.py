@@ -7,7 +7,6 @@ those that people make are in `index_control`.  Must not know associations or re
 import contextlib
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from router.spool.errors import SpoolFull
@@ -94,7 +93,6 @@ class Queues:
                 calling_ae=row[12],
                 attempts=row[13],
                 priority=row[14],
-                twin=bool(row[15]),
             )
             for row in rows
         ]
@@ -142,16 +140,9 @@ class Queues:
         keys = {(o.instance_id, numbers[o.destination]) for o in outcomes}
         rows = self.rows([(i, number) for i, number in keys if number is not None])
         elsewhere: set[tuple[int, int]] = set()
-        twins = self._twins(outcomes)
-        doubted: list[tuple[int, str]] = []
         applied = 0
         for outcome in outcomes:
             key = (outcome.instance_id, outcome.destination)
-            if outcome.presumed and outcome.instance_id in twins:
-                # It may have come since it was leased, and been sent first.
-                reason = f"{outcome.reason}; {_TWIN}"
-                outcome = replace(outcome, state=DeliveryState.DEAD, reason=reason)
-                doubted.append(key)
             row = rows.get((outcome.instance_id, numbers[outcome.destination]))
             if row is None:
                 unknown.append(key)
@@ -186,14 +177,8 @@ class Queues:
             self._peers.written()
             self.note_due(changes)
         return Settled(
-            *(applied, tuple(repeated), tuple(unknown), revived, gated),
-            *(tuple(refusals.names), tuple(doubted)),
+            *(applied, tuple(repeated), tuple(unknown), revived, gated, tuple(refusals.names))
         )
-
-    def _twins(self, outcomes: Sequence[Outcome]) -> set[int]:
-        """Those of which only the UID is known to be there, and which share that with another."""
-        presumed = [outcome.instance_id for outcome in outcomes if outcome.presumed]
-        return set(self._db.json(_TWINS, id_list(presumed))) if presumed else set()
 
     def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int | None], DeliveryRow]:
         """Deliveries as they are, by (instance id, destination id)."""
@@ -212,10 +197,10 @@ class Queues:
 
 def _told_otherwise(row: Sequence[Any]) -> bool:
     """Whether the UIDs of what is leased, and who sent it, are not what was written."""
-    told = row[17]
+    told = row[16]
     if told is None:  # of a version that noted no sum
         return False
-    return bool(told != sum_of(row[12], row[7], row[9], row[10]) or row[16] != sop_key(row[8]))
+    return bool(told != sum_of(row[12], row[7], row[9], row[10]) or row[15] != sop_key(row[8]))
 
 
 def _reason(row: DeliveryRow, outcome: Outcome) -> str:
@@ -251,24 +236,13 @@ _OUTCOMES = (
     DeliveryState.DROPPED,
 )
 
-_TWIN = "there is another object of this UID here: what it has may be this one or another"
-_HAS_TWIN = """
-EXISTS (SELECT 1 FROM instance AS t INDEXED BY instance_sop
-        WHERE t.study_order = i.study_order AND t.sop_key = i.sop_key
-        AND t.sop_instance_uid = i.sop_instance_uid AND t.id <> i.id
-        AND (t.crc <> i.crc OR t.length <> i.length))
-"""
-_TWINS = f"""
-SELECT json_group_array(i.id) FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
-WHERE {_HAS_TWIN}
-"""
 _ALIKE = "destination_id = ?1 AND state = 0"
 _LEASE = """
 SELECT json_group_array(json_array(
     i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large,
     c.sop_class_uid, i.sop_instance_uid, c.transfer_syntax_uid, c.study_instance_uid,
     i.received_at, c.calling_ae, d.attempts, d.priority,
-    {has_twin}, i.sop_key, c.sum
+    i.sop_key, c.sum
 )) FROM (
     SELECT instance_id, attempts, priority FROM delivery {index}
     WHERE destination_id = ?1 AND state = 0 AND {due}
@@ -279,9 +253,9 @@ CROSS JOIN instance AS i ON i.id = d.instance_id
 CROSS JOIN context AS c ON c.id = i.context_id
 """
 _LEASE_READY = _LEASE.format(
-    has_twin=_HAS_TWIN, index="INDEXED BY delivery_ready", due="due_at IS NULL AND ?4 IS NOT NULL"
+    index="INDEXED BY delivery_ready", due="due_at IS NULL AND ?4 IS NOT NULL"
 )
-_LEASE_ALL = _LEASE.format(has_twin=_HAS_TWIN, index="", due="(due_at IS NULL OR due_at <= ?4)")
+_LEASE_ALL = _LEASE.format(index="", due="(due_at IS NULL OR due_at <= ?4)")
 _PROMOTE = """
 UPDATE delivery SET due_at = NULL
 WHERE destination_id = ?1 AND instance_id IN (

@@ -166,7 +166,6 @@ class Waiting:
     calling_ae: str
     attempts: int
     priority: int
-    twin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +177,7 @@ class Outcome:
     when the destination was not asked at all, which does not count as an attempt.  ``refused``
     tells of a DEAD one that another destination might take.  ``association`` is the
     one on which it was tried, "" without one; ``seconds`` is how long that took.  ``peer`` is who
-    answered there, as in `Index.take_peers`; None where that does not matter.  ``presumed``: all
-    that is known is that it has an instance of this UID.
+    answered there, as in `Index.take_peers`; None where that does not matter.
     """
 
     instance_id: int
@@ -194,7 +192,6 @@ class Outcome:
     association: str = ""
     seconds: float | None = None
     peer: Hashable = None
-    presumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +200,7 @@ class Settled:
     ``unknown``: none such in the index.  Both as (instance id, destination).  ``revived``: how
     many that repeated another became READY, since that one was not delivered; ``gated``: how many
     went behind a gate; ``refused``: where something waits for another member of its plan, having
-    been refused; ``doubted``: those that are DEAD though they were presumed to be there, as
-    (instance id, destination)."""
+    been refused."""
 
     applied: int
     repeated: tuple[tuple[int, str], ...]
@@ -212,7 +208,6 @@ class Settled:
     revived: int = 0
     gated: int = 0
     refused: Collection[str] = ()
-    doubted: Collection[tuple[int, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,23 +50,11 @@ def test_only_four_statuses_of_all_mean_delivered() -> None:
     assert judge(0).reason == ""
 
 
-def test_a_duplicate_of_an_earlier_attempt_was_a_dead_letter() -> None:
-    """Regression: it had arrived, and the association broke before the answer."""
-    verdict = judge(0x0111, "have it", sent_before=True)
-    assert verdict.fate is D
+def test_a_duplicate_may_be_another_object() -> None:
+    verdict = judge(0x0111, "have it")
+    assert verdict.fate is P
     assert "0111" in verdict.reason
     assert "have it" in verdict.reason
-    assert "earlier attempt" in verdict.reason
-    assert verdict.presumed
-    unsent = judge(0x0111)
-    assert unsent.fate is P
-    assert "has an instance of this UID already, which may be this one" in unsent.reason
-    assert judge(0x0117, sent_before=True).fate is P
-
-
-def test_what_a_remote_is_said_to_mean_by_a_duplicate_is_not_only_presumed() -> None:
-    """Else it were delivered at the first attempt, and a dead letter beside a twin later."""
+    assert "has an instance of this UID already, which may be this one" in verdict.reason
     said = Retry(statuses={"0111": "delivered"})
-    for sent_before in (False, True):
-        verdict = judge(0x0111, sent_before=sent_before, retry=said)
-        assert (verdict.fate, verdict.presumed) == (D, False)
+    assert judge(0x0111, retry=said).fate is D

@@ -97,7 +97,6 @@ class Lives:
         self._until_cut = 0
         """Moments to come until the power fails; 0 when it does not in the middle of an act."""
         self._cut: _Moment | None = None
-        self._went: dict[str, set[int]] = {}
         self._down: set[str] = set()
         self._asked: list[tuple[str, Transaction, int]] = []
         self._index_was_lost = False
@@ -169,7 +168,6 @@ class Lives:
 
     def _open(self, until_cut: int = 0) -> None:
         """As the gateway does."""
-        self._went = {name: set() for name in NAMES}
         self._down, self._asked = set(), []
         if self.chance.random() < 0.25:
             self.world.change_host(self.chance.choice(NAMES), self.chance)
@@ -277,7 +275,7 @@ class Lives:
             return
         index, world = self._rig.index, self.world
         outcomes = [
-            world.take(name, one, self._read(one), self.chance, self._went[name])
+            world.take(name, one, self._read(one), self.chance)
             for one in index.lease(name, self.chance.randint(1, 6), world.now, ())
         ]
         mood = self.chance.random()
@@ -313,7 +311,6 @@ class Lives:
     def _change_host(self) -> None:
         name = self.chance.choice(NAMES)
         self.world.change_host(name, self.chance)
-        self._went[name] = set()
         self._rig.index.take_peers(self.world.peers(), self.world.now)
 
     def _gates(self) -> None:

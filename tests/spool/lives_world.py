@@ -152,12 +152,10 @@ class World:
         waiting: Waiting,
         data: bytes | None,
         chance: Random,
-        went: set[int],
     ) -> Outcome:
         """The host of now takes an instance or not, as chance will have it.
 
-        `data` is None when there is nothing to send any more.  `went` has the instances that this
-        life sent to it without an answer, and is added to.
+        `data` is None when there is nothing to send any more.
         """
         if data is None:
             return self._ended(destination, waiting, DeliveryState.DEAD, None)
@@ -170,10 +168,9 @@ class World:
             return self._ended(destination, waiting, DeliveryState.DEAD, _REFUSED, refused=refused)
         known = self.has(destination, self.host[destination], waiting.sop_instance_uid)
         if known and chance.random() < 0.3:
-            return self._knows(destination, waiting, went)
+            return self._knows(destination, waiting)
         self._keep(destination, waiting, data)
         if mood > 0.93:
-            went.add(waiting.ref.id)
             due = self.now + 5.0
             return self._ended(destination, waiting, DeliveryState.READY, None, due_at=due)
         asked = destination == COMMITS and chance.random() < 0.5
@@ -192,11 +189,8 @@ class World:
         digest = sha256(data).digest()
         self.had.append(Had(step, destination, host, waiting.sop_instance_uid, digest))
 
-    def _knows(self, destination: str, waiting: Waiting, went: set[int]) -> Outcome:
+    def _knows(self, destination: str, waiting: Waiting) -> Outcome:
         """Its answer 0111: that may be what was sent before, or quite another instance."""
-        if waiting.ref.id in went and not waiting.twin:
-            state = DeliveryState.DELIVERED
-            return self._ended(destination, waiting, state, _HAS_IT, presumed=True)
         return self._ended(destination, waiting, DeliveryState.DEAD, _HAS_IT, refused=True)
 
     def _ended(
@@ -208,13 +202,11 @@ class World:
         *,
         due_at: float | None = None,
         refused: bool = False,
-        presumed: bool = False,
     ) -> Outcome:
         return Outcome(
             *(waiting.ref.id, destination, state, self.now, status, "", due_at),
             refused=refused,
             peer=self.peers()[destination],
-            presumed=presumed,
         )
 
     # -- what is due to them

@@ -148,7 +148,7 @@ def test_what_has_no_bytes_any_more_is_had_by_nobody() -> None:
     ref = Ref(7, 1, 0, 64, 1, 0)
     waiting = Waiting(ref, "1.2.840.10008.5.1.4.1.1.2", "1.2", "", "9.1", 1.7e9, "CT1", 0, 0)
     assert world.take_surely("a", waiting, None).state is DeliveryState.DEAD
-    assert world.take("a", waiting, None, Random(1), set()).state is DeliveryState.DEAD
+    assert world.take("a", waiting, None, Random(1)).state is DeliveryState.DEAD
     assert world.had == []
     assert world.missing()
 
