@@ -168,7 +168,7 @@ class Index(Operated):
         nothing a duplicate any more; what repeats one that is settled DELIVERED by a peer of before
         goes in its place.  What an error leaves unwritten holds, and is written with what is
         settled next."""
-        return self._peers.take(peers, at, self._adder.last_id)
+        return self._peers.take(peers, at, self._adder.highest)
 
     def figures(self, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Length and CRC of those of ``ids`` that are in the index."""

@@ -75,6 +75,9 @@ class Adder:
         self._together = Together(self._db, self._destinations)
         self._contexts: dict[tuple[object, ...], Context] = {}
         self.last_id = 0
+        self.highest = 0
+        """Of those that may be in the index: one that was added by a transaction that seemed to
+        fail is not up to `last_id`."""
         self.overtaken: deque[tuple[int, int]] = deque(maxlen=_OVERTAKEN_KEPT)
         """The latest that came behind one of a higher number, as (key of the SOP Instance UID, id):
         long ones, which are numbered as they begin."""
@@ -89,6 +92,7 @@ class Adder:
         db = self._db
         meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
         self.last_id = meta.get("last_id", 0)
+        self.highest = max(self.highest, self.last_id)
         self._received = db.value(_RECEIVED, int(Tally.RECEIVED)) or 0
         if "generation" in meta:
             self.position = Position(meta["generation"], meta.get("offset", 0))
@@ -131,6 +135,7 @@ class Adder:
         if self.position is not None and position < self.position:
             position = self.position
         self._doubtful = True
+        self.highest = max(self.highest, last_id)
         with self._db.transaction():
             self._db.run_rows(_ADD_CONTEXTS, rows.contexts)
             self._db.run_rows(_ADD_INSTANCES, rows.instances)
@@ -150,7 +155,6 @@ class Adder:
                 *("next_context", next_context),
                 *("position_sum", sum_of(*position, last_id, next_context, received)),
             )
-        self._doubtful = False
         self.overtaken.extend(
             (key, ref.id)
             for (ref, _), key in zip(fresh, sop_keys, strict=True)
@@ -160,6 +164,7 @@ class Adder:
         self.position = position
         self._next_context = next_context
         self._received = received
+        self._doubtful = False  # not before all of it is noted: memory may be short
         if len(self._contexts) > _CONTEXTS_KEPT:
             self._contexts.clear()
         self._contexts.update(rows.used_contexts)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +136,32 @@ def test_it_holds_though_it_cannot_be_written(
     _come(index, 2, "pacs")
     assert state(index, 2, "pacs") is READY
     assert index.take_peers({"pacs": NEW}, T0 + 3000) == ["pacs"]
+
+
+def test_what_a_host_had_while_the_feed_did_not_know_of_it(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: what was put into the index by a transaction that seemed to fail, and went from
+    there, was taken for the next host's."""
+    add(index, (ref(1, crc=9), meta(1, "pacs", uid="1.9")))
+    transaction = index._db.transaction
+
+    @contextmanager
+    def late() -> Iterator[None]:
+        with transaction():
+            yield
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._db, "transaction", late)
+        with pytest.raises(MemoryError):
+            _come(index, 2, "pacs")
+    assert [one.ref.id for one in index.lease("pacs", 10, T0 + 9, (1,))] == [2]
+    index.settle([replace(outcome(2, "pacs", DELIVERED), peer=OLD)])
+    index.take_peers({"pacs": NEW}, T0 + 2000)
+    _come(index, 2, "pacs")  # it is tried again
+    _come(index, 3, "pacs")
+    assert state(index, 3, "pacs") is READY
 
 
 def _unwritten(index: Index, monkeypatch: pytest.MonkeyPatch, peer: Peer) -> None:
