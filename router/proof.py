@@ -10,6 +10,7 @@ import functools
 import random
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -168,15 +169,19 @@ class Proof:
         )
         return await self._calls().aside(target.name, opened)
 
-    async def _look(self, target: Target, references: Sequence[Reference]) -> Collection[str]:
-        """Those that an archive lists, a question for each series."""
+    async def _look(self, target: Target, references: Sequence[Reference]) -> Collection[Reference]:
+        """Those that an archive lists, a question for each series.
+
+        Another object of the same UID may lie in another one.
+        """
         try:
             association = await self._connect(target, find.PROPOSALS)
             async with asyncio.timeout(_QUESTION):
                 try:
-                    listed: set[str] = set()
-                    for study, series in _series(references):
-                        listed |= await find.list_instances(association, study, series)
+                    listed: set[Reference] = set()
+                    for (study, series), members in _series(references):
+                        uids = await find.list_instances(association, study, series)
+                        listed.update(one for one in members if one.sop_instance_uid in uids)
                     with contextlib.suppress(AssociationError):  # the answers stand
                         await association.release()
                 finally:
@@ -194,6 +199,10 @@ def _unasked(config: Config) -> list[str]:
     return [n for n, r in config.remotes.items() if r.host is not None and r.commitment is None]
 
 
-def _series(references: Iterable[Reference]) -> Iterator[tuple[str, str]]:
-    seen = {(one.study_instance_uid, one.series_instance_uid) for one in references}
-    yield from sorted(pair for pair in seen if all(pair))
+def _series(
+    references: Iterable[Reference],
+) -> Iterator[tuple[tuple[str, str], Sequence[Reference]]]:
+    members: dict[tuple[str, str], list[Reference]] = defaultdict(list)
+    for one in references:
+        members[one.study_instance_uid, one.series_instance_uid].append(one)
+    yield from sorted((pair, ones) for pair, ones in members.items() if all(pair))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from router.spool.index_commitments import (
     Commitments,
     Committed,
+    Name,
     Refusal,
     Transaction,
     Uncommitted,
@@ -60,8 +61,8 @@ class CommitmentIndex:
     async def answer(
         self,
         uid: str,
-        committed: Iterable[str],
-        refused: Mapping[str, Refusal],
+        committed: Iterable[Name],
+        refused: Mapping[Name, Refusal],
         *,
         at: float,
         most: Mapping[str, int],

@@ -64,7 +64,7 @@ class CommitterConfig:
     """A destination of which commitment is asked.
 
     ``connect`` opens an association for it, whose reports go where all go.  ``look`` gives those
-    of the references that the destination lists, by SOP Instance UID, and raises NotAsked.
+    of the references that the destination lists, each in its series, and raises NotAsked.
     ``held`` tells whether it may be called now, None when it may.
     ``identity`` is equal for two when the same peer is called in the same way.
     """
@@ -72,7 +72,7 @@ class CommitterConfig:
     name: str
     settings: Commitment
     connect: Callable[[], Awaitable[Asked]] = field(compare=False)
-    look: Callable[[Sequence[Reference]], Awaitable[Collection[str]]] = field(compare=False)
+    look: Callable[[Sequence[Reference]], Awaitable[Collection[Reference]]] = field(compare=False)
     identity: Hashable = None
     held: Callable[[], Held | None] = field(default=lambda: None, compare=False)
 

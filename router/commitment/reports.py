@@ -34,7 +34,7 @@ from router.dimse.status import (
 )
 from router.net.normalized import Received
 from router.spool.errors import SpoolError
-from router.spool.index_commitments import Committed, Refusal
+from router.spool.index_commitments import Committed, Name, Refusal
 
 _AT_ONCE = 16 * 1024
 """Bytes of a report that are decoded on the event loop."""
@@ -42,7 +42,7 @@ _FOR_GOOD = (CLASS_INSTANCE_CONFLICT, REFERENCED_SOP_CLASS_NOT_SUPPORTED)
 """Reasons that sending the same instance again would not change."""
 
 
-def refusals(report: Report) -> dict[str, Refusal]:
+def refusals(report: Report) -> dict[Name, Refusal]:
     """Why which instance is not committed, by SOP Instance UID.
 
     A duplicate Transaction UID tells of the request, and nothing of an instance.

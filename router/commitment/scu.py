@@ -252,7 +252,13 @@ class Asker:
     # -- by N-ACTION -------------------------------------------------------------------------
 
     async def _request(self, transaction: Transaction) -> None:
-        items = [Item(r.sop_class_uid, r.sop_instance_uid) for r in transaction.references]
+        # Of several with one UID the first: more than that cannot be asked.
+        named = {r.sop_instance_uid: r for r in reversed(transaction.references)}
+        items = [
+            Item(r.sop_class_uid, r.sop_instance_uid)
+            for r in transaction.references
+            if named[r.sop_instance_uid] is r
+        ]
         if strange := [
             item
             for item in items
@@ -338,7 +344,7 @@ class Asker:
 
     async def _look(self, transaction: Transaction) -> None:
         listed = set(await self._config.look(transaction.references))
-        wanted = {reference.sop_instance_uid for reference in transaction.references}
+        wanted = set(transaction.references)
         missing = wanted - listed
         now = self._clock()
         late = now - transaction.made_at >= self._settings.answer_within

@@ -171,11 +171,16 @@ async def count_instances(
 async def list_instances(
     association: Asking, study: str, series: str, *, seconds: float = 60.0
 ) -> set[str]:
-    """SOP Instance UIDs of a series that the archive knows of, `MOST_MATCHES` at most.  Raises as
-    `find`."""
+    """SOP Instance UIDs of a series that the archive knows of, `MOST_MATCHES` at most; not those
+    of which it says that they are in another.  Raises as `find`."""
     keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": ""}
     found = await find(association, Query("image", keys), seconds=seconds)
-    uids = (match.get("SOPInstanceUID", ()) for match in found.matches)
+    there = {"StudyInstanceUID": ((study,), (), None), "SeriesInstanceUID": ((series,), (), None)}
+    uids = (
+        match.get("SOPInstanceUID", ())
+        for match in found.matches
+        if all(match.get(keyword) in told for keyword, told in there.items())
+    )
     return {values[0] for values in uids if values}
 
 

@@ -33,10 +33,14 @@ class Reference:
     series_instance_uid: str
 
 
+Name = str | Reference
+"""An instance in an answer: by its SOP Instance UID, whatever its study, or as it was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """What a destination is asked to commit, in one request; ``asked`` times, this one counted.
-    Of instances with one SOP Instance UID there is one reference."""
+    Of instances with one SOP Instance UID there is one reference in each series."""
 
     id: int
     uid: str
@@ -139,14 +143,14 @@ class Commitments:
     def answer(
         self,
         uid: str,
-        committed: Iterable[str],
-        refused: Mapping[str, Refusal],
+        committed: Iterable[Name],
+        refused: Mapping[Name, Refusal],
         *,
         at: float,
         most: Mapping[str, int],
         words: str,
     ) -> Committed:
-        """What the destination says of a transaction, by SOP Instance UID.
+        """What the destination says of a transaction.
 
         What it has committed is DELIVERED, ``words`` being the reason that is noted.  What it
         refused is READY again where that may help, up to ``most`` times (by destination), else
@@ -158,15 +162,15 @@ class Commitments:
         number, destination = found[0]
         name_of = self._destinations.name(destination)
         rows = self._deliveries(_OF_TRANSACTION, destination, number)
-        uids = {row.instance_id: name for row, name in rows}
-        times = self._times(destination, uids)
-        kept = {clean(name) for name in committed}
-        refusals = {clean(name): refusal for name, refusal in refused.items()}
+        times = self._times(destination, [row.instance_id for row, _ in rows])
+        kept = {_clean(name) for name in committed}
+        refusals = {_clean(name): refusal for name, refusal in refused.items()}
         changes, counts = Changes(), Counter[str]()
         failed: list[tuple[object, ...]] = []
         ended: list[int] = []
-        for row, name in rows:
-            refusal = refusals.get(name)
+        for row, reference in rows:
+            name = reference.sop_instance_uid
+            refusal = refusals.get(name) or refusals.get(reference)
             if refusal is not None:
                 sent = times.get(row.instance_id, 0)
                 again = refusal.again and sent < most.get(name_of, 0)
@@ -174,7 +178,7 @@ class Commitments:
                 self._refuse(changes, row, refusal.reason, again=again, at=at)
                 if again:
                     failed.append((row.instance_id, destination, sent + 1))
-            elif name in kept:
+            elif name in kept or reference in kept:
                 counts["committed"] += 1
                 row.reason = clean(f"{row.reason}; {words}" if row.reason else words)
                 changes.move(row, DeliveryState.DELIVERED, at=microseconds(at))
@@ -182,8 +186,9 @@ class Commitments:
                 counts["left"] += 1
                 continue
             ended.append(row.instance_id)
-        names = set(uids.values())
-        foreign = len((kept | refusals.keys()) - names)
+        references = {reference for _, reference in rows}
+        names = {reference.sop_instance_uid for reference in references}
+        foreign = len((kept | refusals.keys()) - names - references)
         if ended:
             self._write(changes, destination, ended, failed, number)
         return Committed(
@@ -201,7 +206,7 @@ class Commitments:
         number = self._destinations.find(destination)
         if number is None:
             return 0
-        rows: list[tuple[DeliveryRow, str]] = []
+        rows: list[tuple[DeliveryRow, Reference]] = []
         found = None
         while not rows:  # of some an operator may have left nothing
             found = self._db.value(_OLDEST_MADE, number, microseconds(made_before))
@@ -254,10 +259,10 @@ class Commitments:
         state = DeliveryState.READY if again else DeliveryState.DEAD
         changes.move(row, state, at=microseconds(at))
 
-    def _deliveries(self, sql: str, *parameters: int) -> list[tuple[DeliveryRow, str]]:
-        """Each with its SOP Instance UID."""
+    def _deliveries(self, sql: str, *parameters: int) -> list[tuple[DeliveryRow, Reference]]:
+        """Each with what its instance is referred to as."""
         return [
-            (DeliveryRow(row[1], row[2], STATES[row[3]], *row[4:]), row[0])
+            (DeliveryRow(row[4], row[5], STATES[row[6]], *row[7:]), Reference(*row[:4]))
             for row in self._db.json(sql, *parameters)
         ]
 
@@ -287,6 +292,10 @@ class Commitments:
     def _finish(self, number: int) -> bool:
         """Into the open transaction: whether nothing of it is left to answer."""
         return bool(self._db.run(_FINISH, number))
+
+
+def _clean(name: Name) -> Name:
+    return clean(name) if isinstance(name, str) else name
 
 
 def oldest_uncommitted(db: Database, destination_id: int) -> float | None:
@@ -350,23 +359,17 @@ WHERE u.uid = ?
 """
 _ROW = """
 SELECT json_group_array(json_array(
-    i.sop_instance_uid, d.instance_id, d.destination_id, d.state, i.length, d.attempts, d.status,
-    d.reason, d.due_at, d.updated_at, d.plan_id, d.gate_id
+    c.sop_class_uid, i.sop_instance_uid, c.study_instance_uid, c.series_instance_uid,
+    d.instance_id, d.destination_id, d.state, i.length, d.attempts, d.status, d.reason, d.due_at,
+    d.updated_at, d.plan_id, d.gate_id
 )) FROM (
     SELECT * FROM delivery INDEXED BY delivery_uncommitted
-    WHERE destination_id = ? AND state = 6 {which} ORDER BY instance_id
+    WHERE destination_id = ? AND state = 6 {which}
 ) AS d CROSS JOIN instance AS i ON i.id = d.instance_id
+CROSS JOIN context AS c ON c.id = i.context_id
 """
-_OF_TRANSACTION = _ROW.format(which="AND commitment_id = ?")
-_ANY = """
-SELECT json_group_array(json_array(
-    i.sop_instance_uid, d.instance_id, d.destination_id, d.state, i.length, d.attempts, d.status,
-    d.reason, d.due_at, d.updated_at, d.plan_id, d.gate_id
-)) FROM (
-    SELECT * FROM delivery INDEXED BY delivery_uncommitted
-    WHERE destination_id = ? AND state = 6 LIMIT ?
-) AS d CROSS JOIN instance AS i ON i.id = d.instance_id
-"""
+_OF_TRANSACTION = _ROW.format(which="AND commitment_id = ? ORDER BY instance_id")
+_ANY = _ROW.format(which="LIMIT ?")
 _TIMES = """
 SELECT json_group_array(json_array(instance_id, times)) FROM commitment_failure
 WHERE destination_id = ? AND instance_id IN (SELECT value FROM json_each(?))
@@ -399,7 +402,7 @@ SELECT json_group_array(json_array(sop, uid, study, series)) FROM (
         ON d.destination_id = m.destination_id AND d.commitment_id = m.id AND d.state = 6
     CROSS JOIN instance AS i ON i.id = d.instance_id
     CROSS JOIN context AS c ON c.id = i.context_id
-    WHERE m.id = ? GROUP BY uid ORDER BY i.id
+    WHERE m.id = ? GROUP BY sop, uid, study, series ORDER BY min(i.id)
 )
 """
 _SOME = """

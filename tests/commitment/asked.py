@@ -90,6 +90,7 @@ class FakeArchive:
         self.breaks: list[AssociationError] = []
         self.statuses: list[int] = []
         self.listed: set[str] | None = None
+        """Instances, and series of which it has all."""
         self.looks: list[float] = []
         self.commands: list[Command] = []
         self.asked: list[tuple[float, Action]] = []
@@ -104,12 +105,16 @@ class FakeArchive:
         self.associations.append(FakeAssociation(self))
         return self.associations[-1]
 
-    async def look(self, references: Sequence[Reference]) -> Collection[str]:
+    async def look(self, references: Sequence[Reference]) -> Collection[Reference]:
         await asyncio.sleep(0.01)
         self.looks.append(asyncio.get_running_loop().time())
         if self.listed is None:
             raise NotAsked("pacs accepts no Study Root queries (C-FIND)")
-        return self.listed
+        return [
+            one
+            for one in references
+            if one.sop_instance_uid in self.listed or one.series_instance_uid in self.listed
+        ]
 
     @property
     def times(self) -> list[float]:

@@ -8,6 +8,7 @@ import pytest
 from router.commitment.dataset import EXPLICIT, IMPLICIT, Item, encode_report
 from router.net.errors import AssociationTimeout
 from tests.commitment.asked import PACS, Scene, play, uid
+from tests.forward.virtual import wall
 from tests.spool.index_samples import (
     DEAD,
     DELIVERED,
@@ -418,6 +419,23 @@ def test_listed_is_delivered_and_the_rest_looked_for_again(tmp_path: Path) -> No
         assert scene.archive.calls == 0, "no N-ACTION"
 
     play(tmp_path, main, confirm="find")
+
+
+def test_of_two_with_one_uid_the_one_is_delivered_that_is_listed_in_its_series(
+    tmp_path: Path,
+) -> None:
+    async def main(scene: Scene) -> None:
+        scene.archive.listed = {"1.2.3.9"}
+        twin = meta(2, PACS, uid=uid(1), study="1.2.9", series="1.2.3.9")
+        add(scene.index, (ref(1), meta(1, PACS)), (ref(2), twin))
+        scene.index.settle([outcome(n, PACS, UNCOMMITTED, at=wall()) for n in (1, 2)])
+        scene.committers.notify(PACS)
+        await scene.until(12)
+        assert [state(scene.index, n, PACS) for n in (1, 2)] == [UNCOMMITTED, DELIVERED]
+        await scene.until(700)
+        assert [state(scene.index, n, PACS) for n in (1, 2)] == [DEAD, DELIVERED]
+
+    play(tmp_path, main, confirm="find", resend=0)
 
 
 def test_never_listed_is_sent_again(tmp_path: Path) -> None:

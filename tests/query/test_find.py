@@ -245,3 +245,12 @@ def test_the_instances_of_a_series_are_listed() -> None:
     listed = in_time(lambda: list_instances(archive, "1.2", "1.2.1"))
     assert listed == {"1.2.1.0", "1.2.1.1", "1.2.1.2"}
     assert in_time(lambda: list_instances(archive, "1.3", "1.2.1")) == set()
+
+
+def test_what_it_says_to_be_in_another_series_is_not_listed() -> None:
+    where = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.1"}
+    others = [{"StudyInstanceUID": "1.3"}, {"SeriesInstanceUID": "1.2.2"}]
+    answers = [{}, where, *(where | other for other in others)]
+    archive = Archive([says(SOPInstanceUID=f"1.2.1.{n}", **one) for n, one in enumerate(answers)])
+    listed = in_time(lambda: list_instances(archive, "1.2", "1.2.1"))
+    assert listed == {"1.2.1.0", "1.2.1.1"}

@@ -203,6 +203,19 @@ def test_two_objects_of_one_uid_are_one_reference_and_one_answer(index: Index) -
     assert _answer(index, "2.25.1", 1).committed == 2
 
 
+def test_two_objects_of_one_uid_in_two_series_may_be_answered_apart(index: Index) -> None:
+    others = {"uid": "1.2.3.4.1", "study": "1.2.9", "series": "1.2.9.1"}
+    add(index, (ref(1), meta(1, "pacs")), (ref(2), meta(2, "pacs", **others)), suppress=False)
+    _took(index, 1, 2)
+    first, second = _ask(index).references
+    assert (first.series_instance_uid, second.series_instance_uid) == ("1.2.3.1", "1.2.9.1")
+    answered = index.commitments.answer(
+        "2.25.1", [second], {first: NEVER}, at=T0 + 2000, most={}, words="listed"
+    )
+    assert (answered.committed, answered.dead, answered.foreign) == (1, 1, 0)
+    assert [state(index, n, "pacs") for n in (1, 2)] == [DEAD, DELIVERED]
+
+
 def test_a_repeat_waits_for_the_commitment_of_the_first(index: Index) -> None:
     add(index, (ref(1), meta(1, "pacs", uid="1.2.3.4.1")))
     _took(index, 1)
