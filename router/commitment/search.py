@@ -49,7 +49,7 @@ class Search:
         """What the index has of the items of these promises, by SOP Instance UID.
 
         When a promise is looked for the first time no further back than to where each of its
-        items was found.
+        items was found, and through all that came later than the first of those.
         """
         first, again = dict[int, Sequence[PromiseItem]](), dict[int, Sequence[PromiseItem]]()
         found: Found = {}
@@ -86,6 +86,11 @@ class Search:
             if place is None:
                 break
             amid = is_amid(place, {one.sop_instance_uid for one in some})
+        # Another object of a UID may have come later, and be of a study that came before.
+        after = min((max(ones) for ones in found.values()), default=reached)
+        while after < reached:
+            some, after = await self._run(self._promises.look_after, after, reached)
+            _note(found, some)
         self._remember(wanted, found, reached)
 
     async def _follow(self, wanted: Wanted, found: Found) -> None:

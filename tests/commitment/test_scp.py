@@ -256,7 +256,7 @@ def test_the_index_is_walked_over_once_for_what_is_not_there(
 
     scenario(index, act)
     assert steps[0] <= 21 * 21, "once for each request at the most"
-    assert since[0] == 0, "nothing came since"
+    assert since[0] <= 20, "once what came behind those that there are"
 
 
 def test_what_is_found_is_looked_up_by_its_number_from_then_on(

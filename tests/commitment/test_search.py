@@ -28,6 +28,21 @@ async def test_what_came_behind_one_of_a_higher_number_was_never_found(tmp_path:
             assert one.instance_id == 50
 
 
+@pytest.mark.parametrize("step", [1, 2, 100])
+async def test_of_two_objects_with_one_uid_the_last_is_found_in_a_study_that_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(index_promises, "_STEP", step)
+    with audited(tmp_path / "index.db") as index:
+        for n in range(1, 5):
+            fill(index, [n], "pacs", study=f"1.{n}")
+        add(index, (ref(5), meta(5, "pacs", uid=UID, study="1.4")))
+        add(index, (ref(6), meta(6, "pacs", uid=UID, study="1.1")))
+        search = Search(index, SlowThread(), asyncio.Lock())
+        found = await search.look({1: [PromiseItem(1, CT, UID, None)]})
+        assert sorted(one.instance_id for one in found[UID]) == [5, 6]
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 100])
 async def test_of_two_objects_with_one_uid_the_last_is_found_wherever_a_step_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
