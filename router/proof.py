@@ -70,6 +70,8 @@ class Proof:
         self._calls = calls
         self._counters = counters
         self._names: frozenset[str] = frozenset()
+        """Those that have to commit, and those that had to and are not configured any more: what is
+        still on its way there is none the less to be proven."""
         self._committers = Committers(
             CommitmentIndex(index, thread),
             clock=time.time,
@@ -89,9 +91,9 @@ class Proof:
 
     def configure(self, config: Config) -> None:
         """Takes on another configuration."""
-        configs = self._configs(config)
-        self._names = frozenset(one.name for one in configs)
-        self._committers.configure(configs, _unasked(config))
+        configs, unasked = self._configs(config), _unasked(config)
+        self._names = self._names.difference(unasked).union(one.name for one in configs)
+        self._committers.configure(configs, unasked)
 
     async def stop(self) -> None:
         """What is under way is cut off; it is asked again after a start."""

@@ -107,6 +107,28 @@ def test_only_what_was_delivered_to_those_that_are_asked_is_uncommitted(tmp_path
     with_proof(tmp_path, main)
 
 
+def test_what_is_on_its_way_to_one_that_is_taken_out_is_uncommitted(tmp_path: Path) -> None:
+    """It is answered after the reload, and nobody will be asked whether it was kept."""
+
+    async def main(proof: Proof, index: Index) -> None:
+        proof.start(config())
+        fill(index, [1], "a")
+        for gone in ("  a: {.*}\n", "host: 127.0.0.1, port: PORT, "):
+            other = re.sub(gone, "", CONFIG).replace("to: [a, ", "to: [")
+            proof.configure(loads(other, "c.yaml", {}).config)
+            (taken,) = proof.pending([outcome(1, "a", DELIVERED)])
+            assert taken.state is UNCOMMITTED
+        index.settle([taken])
+        proof.settled([taken])
+        await asyncio.sleep(0.05)
+        assert state(index, 1, "a") is UNCOMMITTED, "it waits until it is configured again"
+        none = CONFIG.replace("PORT", "9").replace("200ms, commitment: true", "200ms")
+        proof.configure(loads(none, "c.yaml", {}).config)
+        assert proof.pending([outcome(1, "a", DELIVERED)])[0].state is DELIVERED
+
+    with_proof(tmp_path, main, perhaps_again)
+
+
 def test_another_configuration_settles_what_waited(tmp_path: Path) -> None:
     async def main(proof: Proof, index: Index) -> None:
         fill(index, [1], "a")
