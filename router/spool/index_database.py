@@ -422,8 +422,9 @@ class Names:
 
     def _load(self) -> None:
         rows = self._db.json(f"SELECT json_group_array(json_array(name, id)) FROM {self._table}")
-        self._ids = dict(rows)
-        self._names = {number: name for name, number in self._ids.items()}
+        ids = dict(rows)
+        names = {number: name for name, number in ids.items()}
+        self._ids, self._names = ids, names  # both or, where memory is short, none
 
     def ensure(self, names: Iterable[str]) -> None:
         """Make sure that each has a number, in a transaction of its own."""
