@@ -49,8 +49,7 @@ class Refusals:
         if plan.on_refusal != "next" or not bit or not outcome.refused or row.gate_id is not None:
             return DeliveryState.DEAD
         spent = self._db.value(_SPENT, row.instance_id, row.destination_id) or 0
-        everybody = (1 << len(plan.members)) - 1
-        if spent & bit or spent | bit == everybody:
+        if spent & bit or not self._is_left(row, plan, spent | bit):
             return DeliveryState.DEAD
         if row.state is DeliveryState.HELD:
             return DeliveryState.HELD
@@ -58,6 +57,14 @@ class Refusals:
         self.names.add(outcome.destination)
         row.due_at = microseconds(outcome.at) + _LOOKED_FOR
         return DeliveryState.READY
+
+    def _is_left(self, row: DeliveryRow, plan: Plan, spent: int) -> bool:
+        """Whether a member may have it yet; not one that has a delivery of the instance anyhow."""
+        there = set(self._db.json(_THERE, row.instance_id))
+        return any(
+            not spent & bit_of(plan, name) and self._destinations.find(name) not in there
+            for name in plan.members
+        )
 
     def write(self) -> None:
         """Into the open transaction."""
@@ -71,6 +78,7 @@ FROM o
 WHERE delivery.instance_id = o.instance_id AND delivery.destination_id = o.destination_id
     AND delivery.spent IS NOT NULL
 """
+_THERE = "SELECT json_group_array(destination_id) FROM delivery WHERE instance_id = ?"
 _SPENT = "SELECT spent FROM delivery WHERE instance_id = ? AND destination_id = ?"
 _SPEND = """
 WITH o(instance_id, destination_id, spent) AS (VALUES {values})

@@ -65,6 +65,31 @@ def test_it_is_dead_once_all_have_refused_it(tmp_path: Path) -> None:
     scenario(tmp_path, steps)
 
 
+def test_it_is_dead_at_once_where_the_other_has_it_by_another_rule(tmp_path: Path) -> None:
+    """Regression: it waited a day for a member that could not have it."""
+
+    async def steps(pair: Pair) -> None:
+        failing(pair, "a", 0xA900, 1)
+        plan = Plan("failover", ("a", "b"), on_refusal="next").to_text()
+        ref, meta = entry(1, wall())
+        routes = (RouteMeta("a", "all", 0, plan), RouteMeta("b", "copy", 0))
+        pair.real.add(
+            [(ref, meta._replace(routes=routes))],
+            Position(1, 9000),
+            suppress_duplicates=False,
+            same_bytes=lambda one, two: False,
+        )
+        for name in "ab":
+            pair.forwarder.notify(name)
+        await asyncio.sleep(10)
+        row = pair.real.instance(1)
+        assert row is not None
+        found = {one.destination: one.state for one in row.deliveries}
+        assert found == {"a": DEAD, "b": DeliveryState.DELIVERED}
+
+    scenario(tmp_path, steps)
+
+
 def test_tried_again_by_an_operator_all_are_asked_once_more(tmp_path: Path) -> None:
     async def steps(pair: Pair) -> None:
         for name in "abc":
