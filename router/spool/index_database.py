@@ -87,6 +87,9 @@ class Database:
         self._ready = False
         self._doubtful = False
         """A sync of the log failed: what is in it may not be on the disk."""
+        self._unsure = False
+        """The latest COMMIT failed: all of it may be in the log, where nobody sees it but the next
+        start; as on a full disk, when the log was written and what leads into it could not be."""
         self._log = -1
         with self._translated():
             with contextlib.suppress(FileNotFoundError):
@@ -174,7 +177,9 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._unsure = True
                 self._connection.execute("COMMIT")
+                self._unsure = False
             except BaseException:
                 # After some errors, a full disk among them, SQLite has rolled back by itself.
                 if self._connection.in_transaction:
@@ -221,8 +226,12 @@ class Database:
 
         With ``synchronous=NORMAL`` a commit is in the write-ahead log but not synced.  What is
         older than the log is: SQLite syncs the database before it starts the log anew.  So
-        syncing the log's file is enough, and far cheaper than a checkpoint.
+        syncing the log's file is enough, and far cheaper than a checkpoint.  Nor does anything
+        survive then of a transaction that failed: the next one is written over it.
         """
+        if self._unsure:
+            with self.transaction():
+                self.run(_ONE_MORE)
         if self._doubtful:
             self._write_back()
         with system.translated(f"cannot sync {_part(self.path, '-wal')}"):
@@ -450,6 +459,10 @@ class Names:
         return list(self._ids.items())
 
 
+# Other than before, or SQLite would write nothing.
+_ONE_MORE = """
+INSERT INTO meta(key, value) VALUES ('failed', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1
+"""
 _TALLY = """
 INSERT INTO tally(what, key, n, bytes) VALUES {values}
 ON CONFLICT(what, key) DO UPDATE SET n = n + excluded.n, bytes = bytes + excluded.bytes

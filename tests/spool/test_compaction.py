@@ -1,12 +1,20 @@
 """Compaction: live records are copied out of mostly-dead segments, and that comes to an end."""
 
+import errno
+import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from router.spool import segments as segments_module
 from router.spool import spool as spool_module
+from router.spool import system
 from router.spool.errors import SpoolDamaged, SpoolError
+from router.spool.index import Index
 from router.spool.record import Ref
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import LARGE, deliver, fill, gone, lives
@@ -287,3 +295,65 @@ def test_more_than_a_step_is_done_at_once(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert sum(moved for _, moved in done) == 3
     assert len(kept) == 3
     check_all(rig)
+
+
+@pytest.mark.parametrize("failing", [1, 100], ids=["once", "on and on"])
+def test_places_of_which_only_the_log_knew(
+    rig: Rig, open_rig: OpenRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Regression: of a COMMIT that failed all may be in the log, where the next start finds it.
+    Copies of which nobody knew meanwhile were given up, and after a kill the index named them."""
+    kept, _ = sparse(rig, 3)
+    log, unseen = tmp_path / "index.sqlite-wal", tmp_path / "unseen"
+    move = rig.index.move
+    written = [b""]
+
+    def moving(refs: Sequence[Ref]) -> None:
+        if refs and not unseen.exists():
+            unseen.mkdir()
+            for path in tmp_path.glob("index.sqlite*"):
+                if not path.name.endswith("-shm"):
+                    shutil.copy(path, unseen)
+            with closing(Index.open(unseen / "index.sqlite")) as index:
+                index.move(refs)
+            rig.index._db._connection = _NoCommit(rig.index._db._connection, failing)  # type: ignore[assignment]
+        try:
+            move(refs)
+        finally:
+            written[0] = log.read_bytes() if refs else written[0]
+
+    monkeypatch.setattr(rig.index, "move", moving)
+    assert "disk I/O error" in rig.step().trouble
+
+    def refusing(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "write_blocks", refusing)
+        assert rig.commit(payload(9, 3000), meta(9, "pacs")).error is not None
+        rig.step()  # the segment of the copies, which the disk failed, is left
+        shutil.copytree(tmp_path / "spool", tmp_path / "after" / "spool")
+    survived = unseen if log.read_bytes() == written[0] else tmp_path
+    for path in survived.glob("index.sqlite*"):
+        if not path.name.endswith("-shm"):
+            shutil.copy(path, tmp_path / "after")
+    monkeypatch.undo()
+    after = open_rig(tmp_path / "after")
+    after.acked = rig.acked
+    check_all(after, [ref.id for ref in kept])
+
+
+class _NoCommit:
+    """A connection of which so many transactions cannot be committed."""
+
+    def __init__(self, real: sqlite3.Connection, times: int) -> None:
+        self._real, self._times = real, times
+
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        if sql == "COMMIT" and self._times:
+            self._times -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._real.execute(sql, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
