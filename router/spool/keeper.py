@@ -8,13 +8,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from router.spool.errors import IndexDamaged, SpoolDamaged, SpoolError, SpoolFull
+from router.spool.errors import IndexDamaged, SpoolDamaged, SpoolError
 from router.spool.index_types import InstanceRow, Purged
 from router.spool.layout import BLOCK, align
 from router.spool.marks import Marks, Run
 from router.spool.record import Position, Ref
 from router.spool.segment import Segment
 from router.spool.spool import Spool
+from router.spool.supply import Supply
 from router.spool.upkeep import Upkeep, Why
 
 _PURGE_STEP = 5000
@@ -108,10 +109,9 @@ class Keeper:
         self._dense: dict[int, int] = {}
         """Generations that looked sparse and are not, and how many instances they had then."""
         self._marks = Marks()
-        self._gives = False
-        """Spare segments are to be given back: a purge by the marks made some."""
         self._promised = 0
         """Bytes that recycling and copying will give back, as long as they get on."""
+        self._supply = Supply(spool)
 
     def step(self, now: float) -> Upkeep:
         """One bounded piece of upkeep at `now`, seconds since the epoch.  Blocking.
@@ -163,14 +163,14 @@ class Keeper:
         refusal = self._pressure()
         self._promised = self._to_come(in_use, position) if recycled or moved else 0
         busy = purged.count or recycled or moved
-        self._gives = self._gives or self._marks.running
+        self._supply.gives |= self._marks.running
         run = self._run(idle=most is not None and not busy and not self._to_archive())
         return Upkeep(
             purged=purged.count,
             recycled=recycled,
             moved=moved,
             free=self._spool.free_bytes(),
-            used=self._used(),
+            used=self._spool.used_bytes(),
             refusal=refusal,
             again=purged.count >= _PURGE_STEP or more or bool(self._marks.running and purged.count),
             trouble=trouble,
@@ -247,7 +247,7 @@ class Keeper:
             return None, 0, 0
         spare = spool.segments.spare_bytes
         if settings.max_size is not None:
-            return settings.marks, max(0, self._used() - spare), settings.max_size
+            return settings.marks, max(0, self._spool.used_bytes() - spare), settings.max_size
         capacity = spool.capacity_bytes()
         return settings.marks, max(0, capacity - spool.free_bytes() - spare), capacity
 
@@ -376,7 +376,7 @@ class Keeper:
         settings = self._spool.settings
         more = self._spool.free_bytes() - settings.low_disk
         if settings.max_size is not None:
-            more = min(more, settings.max_size - self._used())
+            more = min(more, settings.max_size - self._spool.used_bytes())
         return self._spool.segments.spare_bytes + max(0, more)
 
     def _fits(self, live: int) -> bool:
@@ -442,30 +442,8 @@ class Keeper:
         return len(places)
 
     def supply(self) -> None:
-        """Keep spares ready; give space back when the disk runs low.
-
-        Zeroing takes its time, so this runs on a thread other than the index's.  Raises
-        SpoolError.
-        """
-        segments, settings = self._spool.segments, self._spool.settings
-        # What the marks give up is for others on the disk too.
-        gives, self._gives = self._gives and settings.max_size is None, False
-        if gives or self._spool.free_bytes() < settings.low_disk:
-            segments.trim(settings.spare_segments)
-            return
-        try:
-            more = True
-            while more and not self._over_size(settings.segment_size):
-                more = segments.refill(settings.spare_segments)
-        except SpoolFull as error:
-            raise SpoolFull(f"the pool of segments is short: {error}") from error
-
-    def _used(self) -> int:
-        return self._spool.segments.total_bytes + self._spool.large_bytes()
-
-    def _over_size(self, more: int) -> bool:
-        limit = self._spool.settings.max_size
-        return limit is not None and self._used() + more > limit
+        """Keep spares ready; on another thread, see `Supply.keep`."""
+        self._supply.keep()
 
     def _pressure(self) -> str:
         """Why nothing more may come in, or ""."""
@@ -478,6 +456,6 @@ class Keeper:
                 f"low_disk is {settings.low_disk >> 20} MiB"
             )
         limit = settings.max_size
-        if limit is not None and self._used() - spare >= limit:
+        if limit is not None and self._spool.used_bytes() - spare >= limit:
             return f"the spool has reached its max_size of {limit >> 20} MiB"
         return ""

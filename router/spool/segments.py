@@ -187,6 +187,12 @@ class SegmentTable:
         """The segment that the committer writes to."""
         return self._active
 
+    @property
+    def written(self) -> int:
+        """Bytes that may have been written to segments, ever: by how much it grows, as many are."""
+        active = self._active
+        return self._next_generation * self._size + (0 if active is None else active.used)
+
     # -- the pool (the keeper's thread) --------------------------------------------------------
 
     def refill(self, target: int) -> bool:
@@ -218,6 +224,16 @@ class SegmentTable:
         if self._debris:
             raise self._not_removed()
         return len(extra)
+
+    def make_room(self) -> list[str]:
+        """Remove all spares where the disk is so full that the index could not even be opened;
+        what was done, a line each."""
+        try:
+            if free_bytes(self.directory) < self._reserve and (count := self.trim(0)):
+                return [f"the disk is full: {count} spare segments were removed"]
+        except SpoolError as error:
+            return [f"the disk is full, and spare segments stay: {error}"]
+        return []
 
     def _clear(self) -> int:
         """Try again to remove what could not be; how many are left."""

@@ -56,7 +56,11 @@ class SpoolSettings(BaseModel):
         "quarter of segment_size.",
     )
     spare_segments: int = Field(
-        default=2, ge=1, le=1024, description="Zeroed segments kept ready in the pool."
+        default=8,
+        ge=1,
+        le=1024,
+        description="Zeroed segments kept ready in the pool: as much may come in a burst at full "
+        "speed. All but two are made while little comes in and the disk has room.",
     )
     receive_memory: Bytes = Field(
         default=96 * 2**20,

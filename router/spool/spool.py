@@ -120,6 +120,7 @@ class Spool:
                 system.sync_directory(spool.segments.directory)
                 system.sync_directory(spool.large_directory)
                 system.sync_directory(directory)
+            spool.notes += spool.segments.make_room()
         except BaseException:
             system.close(lock_fd)
             raise
@@ -479,6 +480,10 @@ class Spool:
     def large_bytes(self) -> int:
         """Bytes under ``large/``: counted at the start, then kept up with what comes and goes."""
         return self._large_bytes
+
+    def used_bytes(self) -> int:
+        """What it takes of the disk, spare segments included."""
+        return self.segments.total_bytes + self.large_bytes()
 
     def remove_large(self, instance_id: int) -> None:
         """Delete the file of a large instance, if it is there.  Blocking.  Raises SpoolError."""

@@ -201,7 +201,68 @@ def test_max_size_is_not_filled_with_spares(open_rig: OpenRig) -> None:
     upkeep = rig.step()
     assert upkeep.used <= 1100 * KIB
     assert upkeep.refusal == ""
-    assert rig.spool.segments.spare_bytes == 4 * 256 * KIB
+    assert rig.spool.segments.spare_bytes == 2 * 256 * KIB, "half of it at most"
+
+
+def test_max_size_with_room_for_two_spares_only_gets_two(open_rig: OpenRig) -> None:
+    rig = open_rig(max_size=600 * KIB, spare_segments=50)
+    assert rig.step().used <= 600 * KIB
+    assert rig.spool.segments.spare_bytes == 2 * 256 * KIB
+
+
+def spares(rig: Rig) -> int:
+    return rig.spool.segments.spare_bytes // (256 * KIB)
+
+
+def test_while_instances_come_in_only_two_spares_are_made(open_rig: OpenRig) -> None:
+    rig = open_rig(spare_segments=6)
+    rig.step(T0)
+    assert spares(rig) == 6
+    rig.commit_many(20, 60_000, "pacs")  # more than five segments of them
+    assert spares(rig) <= 1
+    rig.step(T0)
+    assert spares(rig) == 2
+    rig.commit(payload(1, 1000), meta(1))  # little is no reason to wait
+    rig.step(T0)
+    assert spares(rig) == 6
+
+
+def test_a_disk_with_little_room_gets_two_spares_and_keeps_them(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig(low_disk=10 << 20, spare_segments=6)
+    size = rig.spool.segments.size
+
+    def free() -> int:
+        return (10 << 20) + 4 * size - rig.spool.segments.total_bytes
+
+    monkeypatch.setattr(rig.spool, "free_bytes", free)
+    rig.step(T0)
+    assert spares(rig) == 4, "as many as leave low_disk free"
+    monkeypatch.setattr(rig.spool, "free_bytes", lambda: free() - 2 * size)
+    for _ in range(4):  # no segment is made only to be removed again
+        rig.step(T0)
+        assert spares(rig) == 2
+
+
+def test_at_a_start_on_a_full_disk_spares_give_way_to_the_index(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: SQLite could not open the index, and nothing was sent that would have made
+    room."""
+    rig = open_rig(spare_segments=6)
+    (ref,) = fill(rig, 1, 1000, "pacs")
+    for _ in range(2):
+        rig.step(T0)
+    assert spares(rig) == 6
+    rig.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(segments_module, "free_bytes", lambda _: 1 << 20)
+        again = open_rig(spare_segments=6)
+    assert spares(again) == 0
+    assert any("6 spare segments were removed" in note for note in again.spool.notes)
+    again.acked = rig.acked
+    check_all(again, [ref.id])
 
 
 def test_a_short_pool_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
