@@ -229,11 +229,11 @@ class SegmentTable:
         """Remove all spares where the disk is so full that the index could not even be opened;
         what was done, a line each."""
         try:
-            if free_bytes(self.directory) < self._reserve and (count := self.trim(0)):
-                return [f"the disk is full: {count} spare segments were removed"]
+            if free_bytes(self.directory) >= self._reserve:
+                return []
+            return [f"the disk is full: {self.trim(0)} spare segments were removed"]
         except SpoolError as error:
-            return [f"the disk is full, and spare segments stay: {error}"]
-        return []
+            return [f"no spare segment gave way to the index: {error}"]
 
     def _clear(self) -> int:
         """Try again to remove what could not be; how many are left."""
