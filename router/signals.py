@@ -39,7 +39,7 @@ class Signalled:
 
     def listen(self, hung_up: Callable[[], bool], before: Sequence[int]) -> None:
         """From now on.  ``hung_up`` says whether there was a SIGHUP during the start, ``before``
-        are the others that came then."""
+        are those of all three that came before that."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         for number in PAUSING:
@@ -48,10 +48,11 @@ class Signalled:
         loop.call_soon(self._take_over, hung_up, before)
 
     def _take_over(self, hung_up: Callable[[], bool], before: Sequence[int]) -> None:
-        if hung_up():
+        if hung_up() or signal.SIGHUP in before:
             self._hang_up()
         for number in before:
-            self.take(number)
+            if number in PAUSING:
+                self.take(number)
 
     def _hang_up(self) -> None:
         self._gateway.reloader.soon(Origin(via="SIGHUP"))

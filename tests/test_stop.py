@@ -133,6 +133,30 @@ def test_a_pause_by_signal_during_the_start_is_obeyed_after_it(tmp_path: Path) -
     asyncio.run(scenario())
 
 
+def test_a_hangup_in_the_first_moments_ended_the_process(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kept = {number: signal.getsignal(number) for number in (signal.SIGHUP, *PAUSING)}
+        try:
+            before = note_signals()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert before == [signal.SIGHUP], "and it lives"
+            subject = gateway(tmp_path, "5s")
+            await subject.start()
+            serving = asyncio.create_task(subject.serve(before=before))
+            async with asyncio.timeout(10):
+                while not subject.counters.config.reloads.of("applied").value:
+                    await asyncio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+            assert subject.counters.config.reloads.of("applied").value == 1
+        finally:
+            for number, handler in kept.items():
+                asyncio.get_running_loop().remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    asyncio.run(scenario())
+
+
 def test_signals_that_were_heard_but_not_told_yet_as_the_start_ended_were_lost(
     tmp_path: Path,
 ) -> None:

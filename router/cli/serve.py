@@ -111,10 +111,10 @@ async def _run(loaded: "Loaded", path: Path, note: str, before: list[int]) -> in
 
 
 def note_signals() -> list[int]:
-    """From now on SIGUSR1 and SIGUSR2 do not end the process, as they would by default: they are
-    noted in what is returned, for the gateway to obey once it runs."""
+    """From now on SIGHUP, SIGUSR1 and SIGUSR2 do not end the process, as they would by default:
+    they are noted in what is returned, for the gateway to obey once it runs."""
     heard: list[int] = []
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _: heard.append(number))
     return heard
 
