@@ -155,16 +155,17 @@ class Adder:
                 *("next_context", next_context),
                 *("position_sum", sum_of(*position, last_id, next_context, received)),
             )
+        if again:  # those that are known too
+            sop_keys = [sop_key(clean(meta.sop_instance_uid)) for _, meta in unique]
         self.overtaken.extend(
             (key, ref.id)
-            for (ref, _), key in zip(fresh, sop_keys, strict=True)
+            for (ref, _), key in zip(unique if again else fresh, sop_keys, strict=True)
             if ref.id < self.last_id
         )
         self.last_id = last_id
         self.position = position
         self._next_context = next_context
         self._received = received
-        self._doubtful = False  # not before all of it is noted: memory may be short
         if len(self._contexts) > _CONTEXTS_KEPT:
             self._contexts.clear()
         self._contexts.update(rows.used_contexts)
@@ -175,7 +176,9 @@ class Adder:
                 rows.ready.setdefault(name, 1)
                 if route.plan:
                     rows.gated.setdefault(name, 1)
-        return AddResult(rows.ready, rows.duplicates, len(fresh), len(known), rows.gated)
+        result = AddResult(rows.ready, rows.duplicates, len(fresh), len(known), rows.gated)
+        self._doubtful = False  # not before all of it is noted and told: memory may be short
+        return result
 
     def _add_planned(self, rows: _Batch) -> None:
         """Deliveries with a plan, and the gates that they are behind; in the open transaction."""

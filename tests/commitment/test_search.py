@@ -1,12 +1,16 @@
 """What is found of a UID that several instances have."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from router.commitment.search import Search
 from router.spool import index_promises
+from router.spool.errors import SpoolError
+from router.spool.index import Index
 from router.spool.index_promises import PromiseItem
 from tests.commitment.threads import SlowThread
 from tests.spool.index_samples import add, audited, fill, meta, ref
@@ -15,17 +19,39 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 UID = "1.9"
 
 
-async def test_what_came_behind_one_of_a_higher_number_was_never_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seems", ["told", "told twice, as it seemed to fail"])
+async def test_what_came_behind_one_of_a_higher_number_was_never_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seems: str
+) -> None:
     """Regression: a long one that began before others and is told of after them was not there."""
     with audited(tmp_path / "index.db") as index:
         fill(index, [60], "pacs", study="1.1")
         search = Search(index, SlowThread(), asyncio.Lock())
         wanted = {1: [PromiseItem(1, CT, UID, None)]}
         assert await search.look(wanted) == {}
-        add(index, (ref(50, generation=2), meta(50, "pacs", uid=UID)))
+        late = ref(50, generation=2), meta(50, "pacs", uid=UID)
+        if seems != "told":
+            with monkeypatch.context() as patch:
+                patch.setattr(index._db, "transaction", _seeming_to_fail(index))
+                with pytest.raises(SpoolError):
+                    add(index, late)
+        add(index, late)
         for _ in range(2):
             (one,) = (await search.look(wanted))[UID]
             assert one.instance_id == 50
+
+
+def _seeming_to_fail(index: Index) -> Callable[[], AbstractContextManager[None]]:
+    """Transactions that are committed and end with an error."""
+    transaction = index._db.transaction
+
+    @contextmanager
+    def failing() -> Iterator[None]:
+        with transaction():
+            yield
+        raise SpoolError("disk I/O error")
+
+    return failing
 
 
 @pytest.mark.parametrize("step", [1, 2, 100])
