@@ -291,13 +291,21 @@ class Orders:
     async def _decide(
         self, row: InstanceRow, again: Callable[[InstanceMeta, Iterable[bytes]], InstanceMeta]
     ) -> InstanceMeta | None:
-        """None for one that cannot be read."""
-        try:
+        """None for one that cannot be read, or is not what was committed: what the disk made of an
+        attribute must not have it discarded."""
+
+        def decide() -> InstanceMeta:
             reader = self._gateway.spool.open_reader(row.ref)
             try:
-                return await asyncio.to_thread(again, row.meta, pieces(reader))
+                meta = again(row.meta, pieces(reader))
+                for _ in pieces(reader):  # the check sum is behind the last byte
+                    pass
+                return meta
             finally:
                 reader.close()
+
+        try:
+            return await asyncio.to_thread(decide)
         except SpoolError as error:
             _log.error("held instance cannot be read", instance=row.ref.id, why=str(error))
             return None

@@ -280,6 +280,32 @@ def test_held_ones_are_decided_by_the_rules_of_now(history: Site, tmp_path: Path
         assert served.end() == 0
 
 
+def test_what_is_damaged_is_decided_by_nobody(tmp_path: Path) -> None:
+    """A rule that discards is told of no attribute that the disk made another: the bytes behind
+    what the rules look at are read too."""
+    site = Site(tmp_path)
+    held = write_dicom(
+        tmp_path / "held.dcm", PatientID="OTHER", EncapsulatedDocument=bytes(100_000)
+    )
+    with site.running() as served:
+        site.send(held)
+        assert served.end() == 0
+    (segment,) = (p for p in site.data_dir.rglob("*.seg") if b"OTHER" in p.read_bytes())
+    data = segment.read_bytes()
+    segment.write_bytes(data.replace(b"OTHER", b"NTHER"))  # a bit of it
+    site.config.write_text(
+        site.text.replace(
+            "rules:", 'rules:\n  - {name: none, when: {not: {PatientID: "OTHER"}}, discard: true}'
+        )
+    )
+    with site.running() as served:
+        said = ok("instances", "reroute", "--all", "-c", site.config)
+        assert "1 instance left as before" in said
+        assert _shown(site, 1)["disposition"] == "held"
+        assert served.end() == 0
+    assert any(line["event"] == "held instance cannot be read" for line in served.lines)
+
+
 def test_an_account_since(site: Site) -> None:
     found = ok_json("account", "-c", site.config, "--since", "1h")
     assert (found["received"], found["held"], found["purged"]) == (COUNT + 1, 1, 0)
