@@ -21,8 +21,25 @@ _FIXES = {
 }
 
 
-def lock_directory(directory: Path) -> int:
-    """Lock a spool directory, made if missing, for this process; returns the descriptor.
+class Lock:
+    """Keeps other processes out of a spool directory until `close`.
+
+    The directory is locked beside its file: whoever takes that for one that a crash left behind,
+    and removes it, would else let a second gateway write over what this one acknowledges.
+    """
+
+    def __init__(self, *descriptors: int) -> None:
+        self._descriptors = descriptors
+
+    def close(self) -> None:
+        """Let the directory go."""
+        descriptors, self._descriptors = self._descriptors, ()
+        for descriptor in descriptors:
+            system.close(descriptor)
+
+
+def lock_directory(directory: Path) -> Lock:
+    """Lock a spool directory, made if missing, for this process.
 
     Raises SpoolLocked, naming the process that has it, or SpoolError.
     """
@@ -37,22 +54,36 @@ def lock_directory(directory: Path) -> int:
                     "another data_dir"
                 ) from error
             raise
+    whole = -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        whole = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _lock_whole(whole)
     except BlockingIOError as error:
         owner = _owner(fd)
-        system.close(fd)
+        Lock(fd, whole).close()
         raise SpoolLocked(
             f"the spool in {directory} is in use by process {owner}; "
             "stop that one, or give this one another data_dir"
         ) from error
     except OSError as error:  # such as a network file system that knows no locks
-        system.close(fd)
+        Lock(fd, whole).close()
         raise SpoolError(f"locking the spool in {directory}: {error.strerror}") from error
     # Only for the message above: a disk that is full must not keep the gateway from starting.
     with contextlib.suppress(OSError):
         os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
-    return fd
+    return Lock(fd, whole)
+
+
+def _lock_whole(fd: int) -> None:
+    """The directory itself, where its file system can; raises BlockingIOError when another has
+    it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # such as NFS, which locks nothing that is not open for writing
+        return
 
 
 def _owner(fd: int) -> str:

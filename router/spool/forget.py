@@ -17,7 +17,7 @@ def forget(directory: Path, name: str) -> int:
     What the index names of it stays, and shows up as missing.  Raises SpoolLocked while a gateway
     runs, SpoolError when the file is there, is not missed, or the disk fails.
     """
-    lock_fd = lock_directory(directory)
+    lock = lock_directory(directory)
     try:
         segments = directory / "segments"
         roll = Roll(directory / "segments.roll")
@@ -37,4 +37,4 @@ def forget(directory: Path, name: str) -> int:
         roll.remove([number])
         return generation
     finally:
-        system.close(lock_fd)
+        lock.close()

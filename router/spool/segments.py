@@ -229,11 +229,15 @@ class SegmentTable:
         """Remove all spares where the disk is so full that the index could not even be opened;
         what was done, a line each."""
         try:
-            if free_bytes(self.directory) >= self._reserve:
-                return []
-            return [f"the disk is full: {self.trim(0)} spare segments were removed"]
+            full = free_bytes(self.directory) < self._reserve
+        except SpoolError:  # who makes a segment tells
+            return []
+        try:
+            if full and (count := self.trim(0)):
+                return [f"the disk is full: {count} spare segments were removed"]
         except SpoolError as error:
             return [f"no spare segment gave way to the index: {error}"]
+        return []
 
     def _clear(self) -> int:
         """Try again to remove what could not be; how many are left."""

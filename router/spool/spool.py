@@ -19,7 +19,7 @@ from router.spool import recovery, system, unread
 from router.spool.arrears import SKIPPED_GENERATIONS, SKIPPED_IDS, Arrears
 from router.spool.blocks import BlockPool
 from router.spool.committer import Committer, Job
-from router.spool.directory import capacity_bytes, check_format, lock_directory
+from router.spool.directory import Lock, capacity_bytes, check_format, lock_directory
 from router.spool.errors import SpoolDamaged, SpoolError
 from router.spool.gather import Gatherer
 from router.spool.index_types import Gap
@@ -52,7 +52,7 @@ class Spool:
         self,
         directory: Path,
         settings: SpoolSettings,
-        lock_fd: int,
+        lock: Lock,
         post: Callable[[Callable[[], None]], object],
         on_group: Callable[[int, float], None],
     ) -> None:
@@ -65,7 +65,7 @@ class Spool:
         self.executor = ThreadPoolExecutor(_LARGE_THREADS, "spool-large")
         self.segments = SegmentTable(directory / "segments", settings.segment_size, _RESERVE)
         self.notes: list[str] = []
-        self._lock_fd = lock_fd
+        self._lock = lock
         self._post = post
         self._numbers = Numbers(directory)
         self._committer = Committer(self.segments, post, on_group, self._numbers.reserve)
@@ -99,10 +99,10 @@ class Spool:
         Raises SpoolLocked when another process has it, SpoolError when it is of a newer format
         or cannot be read.
         """
-        lock_fd = lock_directory(directory)
+        lock = lock_directory(directory)
         try:
             check_format(directory)
-            spool = cls(directory, settings, lock_fd, post, on_group)
+            spool = cls(directory, settings, lock, post, on_group)
             with system.translated(f"opening the spool in {directory}"):
                 spool.large_directory.mkdir(exist_ok=True)
             spool.notes = spool.segments.load(
@@ -122,7 +122,7 @@ class Spool:
                 system.sync_directory(directory)
             spool.notes += spool.segments.make_room()
         except BaseException:
-            system.close(lock_fd)
+            lock.close()
             raise
         return spool
 
@@ -211,7 +211,7 @@ class Spool:
         if self._started:
             self._numbers.end(next(self._ids) - 1, self.segments.next_generation - 1)
         self.segments.close()
-        system.close(self._lock_fd)
+        self._lock.close()
 
     # -- writing -------------------------------------------------------------------------------
 

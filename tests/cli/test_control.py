@@ -442,11 +442,11 @@ def test_nothing_was_ever_there(tmp_path: Path) -> None:
 
 def test_a_directory_in_use_that_does_not_answer(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    descriptor = lock_directory(site.data_dir / "spool")
+    lock = lock_directory(site.data_dir / "spool")
     try:
         result = run("account", "-c", site.config)
     finally:
-        os.close(descriptor)
+        lock.close()
     assert result.exit_code == 1
     assert "a gateway has the directory but does not answer" in result.stderr
     assert f"process {os.getpid()}" in result.stderr

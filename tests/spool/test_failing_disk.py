@@ -65,10 +65,10 @@ def test_a_lock_that_cannot_be_had_was_taken_for_another_process(
         with pytest.raises(SpoolError, match=r"locking the spool in .*: No locks") as caught:
             lock_directory(tmp_path)
     assert not isinstance(caught.value, SpoolLocked)
-    descriptor = lock_directory(tmp_path)
+    lock = lock_directory(tmp_path)
     with pytest.raises(SpoolLocked, match=f"in use by process {os.getpid()}"):
         lock_directory(tmp_path)
-    os.close(descriptor)
+    lock.close()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from router.spool.spool import lock_directory
-lock_directory(Path(sys.argv[1]))
+lock = lock_directory(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -51,6 +51,17 @@ def test_a_second_process_is_refused_and_told_whose_it_is(tmp_path: Path) -> Non
     opened(directory).close()
 
 
+def test_a_lock_file_that_was_removed_lets_nobody_in(open_rig: OpenRig) -> None:
+    """As one does who takes it for what a crash left: two would write to the same segments."""
+    rig = open_rig()
+    (rig.spool.directory / "lock").unlink()
+    with pytest.raises(SpoolLocked, match="in use by process unknown"):
+        opened(rig.spool.directory)
+    rig.commit_many(3, 3000, "pacs")
+    rig.close()
+    opened(rig.spool.directory).close()
+
+
 def test_the_lock_goes_with_the_spool(rig: Rig) -> None:
     with pytest.raises(SpoolLocked, match=f"process {os.getpid()};"):
         opened(rig.spool.directory)
@@ -63,7 +74,7 @@ def test_a_shorter_pid_leaves_nothing_of_the_longer(tmp_path: Path) -> None:
     held = lock_directory(tmp_path)
     with pytest.raises(SpoolLocked, match=f"process {os.getpid()};"):
         lock_directory(tmp_path)
-    os.close(held)
+    held.close()
 
 
 def test_a_full_disk_does_not_keep_the_lock_from_being_taken(
@@ -76,7 +87,7 @@ def test_a_full_disk_does_not_keep_the_lock_from_being_taken(
     held = lock_directory(tmp_path)
     with pytest.raises(SpoolLocked):
         lock_directory(tmp_path)
-    os.close(held)
+    held.close()
 
 
 @pytest.mark.parametrize("text", ["2\n", "99\n", "", "x\n", "-1\n"])
