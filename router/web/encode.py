@@ -219,11 +219,10 @@ def parse_filter(given: Mapping[str, object], now: float) -> Filter:
         raise ControlError(
             f"unknown condition {unknown[0]!r}", f"conditions are {', '.join(_CONDITIONS)}"
         )
-    values = {
-        name: _CONDITIONS[name](name, value, now)
-        for name, value in given.items()
-        if value is not None
-    }
+    if nothing := [name for name, value in given.items() if value is None]:
+        # Of a script whose variable is empty: without the condition it would mean far more.
+        raise ControlError(f"{nothing[0]} is null", "give it a value, or leave it out")
+    values = {name: _CONDITIONS[name](name, value, now) for name, value in given.items()}
     return Filter(**values)  # type: ignore[arg-type]  # each parser gives the type of its field
 
 

@@ -31,6 +31,7 @@ from tests.web.fakes import STATUS, delivery
         ("instances/resend", {"to": ["pacs"]}, "no condition is given"),
         ("instances/resend", {"to": ["pacs"], "idds": [1]}, "unknown condition 'idds'"),
         ("instances/reroute", {}, "no condition is given"),
+        ("queue/drop", {"destination": "pacs", "study": None}, "study is null"),
     ],
 )
 async def test_what_cannot_be_ordered(client, gateway, path, body, wrong):
