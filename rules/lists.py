@@ -45,6 +45,10 @@ def parse_list(data: bytes, file: str, column: str | int | None = None) -> ListT
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return _failed(file, line, "is not UTF-8", "save the file as UTF-8")
+    if (at := text.find("\0")) >= 0:
+        # What a power cut leaves of a file that was being written; or UTF-16.
+        line = text.count("\n", 0, at) + 1
+        return _failed(file, line, "holds NUL bytes", "write the file anew, as UTF-8")
     lines = _Lines(text)
     read = _plain(lines, file) if column is None else _table(lines, file, column)
     if len(read.values) > MAX_VALUES:

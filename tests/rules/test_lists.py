@@ -16,6 +16,11 @@ def _complaints(data: bytes, column: str | int | None = None) -> list[str]:
     [
         (b"a\nb\xe9\n", None, "trial.csv:2:1: is not UTF-8; save the file as UTF-8"),
         (
+            b"1\n2\n\0\0\0",
+            None,
+            "trial.csv:3:1: holds NUL bytes; write the file anew, as UTF-8",
+        ),
+        (
             b"patient_id,arm\n1,a\n",
             "patientid",
             "trial.csv:1:1: has no column 'patientid'; did you mean 'patient_id'?",
