@@ -226,18 +226,21 @@ class SegmentTable:
         return len(extra)
 
     def make_room(self) -> list[str]:
-        """Remove all spares where the disk is so full that the index could not even be opened;
-        what was done, a line each."""
+        """Remove spares where the disk is so full that the index could not even be opened, as many
+        as it takes: what comes in needs the others.  What was done, a line each."""
+        count = 0
         try:
-            full = free_bytes(self.directory) < self._reserve
-        except SpoolError:  # who makes a segment tells
-            return []
-        try:
-            if full and (count := self.trim(0)):
-                return [f"the disk is full: {count} spare segments were removed"]
+            while self._spares and self._is_full():
+                count += self.trim(len(self._spares) - 1)
         except SpoolError as error:
-            return [f"no spare segment gave way to the index: {error}"]
-        return []
+            return [f"the disk is full, and spare segments stay: {error}"]
+        return [f"the disk is full: {count} spare segments were removed"] if count else []
+
+    def _is_full(self) -> bool:
+        try:
+            return free_bytes(self.directory) < self._reserve
+        except SpoolError:  # who makes a segment tells
+            return False
 
     def _clear(self) -> int:
         """Try again to remove what could not be; how many are left."""

@@ -265,6 +265,26 @@ def test_at_a_start_on_a_full_disk_spares_give_way_to_the_index(
     check_all(again, [ref.id])
 
 
+def test_at_a_start_no_more_spares_give_way_than_it_takes(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others on the disk would fill what is given up, and nothing could come in."""
+    rig = open_rig(spare_segments=6)
+    rig.step(T0)
+    assert spares(rig) == 6
+    size = rig.spool.segments.size
+    rig.close()
+
+    def free(directory: Path) -> int:
+        return (16 << 20) - (len(list(directory.glob("*.seg"))) - 4) * size
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments_module, "free_bytes", free)
+        again = open_rig(spare_segments=6)
+    assert spares(again) == 4
+    assert any("2 spare segments were removed" in note for note in again.spool.notes)
+
+
 def test_a_short_pool_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.spool.segments.trim(0)
     monkeypatch.setattr(segments_module, "free_bytes", lambda _: 0)
