@@ -17,6 +17,7 @@ import structlog
 
 from router.config.versions import Origin
 from router.net.admission import Admission
+from router.spool.described import description
 from router.spool.errors import SpoolError
 from router.spool.index_duplicates import SameBytes
 from router.spool.index_types import (
@@ -292,12 +293,14 @@ class Orders:
         self, row: InstanceRow, again: Callable[[InstanceMeta, Iterable[bytes]], InstanceMeta]
     ) -> InstanceMeta | None:
         """None for one that cannot be read, or is not what was committed: what the disk made of an
-        attribute must not have it discarded."""
+        attribute, or of what the index says of who sent it, must not have it discarded."""
 
         def decide() -> InstanceMeta:
-            reader = self._gateway.spool.open_reader(row.ref)
+            spool = self._gateway.spool
+            received = description(spool, row.ref)
+            reader = spool.open_reader(row.ref)
             try:
-                meta = again(row.meta, pieces(reader))
+                meta = again(received, pieces(reader))
                 for _ in pieces(reader):  # the check sum is behind the last byte
                     pass
                 return meta

@@ -7,7 +7,6 @@ those that people make are in `index_control`.  Must not know associations or re
 import contextlib
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from router.spool.errors import SpoolFull
 from router.spool.index_attempts import Attempts
@@ -21,14 +20,13 @@ from router.spool.index_database import (
     microseconds,
     ref_of,
     seconds,
-    sum_of,
 )
 from router.spool.index_gates import Gates
 from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
-from router.spool.index_schema import sop_key
 from router.spool.index_spent import Refusals
 from router.spool.index_types import STATES, DeliveryState, Outcome, Settled, Waiting
+from router.spool.index_words import check_words
 
 _PROMOTED_AT_ONCE = 2000
 _NEVER = microseconds(float("inf"))
@@ -80,8 +78,8 @@ class Queues:
             # Only the head of the queue, which is sorted by it: what is left out costs nothing.
             statement = statement.replace(_ALIKE, f"{_ALIKE} AND priority >= {least_priority:d}")
         rows = self._db.json(statement, number, id_list(exclude), limit, moment)
-        if any(map(_told_otherwise, rows)):
-            raise self._db.met_damaged("an instance is described by other words than were written")
+        for row in rows:
+            check_words(self._db, *row[15:17], *(row[8], row[12], row[7], row[9], row[10]))
         return [
             Waiting(
                 ref=ref_of(row),
@@ -193,14 +191,6 @@ class Queues:
             due = row.due_at
             if due is not None and due < self._due.get(row.destination_id, 0):
                 self._due[row.destination_id] = due
-
-
-def _told_otherwise(row: Sequence[Any]) -> bool:
-    """Whether the UIDs of what is leased, and who sent it, are not what was written."""
-    told = row[16]
-    if told is None:  # of a version that noted no sum
-        return False
-    return bool(told != sum_of(row[12], row[7], row[9], row[10]) or row[15] != sop_key(row[8]))
 
 
 def _reason(row: DeliveryRow, outcome: Outcome) -> str:

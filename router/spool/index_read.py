@@ -27,6 +27,7 @@ from router.spool.index_types import (
     QueueLine,
     Tally,
 )
+from router.spool.index_words import check_words
 from router.spool.record import InstanceMeta, RouteMeta
 
 Tallies = dict[tuple[int, int], tuple[int, int]]
@@ -118,7 +119,10 @@ class Reading:
         ]
 
     def _rows(self, ids: Sequence[int]) -> dict[int, InstanceRow]:
-        return {row[0]: _instance(row) for row in self._db.json(_INSTANCES, id_list(ids))}
+        rows = self._db.json(_INSTANCES, id_list(ids))
+        for row in rows:
+            check_words(self._db, *row[26:28], *(row[8], row[13], row[17], row[18], row[19]))
+        return {row[0]: _instance(row) for row in rows}
 
     def _deliveries(self, rows: list[Any]) -> list[tuple[list[Any], Delivery]]:
         """Each with the row that it is made of."""
@@ -298,7 +302,7 @@ SELECT json_group_array(json_array(
     i.sop_instance_uid, i.settled_at, i.disposition, coalesce(i.reason, c.reason),
     c.association, c.calling_ae, c.called_ae, c.source, c.remote, c.sop_class_uid,
     c.transfer_syntax_uid, c.study_instance_uid, c.series_instance_uid, c.modality,
-    c.quarantined, c.rules_version, c.tags, i.keep
+    c.quarantined, c.rules_version, c.tags, i.keep, i.sop_key, c.sum
 ))
 FROM json_each(?) AS j
 CROSS JOIN instance AS i ON i.id = j.value

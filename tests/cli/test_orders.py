@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -304,6 +305,34 @@ def test_what_is_damaged_is_decided_by_nobody(tmp_path: Path) -> None:
         assert _shown(site, 1)["disposition"] == "held"
         assert served.end() == 0
     assert any(line["event"] == "held instance cannot be read" for line in served.lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "unless"),
+    [
+        ("called_ae = 'ROUTEP'", 'called_ae: "ROUTER"'),
+        ("source = '127.0.0.0'", 'source: "127.0.0.1"'),
+    ],
+)
+def test_what_an_index_with_a_flipped_bit_says_of_a_sender_discards_nothing(
+    tmp_path: Path, words: str, unless: str
+) -> None:
+    """After an end that was not clean; the record of the instance has the words with a check
+    sum."""
+    site = Site(tmp_path)
+    with site.running() as served:
+        site.send(write_dicom(tmp_path / "held.dcm", PatientID="OTHER"))
+        assert served.end() == 0
+    (site.data_dir / "index.sqlite-sealed").unlink()
+    with sqlite3.connect(site.data_dir / "index.sqlite") as index:
+        assert index.execute(f"UPDATE context SET {words}").rowcount == 1
+    index.close()
+    rule = f"rules:\n  - {{name: none, when: {{not: {{{unless}}}}}, discard: true}}"
+    site.config.write_text(site.text.replace("rules:", rule))
+    with site.running() as served:
+        assert "nothing" in ok("instances", "reroute", "--all", "-c", site.config)
+        assert _shown(site, 1)["disposition"] == "held"
+        assert served.end() == 0
 
 
 def test_an_account_since(site: Site) -> None:

@@ -10,6 +10,9 @@ import pytest
 from router.opening import open_index
 from router.spool.errors import IndexDamaged
 from router.spool.index import Index
+from router.spool.record import Ref
+from router.spool.settings import ArchiveSettings
+from tests.spool.archiving import files, once
 from tests.spool.keeping import deliver, fill
 from tests.spool.spool_samples import Loop, Rig, check_all, meta, payload, settings
 from tests.spool.test_lost_by_restart import uids
@@ -151,7 +154,7 @@ def test_tables_of_different_times(tmp_path: Path, loop: Loop, newer: tuple[str,
     again.close()
 
 
-@pytest.mark.parametrize(
+_OTHER_WORDS = pytest.mark.parametrize(
     "statement",
     [
         "UPDATE context SET transfer_syntax_uid = '1.2.840.10008.1.2.5' WHERE id = {last}",
@@ -159,6 +162,9 @@ def test_tables_of_different_times(tmp_path: Path, loop: Loop, newer: tuple[str,
         "UPDATE instance SET sop_instance_uid = '1.2.3.4.8' WHERE id = 4",
     ],
 )
+
+
+@_OTHER_WORDS
 def test_another_transfer_syntax_or_uid_was_told(killed: Rig, statement: str) -> None:
     _change(killed, statement.format(last="(SELECT max(id) FROM context)"))
     rig = Rig(killed.directory, killed.loop, settings(), open_index).start()
@@ -168,4 +174,26 @@ def test_another_transfer_syntax_or_uid_was_told(killed: Rig, statement: str) ->
     again = _started(killed)
     check_all(again)
     assert len(again.index.lease("pacs", 10, 2e9, ())) == 5
+    again.close()
+
+
+@_OTHER_WORDS
+def test_another_transfer_syntax_or_uid_was_archived(
+    killed: Rig, tmp_path: Path, statement: str
+) -> None:
+    """The file in the archive is all that is left of it."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    _change(killed, statement.format(last="(SELECT max(id) FROM context)"))
+    archive = ArchiveSettings(folder=str(folder), after=0.0)
+    rig = Rig(killed.directory, killed.loop, settings(archive=archive), open_index).start()
+    rig.acked = killed.acked
+    deliver(rig, [Ref(n, 0, 0, 0, 0, 0, False) for n in rig.acked])
+    moved = once(rig)
+    assert moved is not None
+    assert "other words" in moved.trouble
+    assert files(folder) == {}
+    rig.close()
+    again = _started(killed)
+    check_all(again)
     again.close()
