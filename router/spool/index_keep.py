@@ -127,6 +127,9 @@ class Keep:
             step = min(_PURGED_AT_ONCE, limit - total)
             try:
                 rows = page(self._db, choice, step, None if most is None else most - size)
+                if len(still_settled(self._db, [row.place[0] for row in rows])) != len(rows):
+                    # Held ones have no delivery that would say so.
+                    raise self._db.met_damaged("some that are to be purged are not settled")
                 refs = self._delete(rows)
             except SpoolError:
                 # What the steps before it deleted is gone: the caller has files to remove.

@@ -110,7 +110,9 @@ def oldest_settled(db: Database) -> float | None:
 
 
 def still_settled(db: Database, ids: Collection[int]) -> list[Settling]:
-    """Those of ``ids`` that may still go: an operator may have taken one up again."""
+    """Those of ``ids`` that may still go: an operator may have taken one up again.
+
+    By their own rows: the tree of what is settled may have been damaged."""
     rows = db.json(_STILL, id_list(list(ids))) if ids else []
     return [Settling(row[:7], row[7], row[8], row[9]) for row in rows]
 
@@ -139,7 +141,7 @@ _DISCARDED = f"""
 )
 """
 _STILL = f"""
-{_COLUMNS} FROM instance
+{_COLUMNS} FROM instance NOT INDEXED
 WHERE id IN (SELECT value FROM json_each(?)) AND settled_at IS NOT NULL
 """
 _FIRST_TIME = """

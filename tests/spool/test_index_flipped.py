@@ -13,7 +13,8 @@ from router.spool.index import Index
 from router.spool.record import Ref
 from router.spool.settings import ArchiveSettings
 from tests.spool.archiving import files, once
-from tests.spool.keeping import deliver, fill
+from tests.spool.conftest import OpenRig
+from tests.spool.keeping import T0, deliver, fill
 from tests.spool.spool_samples import Loop, Rig, check_all, meta, payload, settings
 from tests.spool.test_lost_by_restart import uids
 from tests.spool.test_rebuild import save_index
@@ -196,4 +197,39 @@ def test_another_transfer_syntax_or_uid_was_archived(
     rig.close()
     again = _started(killed)
     check_all(again)
+    again.close()
+
+
+def _read_otherwise(rig: Rig, old: bytes, new: bytes) -> None:
+    """What the disk gives of the tree of settled instances from now on."""
+    path = rig.directory / "index.sqlite"
+    run = rig.index._db._connection.execute
+    run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    (root,) = run("SELECT rootpage FROM sqlite_schema WHERE name = 'instance_settled'").fetchone()
+    (size,) = run("PRAGMA page_size").fetchone()
+    raw = path.read_bytes()
+    at = raw.index(old, (root - 1) * size, root * size)
+    path.write_bytes(raw[:at] + new + raw[at + len(old) :])
+    run("PRAGMA shrink_memory")
+
+
+def test_a_held_one_that_a_damaged_tree_counts_among_the_settled_was_purged(
+    open_rig: OpenRig,
+) -> None:
+    rig = open_rig(spare_segments=3)
+    fill(rig, 2, 5000, "pacs")
+    rig.commit(payload(9, 5000), meta(9))
+    rig.feed()
+    rig.spool.segments.seal()
+    rig.commit(payload(8, 5000), meta(8, "pacs"))
+    rig.feed()
+    deliver(rig, [rig.row(2).ref])
+    settled = round(T0 * 1e6).to_bytes(8, "big")
+    _read_otherwise(rig, settled + b"\2", settled + b"\3")
+    with pytest.raises(IndexDamaged, match="not settled"):
+        rig.step(T0 + 1e6)
+    rig.close()
+    again = _started(rig)
+    check_all(again)
+    assert again.index.account().held == 1
     again.close()
