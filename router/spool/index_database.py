@@ -305,9 +305,13 @@ class Database:
                 raise SpoolError(f"index {self.path} is closed") from error
             if code in _FULL:
                 raise SpoolFull(text) from error
-            # What was written is UTF-8; the module has no code for what is not.
+            # What was written is UTF-8, for which the module has no code, and no BLOB is.
             undecodable = code is None and "decode to UTF-8" in str(error)
-            if undecodable or (code is not None and code & 0xFF in _DAMAGED):
+            if (
+                undecodable
+                or "cannot hold BLOB" in str(error)
+                or (code is not None and code & 0xFF in _DAMAGED)
+            ):
                 raise self._damaged(text) from error
             raise SpoolError(text) from error
         except UnicodeDecodeError as error:  # of a text that SQLite quotes

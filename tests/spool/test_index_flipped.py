@@ -114,6 +114,29 @@ def test_a_text_that_is_none_any_more_stopped_a_queue_for_ever(killed: Rig) -> N
     again.close()
 
 
+def test_a_text_that_became_bytes_stopped_a_queue_for_ever(killed: Rig) -> None:
+    rig = _started(killed)
+    with sqlite3.connect(killed.directory / "index.sqlite") as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        change = "UPDATE sqlite_schema SET sql = {} WHERE name = 'context'"
+        (sql,) = connection.execute(
+            "SELECT sql FROM sqlite_schema WHERE name = 'context'"
+        ).fetchone()
+        connection.execute(change.format("replace(sql, 'STRICT', '')"))
+        connection.execute("PRAGMA schema_version = 1000")
+        connection.execute("UPDATE context SET transfer_syntax_uid = X'312E32'")
+        connection.execute(change.format("?"), (sql,))
+        connection.execute("PRAGMA schema_version = 1001")
+    connection.close()
+    with pytest.raises(IndexDamaged, match="restart"):
+        rig.index.lease("pacs", 10, 2e9, ())
+    rig.close()
+    again = _started(killed)
+    assert len(again.index.lease("pacs", 10, 2e9, ())) == 5
+    check_all(again)
+    again.close()
+
+
 def test_a_schema_that_cannot_be_read_ended_each_start(killed: Rig) -> None:
     path = killed.directory / "index.sqlite"
     raw = path.read_bytes()
