@@ -224,6 +224,13 @@ class Index(Operated):
         name."""
         self._keep.check_free(generation)
 
+    def look_through(self) -> None:
+        """Before something is given up that it does not know, once: it may be what it was when it
+        was closed, so that `open` did not, and have been damaged by then.  Raises IndexDamaged."""
+        if self._db.sealed:
+            self._db.look_through()
+            self._check()
+
     def purge(
         self,
         settled_before: float,

@@ -165,6 +165,16 @@ class Database:
             if found != "ok":
                 raise IndexDamaged(f"index {self.path}: {' '.join(found.split())}")
 
+    def look_through(self) -> None:
+        """As after an end that was not clean; what is found is noted for the next start.  Raises
+        IndexDamaged."""
+        try:
+            with self._lock, self._translated():
+                self._check()
+        except IndexDamaged as damage:
+            self._mark_damaged(str(damage))
+            raise
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside is committed as one, or nothing of it.

@@ -84,6 +84,9 @@ class KeeperIndex(Protocol):
     def known(self, ids: Sequence[int]) -> set[int]:
         """Those of `ids` that are in the index."""
 
+    def look_through(self) -> None:
+        """Raise IndexDamaged when it is not sound, if the start took that for granted."""
+
     def barrier(self) -> None:
         """Make everything committed so far durable."""
 
@@ -284,6 +287,12 @@ class Keeper:
                 f"{len(orphans)} files under large/ belong to no known instance; they are left, "
                 "since records are damaged"
             )
+            return 0
+        try:
+            if orphans:
+                self._index.look_through()
+        except IndexDamaged as error:
+            self._spool.notes.append(f"{len(orphans)} files under large/ are left: {error}")
             return 0
         removed = []
         for instance_id in sorted(orphans):

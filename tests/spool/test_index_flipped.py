@@ -14,7 +14,7 @@ from router.spool.record import Ref
 from router.spool.settings import ArchiveSettings
 from tests.spool.archiving import files, once
 from tests.spool.conftest import OpenRig
-from tests.spool.keeping import T0, deliver, fill
+from tests.spool.keeping import LARGE, T0, deliver, fill
 from tests.spool.spool_samples import Loop, Rig, check_all, meta, payload, settings
 from tests.spool.test_lost_by_restart import uids
 from tests.spool.test_rebuild import save_index
@@ -223,12 +223,12 @@ def test_another_transfer_syntax_or_uid_was_archived(
     again.close()
 
 
-def _read_otherwise(rig: Rig, old: bytes, new: bytes) -> None:
-    """What the disk gives of the tree of settled instances from now on."""
+def _read_otherwise(rig: Rig, tree: str, old: bytes, new: bytes) -> None:
+    """What the disk gives of a tree from now on."""
     path = rig.directory / "index.sqlite"
     run = rig.index._db._connection.execute
     run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    (root,) = run("SELECT rootpage FROM sqlite_schema WHERE name = 'instance_settled'").fetchone()
+    (root,) = run("SELECT rootpage FROM sqlite_schema WHERE name = ?", (tree,)).fetchone()
     (size,) = run("PRAGMA page_size").fetchone()
     raw = path.read_bytes()
     at = raw.index(old, (root - 1) * size, root * size)
@@ -248,7 +248,7 @@ def test_a_held_one_that_a_damaged_tree_counts_among_the_settled_was_purged(
     rig.feed()
     deliver(rig, [rig.row(2).ref])
     settled = round(T0 * 1e6).to_bytes(8, "big")
-    _read_otherwise(rig, settled + b"\2", settled + b"\3")
+    _read_otherwise(rig, "instance_settled", settled + b"\2", settled + b"\3")
     with pytest.raises(IndexDamaged, match="not settled"):
         rig.step(T0 + 1e6)
     rig.close()
@@ -256,3 +256,17 @@ def test_a_held_one_that_a_damaged_tree_counts_among_the_settled_was_purged(
     check_all(again)
     assert again.index.account().held == 1
     again.close()
+
+
+def test_the_file_of_one_that_the_index_lost_while_it_ran_was_removed(open_rig: OpenRig) -> None:
+    """The next start takes the index for sound, as it is what it was when it was closed."""
+    rig = open_rig()
+    fill(rig, 2, LARGE, "pacs")
+    _read_otherwise(rig, "instance", b"\2\x12", b"\6\x12")
+    rig.close()
+    again = Rig(rig.directory, rig.loop, settings(), open_index).start()
+    assert again.keeper.sweep() == 0
+    again.close()
+    last = _started(rig)
+    check_all(last)
+    last.close()
