@@ -444,9 +444,15 @@ class Names:
         self._load()
 
     def _load(self) -> None:
-        rows = self._db.json(f"SELECT json_group_array(json_array(name, id)) FROM {self._table}")
+        # Once by the tree of names, once by the table: under another's number, or name, what waits
+        # for the one would go to the other.
+        columns = f"json_group_array(json_array(name, id)) FROM {self._table}"
+        rows = self._db.json(f"SELECT {columns} INDEXED BY sqlite_autoindex_{self._table}_1")
         ids = dict(rows)
         names = {number: name for name, number in ids.items()}
+        table = self._db.json(f"SELECT {columns} NOT INDEXED")
+        if sorted(rows, key=str) != sorted(table, key=str) or len(names) != len(rows):
+            raise self._db.met_damaged(f"it has a {self._table} under two names or numbers")
         self._ids, self._names = ids, names  # both or, where memory is short, none
 
     def ensure(self, names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from router.opening import open_index
 from router.spool.errors import IndexDamaged
 from router.spool.index import Index
-from router.spool.record import Ref
+from router.spool.record import Ref, RouteMeta
 from router.spool.settings import ArchiveSettings
 from tests.spool.archiving import files, once
 from tests.spool.conftest import OpenRig
@@ -270,3 +270,32 @@ def test_the_file_of_one_that_the_index_lost_while_it_ran_was_removed(open_rig: 
     last = _started(rig)
     check_all(last)
     last.close()
+
+
+@pytest.mark.parametrize(
+    ("tree", "old", "new"),
+    [
+        ("destination", b"pacs", b"qacs"),
+        ("sqlite_autoindex_destination_1", b"pacs", b"qacs"),
+        ("sqlite_autoindex_destination_1", b"vna\2", b"vna\3"),
+        ("destination", b"\r\0\0\0\2", b"\r\0\0\0\x82"),
+        ("rule", b"a rule", b"a rulf"),
+    ],
+)
+def test_what_waits_for_one_went_to_another(
+    open_rig: OpenRig, tree: str, old: bytes, new: bytes
+) -> None:
+    """While it runs, when there is another destination; at the next start, too."""
+    rig = open_rig()
+    fill(rig, 1, 5000, "pacs")
+    fill(rig, 1, 5000, "vna")
+    _read_otherwise(rig, tree, old, new)
+    rig.commit(payload(9, 5000), meta(9, "new")._replace(routes=(RouteMeta("new", "other"),)))
+    with pytest.raises(IndexDamaged, match="two names"):
+        rig.feed()
+    rig.close()
+    (rig.directory / "index.sqlite-damaged").unlink(missing_ok=True)
+    again = _started(rig)
+    check_all(again)
+    assert [len(again.index.lease(name, 9, 2e9, ())) for name in ("pacs", "vna", "new")] == [1] * 3
+    again.close()
