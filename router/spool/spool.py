@@ -416,6 +416,8 @@ class Spool:
             raise SpoolDamaged(f"instance {ref.id}: segment generation {ref.generation} is gone")
         try:
             header, meta = recovery.read_header_and_meta(self.segments.open(segment), ref)
+            if not recovery.is_of(header, ref):
+                raise SpoolDamaged(f"instance {ref.id}: the index says otherwise than its record")
             data = bytearray() if ref.large else self._read_whole(ref)
         except SpoolError as error:
             raise SpoolDamaged(str(error)) from error

@@ -299,3 +299,21 @@ def test_what_waits_for_one_went_to_another(
     check_all(again)
     assert [len(again.index.lease(name, 9, 2e9, ())) for name in ("pacs", "vna", "new")] == [1] * 3
     again.close()
+
+
+def test_a_copy_was_made_without_the_bytes_that_the_index_says_lie_in_a_file(
+    open_rig: OpenRig,
+) -> None:
+    """No tree has that; nor would the record that lost them tell."""
+    rig = open_rig(spare_segments=3)
+    refs = fill(rig, 3, 50_000, "pacs")
+    deliver(rig, refs[1:])
+    rig.close()
+    (rig.directory / "index.sqlite-sealed").unlink()
+    _change(rig, "UPDATE instance SET large = 1 WHERE id = 1")
+    again = _started(rig)
+    again.close()
+    (rig.directory / "index.sqlite").unlink()
+    last = _started(rig)
+    check_all(last, [1])
+    last.close()
