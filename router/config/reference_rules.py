@@ -50,6 +50,10 @@ more. |
 A rule has at most one of `to`, `discard` and `hold`. One with `tag` or `keep` alone does that and
 lets the next rule be asked.
 
+Rules see a data set up to its first tag above all those that any rule asks for. Where a sender puts
+elements out of order (against PS3.5 §7.1) one that stands behind such a tag counts as absent:
+rather `hold` than `discard` what lacks an attribute.
+
 An item `include: rules.d/*.yaml` (or a list of such names) stands for the rules of those files, in
 its place of the order; the files of a pattern are sorted by name. Each holds a list of rules as it
 would stand here, without `rules:` above it, and includes no other. Names are taken from the
