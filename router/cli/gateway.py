@@ -43,7 +43,9 @@ def status(config_path: Path | None, socket_path: Path | None, as_json: bool) ->
     disk = now["disk"]
     if disk:
         low = ": LOW, C-STORE is answered A700" if disk["low"] else ""
-        click.echo(f"spool {size(disk['spool_bytes'])}, free {size(disk['free_bytes'])}{low}")
+        spare = f"of which {size(disk['spare_bytes'])} spare"
+        free = f"free {size(disk['free_bytes'])}"
+        click.echo(f"spool {size(disk['spool_bytes'])}, {spare}; {free}{low}")
     click.echo(f"{plural(now['held_instances'], 'instance')} held as no rule sent them")
     _print_destinations(now)
     for scope, difference in now["account_differences"].items():

@@ -193,7 +193,8 @@ def _disk(status: Status) -> Markup:
     if disk is None:
         return element("p", bad("not known"))
     low = join(" ", bad("low: C-STORE is answered A700")) if disk.low else Markup("")
-    return element("p", f"Spool {size(disk.spool_bytes)}, free {size(disk.free_bytes)}.", low)
+    spool = f"Spool {size(disk.spool_bytes)}, of which {size(disk.spare_bytes)} spare"
+    return element("p", f"{spool}; free {size(disk.free_bytes)}.", low)
 
 
 def _associations(status: Status) -> Markup:

@@ -162,7 +162,7 @@ async def test_the_page_tells_what_a_person_on_call_needs(client):
         "not configured",
         "Configuration not in effect",
         "Not accounted for, pacs: 1",
-        "Spool 64.0 MB, free 5.0 GB. low: C-STORE is answered A700",
+        "Spool 64.0 MB, of which 16.0 MB spare; free 5.0 GB. low: C-STORE is answered A700",
         "0.0.0.0:11112",
         "1 min 30 s",  # how long the association is open
     ):
