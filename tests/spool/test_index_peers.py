@@ -261,3 +261,32 @@ def test_what_the_host_of_before_has_is_redirected_all_the_same(index: Index) ->
     assert index.purge(T0 + 1e6, 10).count == 0
     index.settle([outcome(1, "vna", DELIVERED)])
     assert index.purge(T0 + 1e6, 10).count == 2
+
+
+@pytest.mark.parametrize(
+    "flipped", ["after_id = 0", "host = '10.0.0.3', after_id = 0"], ids=["number", "host"]
+)
+def test_what_the_host_of_before_has_stood_for_a_repeat_where_a_bit_had_flipped(
+    tmp_path: Path, flipped: str
+) -> None:
+    """What is not what was written tells nothing: what was delivered by then is not relied on."""
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        index.take_peers({"pacs": OLD}, T0)
+        _come(index, 1, "pacs")
+        index.settle([outcome(1, "pacs", DELIVERED)])
+        index.take_peers({"pacs": NEW}, T0)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE peer SET {flipped}")
+    connection.close()
+    (tmp_path / "index.db-sealed").unlink()
+    with audited(path) as index:
+        index.take_peers({"pacs": ("10.0.0.3", *NEW[1:]) if "host" in flipped else NEW}, T0)
+        _come(index, 2, "pacs")
+        assert state(index, 2, "pacs") is READY
+        _come(index, 3, "pacs")
+        index.settle([outcome(2, "pacs", DELIVERED)])
+    with audited(path) as index:  # and is so no longer
+        index.take_peers({"pacs": ("10.0.0.3", *NEW[1:]) if "host" in flipped else NEW}, T0)
+        _come(index, 4, "pacs")
+        assert state(index, 4, "pacs") is DUPLICATE
