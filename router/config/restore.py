@@ -22,6 +22,7 @@ import errno
 import fcntl
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -330,7 +331,7 @@ def _settle(steps: Sequence[Step]) -> list[Path]:
 
 
 def _write_journal(journal: Path, state: State, steps: Sequence[Step]) -> None:
-    value = {
+    value: dict[str, Any] = {
         "state": state,
         "steps": [
             asdict(s) | {"path": os.fspath(s.path), "old": _encode(s.old), "new": _encode(s.new)}
@@ -338,18 +339,23 @@ def _write_journal(journal: Path, state: State, steps: Sequence[Step]) -> None:
         ],
     }
     new = _unborn(journal)
-    durable.write(new, json.dumps(value).encode(), 0o600)
+    durable.write(new, json.dumps(value | {"sum": _sum(value)}).encode(), 0o600)
     durable.replace(new, journal)
     durable.sync_directory(journal.parent)
 
 
 def _read_journal(journal: Path) -> tuple[State, tuple[Step, ...]] | None:
-    """It was put under its name when it was whole, so that it can be trusted if it is there."""
+    """It was put under its name when it was whole; its sum tells what the disk made of it since.
+
+    One of an older version has none.
+    """
     data = read(journal)
     if data is None:
         return None
     try:
         value = json.loads(data)
+        if value.pop("sum", None) not in (None, _sum(value)) or len(value) != 2:
+            raise ValueError("sum")
         steps = tuple(
             Step(
                 Path(item["path"]),
@@ -365,12 +371,16 @@ def _read_journal(journal: Path) -> tuple[State, tuple[Step, ...]] | None:
         state: State = value["state"]
         if state not in get_args(State):
             raise ValueError(state)
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise RestoreError(
             f"{journal} is not what a restoring writes",
             "look at the configuration files, then remove it",
         ) from None
     return state, steps
+
+
+def _sum(value: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(value).encode())
 
 
 def _pair(value: Any) -> Identity | None:

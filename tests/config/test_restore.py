@@ -346,6 +346,34 @@ def test_a_journal_that_is_none_is_refused_with_its_name(home: Home) -> None:
     assert home.old.items() <= home.files().items()
 
 
+def test_a_journal_of_which_a_bit_flipped_put_another_configuration_in_place(home: Home) -> None:
+    """Whatever bit it is: the files stay what they are, and it is named."""
+    journal = home.directory / ".config.yaml.dcmrouter-rollback"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            durable, "replace", lambda s, t: killed() if t == home.config else s.rename(t)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            home.restore()
+    whole = journal.read_bytes()
+    before = home.files()
+    del before[journal.name]
+    for at in range(0, len(whole) * 8, 7):
+        data = bytearray(whole)
+        data[at // 8] ^= 1 << at % 8
+        journal.write_bytes(data)
+        with pytest.raises(RestoreError, match="is not what a restoring writes"):
+            finish(home.config)
+        assert before.items() <= home.files().items()
+    journal.write_bytes(whole)
+    assert "it is finished" in finish(home.config)
+    assert home.files() == home.new
+
+
 # -- what goes right ---------------------------------------------------------------------------
 
 
