@@ -155,13 +155,7 @@ class Adder:
                 *("next_context", next_context),
                 *("position_sum", sum_of(*position, last_id, next_context, received)),
             )
-        if again:  # those that are known too
-            sop_keys = [sop_key(clean(meta.sop_instance_uid)) for _, meta in unique]
-        self.overtaken.extend(
-            (key, ref.id)
-            for (ref, _), key in zip(unique if again else fresh, sop_keys, strict=True)
-            if ref.id < self.last_id
-        )
+        self._note_overtaken(unique if again else fresh)
         self.last_id = last_id
         self.position = position
         self._next_context = next_context
@@ -169,6 +163,21 @@ class Adder:
         if len(self._contexts) > _CONTEXTS_KEPT:
             self._contexts.clear()
         self._contexts.update(rows.used_contexts)
+        self._tell_of(untold, rows)
+        result = AddResult(rows.ready, rows.duplicates, len(fresh), len(known), rows.gated)
+        self._doubtful = False  # not before all of it is noted and told: memory may be short
+        return result
+
+    def _note_overtaken(self, entries: Sequence[Entry]) -> None:
+        """Before `last_id` is that of these."""
+        self.overtaken.extend(
+            (sop_key(clean(meta.sop_instance_uid)), ref.id)
+            for ref, meta in entries
+            if ref.id < self.last_id
+        )
+
+    def _tell_of(self, untold: Sequence[RouteMeta], rows: _Batch) -> None:
+        """That something may be due to them, though nothing is known to have been added."""
         for route in untold:
             # With a plan it may be at another of its members.
             plan = self._plans.plan(self._plans.id(route.plan))
@@ -176,9 +185,6 @@ class Adder:
                 rows.ready.setdefault(name, 1)
                 if route.plan:
                     rows.gated.setdefault(name, 1)
-        result = AddResult(rows.ready, rows.duplicates, len(fresh), len(known), rows.gated)
-        self._doubtful = False  # not before all of it is noted and told: memory may be short
-        return result
 
     def _add_planned(self, rows: _Batch) -> None:
         """Deliveries with a plan, and the gates that they are behind; in the open transaction."""

@@ -172,8 +172,9 @@ class Database:
             with self._lock, self._translated():
                 self._check()
         except IndexDamaged as damage:
-            self._mark_damaged(str(damage))
-            raise
+            text = str(damage) if _ADVICE in str(damage) else f"{damage}: {_ADVICE}"
+            self._mark_damaged(text)
+            raise IndexDamaged(text) from damage
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
