@@ -8,10 +8,11 @@ Everything here runs on the event loop's thread; disk work goes to the executor.
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from router.spool import system
 from router.spool.batch import padded
@@ -26,6 +27,7 @@ Done = Callable[[Ref | None, Position | None, SpoolError | None], None]
 
 _HAND_OVER = 1 << 20
 _IN_FLIGHT = 4 << 20
+_AT_ONCE = 1 << 20
 _SCARCE_IN_FLIGHT = 256 << 10
 _NOTHING = memoryview(bytearray())
 _NOT_TAKEN = (RuntimeError, MemoryError)
@@ -338,28 +340,38 @@ class _LargeFile:
     def _write_pending(self) -> None:
         blocks, self._blocks = self._blocks, []
         pieces, self._pieces = self._pieces, []
-        offset = self._offset
-        length = sum(len(piece) for piece in pieces)
-        self._offset += length
+        waiting = deque(_parted(blocks, pieces))
+        parts = tuple(waiting)
+
+        def free() -> None:
+            part = waiting.popleft()
+            self._host.blocks.give_back(part.blocks)
+            self.in_flight -= part.size
+            if self.in_flight <= _IN_FLIGHT // 2:
+                self._on_drain()
 
         def work() -> None:
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
                 self._made = True
-            crc = self._crc
-            for piece in pieces:  # here, since the loop has more to do than this thread
-                crc = crc32(piece, crc)
-            self._crc = crc
-            system.write_past_cache(self._fd, pieces, offset)
-            self._counted += length
-            self._host.large_grew(length)
+            for part in parts:
+                crc = self._crc
+                for piece in part.pieces:  # here, since the loop has more to do than this thread
+                    crc = crc32(piece, crc)
+                self._crc = crc
+                system.write_past_cache(self._fd, part.pieces, self._offset)
+                self._offset += part.size
+                self._counted += part.size
+                self._host.large_grew(part.size)
+                if part is not parts[-1]:
+                    # Its memory goes back while the next part is written: the peer is read from
+                    # meanwhile.
+                    self._host.post(free)
 
         def then() -> None:
-            self._host.blocks.give_back(blocks)
-            self.in_flight -= length
-            if self.in_flight <= _IN_FLIGHT // 2:
-                self._on_drain()
+            while waiting:
+                free()
 
         self._start(work, then)
 
@@ -413,6 +425,21 @@ class _LargeFile:
         if self._made:  # else it is somebody else's that was in the way
             self._path.unlink(missing_ok=True)
         self._host.large_grew(-self._counted)
+
+
+class _Part(NamedTuple):
+    """What one call writes: the blocks, what is written of them, and how many bytes that is."""
+
+    blocks: list[memoryview]
+    pieces: list[memoryview]
+    size: int
+
+
+def _parted(blocks: list[memoryview], pieces: list[memoryview]) -> Iterator[_Part]:
+    many = _AT_ONCE // BLOCK_SIZE
+    for at in range(0, len(blocks), many):
+        part = pieces[at : at + many]
+        yield _Part(blocks[at : at + many], part, sum(map(len, part)))
 
 
 def link_large(directory: Path, instance_id: int, another: int) -> None:

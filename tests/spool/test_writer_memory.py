@@ -1,7 +1,9 @@
 """One instance on its way in where memory is scarce, or where little of it comes; and the end."""
 
+import errno
 import fcntl
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,6 +39,61 @@ def test_congestion_ends_when_the_disk_has_caught_up(
     assert not arriving.congested
     arriving.abandon()
     check_clean(rig)
+
+
+def test_what_is_written_makes_room_while_the_rest_is_being_written(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the peer waits for the disk, and then the disk for the peer."""
+    data = payload(1, 16 * MIB)
+    go = threading.Event()
+    real = system.write_past_cache
+
+    def write(fd: int, pieces: list[memoryview], offset: int) -> None:
+        if offset + sum(map(len, pieces)) > 3 * MIB:
+            assert go.wait(PATIENCE)
+        real(fd, pieces, offset)
+
+    monkeypatch.setattr(system, "write_past_cache", write)
+    arriving = rig.begin()
+    sent = 0
+    while not arriving.congested:
+        arriving.append(memoryview(data)[sent : sent + 64 * KIB])
+        sent += 64 * KIB
+    taken = rig.spool.blocks.in_use
+    rig.loop.run_until(lambda: rig.drained)
+    assert rig.drained == [arriving]
+    assert rig.spool.blocks.in_use <= taken - 2 * MIB
+    assert not go.is_set()
+    # What comes now is put into the memory that was given back.
+    arriving.append(memoryview(data)[sent:])
+    outcome = Outcome()
+    arriving.commit(meta(1).to_bytes(), outcome)
+    go.set()
+    rig.loop.run_until(lambda: outcome.told)
+    assert rig.read(outcome.kept) == data
+    check_clean(rig)
+    assert _once_each(rig)
+
+
+def test_a_write_that_fails_between_others_gives_blocks_back_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = system.write_past_cache
+
+    def write(fd: int, pieces: list[memoryview], offset: int) -> None:
+        if offset >= 2 * MIB:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd, pieces, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "write_past_cache", write)
+        outcome = rig.commit(payload(1, 9 * MIB), meta(1))
+        assert outcome.ref is None
+        assert "Input/output error" in str(outcome.error)
+        check_clean(rig)
+    assert files(rig) == []
+    assert _once_each(rig)
 
 
 @pytest.mark.parametrize("ending", ["commit", "abandon"])
