@@ -88,8 +88,9 @@ class Database:
         self._doubtful = False
         """A sync of the log failed: what is in it may not be on the disk."""
         self._unsure = False
-        """The latest COMMIT failed: all of it may be in the log, where nobody sees it but the next
-        start; as on a full disk, when the log was written and what leads into it could not be."""
+        """A COMMIT failed: all of it may be in the log, where nobody sees it but the next start; as
+        on a full disk, when the log was written and what leads into it could not be.  Until
+        `barrier` has written over it."""
         self._log = -1
         with self._translated():
             with contextlib.suppress(FileNotFoundError):
@@ -188,9 +189,10 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._unsure = True
+                # Not settled by one that succeeds: where nothing was changed nothing is written.
+                before, self._unsure = self._unsure, True
                 self._connection.execute("COMMIT")
-                self._unsure = False
+                self._unsure = before
             except BaseException:
                 # After some errors, a full disk among them, SQLite has rolled back by itself.
                 if self._connection.in_transaction:
@@ -238,11 +240,12 @@ class Database:
         With ``synchronous=NORMAL`` a commit is in the write-ahead log but not synced.  What is
         older than the log is: SQLite syncs the database before it starts the log anew.  So
         syncing the log's file is enough, and far cheaper than a checkpoint.  Nor does anything
-        survive then of a transaction that failed: the next one is written over it.
+        survive then of a transaction that failed: one more is written over it.
         """
         if self._unsure:
             with self.transaction():
                 self.run(_ONE_MORE)
+            self._unsure = False
         if self._doubtful:
             self._write_back()
         with system.translated(f"cannot sync {_part(self.path, '-wal')}"):

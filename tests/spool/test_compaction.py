@@ -297,12 +297,20 @@ def test_more_than_a_step_is_done_at_once(rig: Rig, monkeypatch: pytest.MonkeyPa
     check_all(rig)
 
 
-@pytest.mark.parametrize("failing", [1, 100], ids=["once", "on and on"])
+@pytest.mark.parametrize(
+    ("failing", "order"), [(1, ""), (100, ""), (1, "resume")], ids=["once", "on and on", "order"]
+)
 def test_places_of_which_only_the_log_knew(
-    rig: Rig, open_rig: OpenRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+    rig: Rig,
+    open_rig: OpenRig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: int,
+    order: str,
 ) -> None:
     """Regression: of a COMMIT that failed all may be in the log, where the next start finds it.
-    Copies of which nobody knew meanwhile were given up, and after a kill the index named them."""
+    Copies of which nobody knew meanwhile were given up, and after a kill the index named them; at
+    last where an order came in between that had nothing to change, and so wrote nothing."""
     kept, _ = sparse(rig, 3)
     log, unseen = tmp_path / "index.sqlite-wal", tmp_path / "unseen"
     move = rig.index.move
@@ -324,6 +332,8 @@ def test_places_of_which_only_the_log_knew(
 
     monkeypatch.setattr(rig.index, "move", moving)
     assert "disk I/O error" in rig.step().trouble
+    if order:
+        assert not rig.index.resume("vna", at=1.0), "it was not paused"
 
     def refusing(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
