@@ -97,6 +97,8 @@ class Database:
                 raise IndexDamaged(_marker(path).read_text(errors="replace"))
             self.sealed = self._is_sealed()
             """It was as it was when it was closed, so nothing of it needs to be looked through."""
+            # Of one that was killed after a sync that failed: no later sync tells of that.
+            self._doubtful = _part(path, "-wal").exists()
             self._connection = sqlite3.connect(
                 path,
                 isolation_level=None,

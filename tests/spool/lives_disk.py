@@ -65,8 +65,10 @@ class IndexDisk:
         self._log = self._read_log()
 
     def synced(self) -> None:
-        """The log was synced just now."""
+        """The log was synced just now, or ended: then the database was."""
         self._log = self._read_log()
+        if not self._log:
+            self._database = self._path.read_bytes()
 
     def write_back(self, halfway: Callable[[], None]) -> None:
         """Write the pages of the log to the database; `halfway` that is not yet synced."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -423,6 +424,32 @@ def test_an_error_that_only_a_commit_was_told_of_is_the_barriers_too(
         index.barrier()
         assert path.with_name("index.db-wal").stat().st_size == 0, "all of it is written back"
     assert not [p for p in entries.iterdir() if os.path.realpath(p) == log]
+
+
+def test_a_log_of_before_a_kill_is_written_back_before_anything_rests_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a sync of it may have failed, of which the kernel tells no later process."""
+    path, after = tmp_path / "index.db", tmp_path / "after"
+    after.mkdir()
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with audited(path) as index:
+        fill(index, range(1, 50), "pacs")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", broken)
+            with pytest.raises(SpoolError, match="cannot sync"):
+                index.barrier()
+        for part in (path, path.with_name("index.db-wal")):
+            shutil.copy(part, after)
+    with audited(after / "index.db") as index:
+        index.barrier()
+        assert (after / "index.db-wal").stat().st_size == 0, "all of it is written back"
+        fill(index, [50], "pacs")
+        index.barrier()
+        assert (after / "index.db-wal").stat().st_size > 0, "once"
 
 
 def test_closing_waits_for_the_call_under_way_and_twice_is_harmless(tmp_path: Path) -> None:
