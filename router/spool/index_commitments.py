@@ -348,8 +348,11 @@ _FIRST_DUE = """
 SELECT id FROM commitment INDEXED BY commitment_due
 WHERE destination_id = ? AND due_at IS NOT NULL AND due_at <= ? ORDER BY due_at, id LIMIT 1
 """
+# What was made while the clock was ahead would be late, or too old, only when that time comes.
 _ASKED_AGAIN = """
-UPDATE commitment SET asked_at = ?, due_at = ?, asked = asked + 1, trouble = NULL WHERE id = ?
+UPDATE commitment
+SET made_at = min(made_at, ?1), asked_at = ?1, due_at = ?2, asked = asked + 1, trouble = NULL
+WHERE id = ?3
 """
 _NOTE = "UPDATE commitment SET due_at = ?, trouble = ? WHERE id = ? AND due_at IS NOT NULL"
 _BY_UID = """

@@ -155,6 +155,19 @@ def test_a_clock_that_was_ahead_delays_nothing(tmp_path: Path) -> None:
     play(tmp_path, main)
 
 
+def test_nor_does_it_when_the_archive_is_looked_at(tmp_path: Path) -> None:
+    async def main(scene: Scene) -> None:
+        scene.archive.listed = set()
+        await scene.took(1)
+        assert scene.index.commitments.ask(PACS, "2.24.1", 10, 4e9, 4e9 + 60) is not None
+        await scene.until(500)
+        assert state(scene.index, 1, PACS) is UNCOMMITTED, "it has the time of any other"
+        await scene.until(800)
+        assert state(scene.index, 1, PACS) is READY
+
+    play(tmp_path, main, confirm="find", resend=1)
+
+
 # -- paused and shut
 
 
