@@ -24,7 +24,16 @@ from router.spool.errors import SpoolError
 from router.spool.index_types import Changed, Filter
 from router.web import encode
 from router.web.commitments import promise
-from router.web.guard import CHANGE, LOOK, ORDER, Guard, bounded, http_exception, read_json
+from router.web.guard import (
+    CHANGE,
+    LOOK,
+    ORDER,
+    Endpoint,
+    Guard,
+    bounded,
+    http_exception,
+    read_json,
+)
 from router.web.sources import ControlError, ControlSource, InstanceFile, Reloaded
 from router.web.standing import Standing
 
@@ -37,6 +46,7 @@ _MAX_ORIGIN = 500
 
 _log = structlog.get_logger("router.web")
 
+_FAILING_DISK = "look at the disk; what was asked may be done in part, and may be asked again"
 _NOTHING = Filter()
 _UNKNOWN = Standing(0.0)
 """For rows without deliveries."""
@@ -82,13 +92,27 @@ def create_control_app(
     tables = (("GET", gets, LOOK), ("POST", orders, ORDER), ("POST", changes, CHANGE))
     return Starlette(
         routes=[
-            Route(path, bounded(view, timeout, late), methods=[method])
+            Route(path, bounded(_plain(view), timeout, late), methods=[method])
             for method, table, late in tables
             for path, view in table.items()
         ],
         middleware=[Middleware(Guard)],
         exception_handlers={404: http_exception, 405: http_exception},
     )
+
+
+def _plain(endpoint: Endpoint) -> Endpoint:
+    """The endpoint, with an answer that says what the disk or the index failed at: it is no fault
+    of the gateway's, and only its owner may ask here."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except SpoolError as trouble:
+            _log.error("request met a failing disk", path=request.url.path, error=str(trouble))
+            raise ControlError(str(trouble), _FAILING_DISK, status=500) from trouble
+
+    return answer
 
 
 class _Views:

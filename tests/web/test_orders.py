@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import structlog.testing
 
 from router.observe.state import DestinationState
+from router.spool.errors import SpoolError
 from router.spool.index_types import Delivery, DeliveryState, Filter, Pause
 from router.web.page import render
 from router.web.standing import Situation, Standing, situation
@@ -39,6 +41,18 @@ async def test_what_cannot_be_ordered(client, gateway, path, body, wrong):
     assert answer.status_code == 400
     assert wrong in answer.json()["error"]
     assert gateway.calls == []
+
+
+@pytest.mark.parametrize("path", ["queue/pause", "queue/resume"])
+async def test_an_order_that_met_a_failing_disk_says_so(client, gateway, path):
+    gateway.fail = SpoolError("pacs is paused, but the next start may not know of it: no space")
+    with structlog.testing.capture_logs() as log:
+        answer = await client.post(f"/api/v1/{path}", json={"destination": "pacs"})
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("pacs is paused, but the next start may not know")
+    assert "look at the disk" in answer.json()["fix"]
+    assert [line.get("exc_info") for line in log] == [None], "it is no fault of the program"
+    assert "no space" in log[0]["error"]
 
 
 @pytest.mark.parametrize(
