@@ -174,9 +174,9 @@ class Index(Operated):
         """Length and CRC of those of ``ids`` that are in the index."""
         return self._keep.figures(ids)
 
-    def generations(self, ids: Sequence[int]) -> dict[int, int]:
-        """In which generation the records of those of ``ids`` lie that are in the index."""
-        return self._keep.generations(ids)
+    def places(self, ids: Sequence[int]) -> dict[int, Ref]:
+        """Where the records of those of ``ids`` lie that are in the index."""
+        return self._keep.places(ids)
 
     def at(self, places: Sequence[Position]) -> set[Position]:
         """Those where the record of an instance of the index lies."""

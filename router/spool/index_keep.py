@@ -49,10 +49,10 @@ class Keep:
         rows = self._db.json(_PLACES, id_list(ids)) if ids else ()
         return {number: (length, crc) for number, _, length, _, crc in rows}
 
-    def generations(self, ids: Sequence[int]) -> dict[int, int]:
-        """See `Index.generations`."""
-        rows = self._db.json(_PLACES, id_list(ids)) if ids else ()
-        return {number: generation for number, generation, *_ in rows}
+    def places(self, ids: Sequence[int]) -> dict[int, Ref]:
+        """See `Index.places`."""
+        rows = self._db.json(_REFS, id_list(ids)) if ids else ()
+        return {row[0]: ref_of(row) for row in rows}
 
     def at(self, places: Sequence[Position]) -> set[Position]:
         """See `Index.at`."""
@@ -199,6 +199,12 @@ FROM o CROSS JOIN instance AS i INDEXED BY instance_generation
 """
 _PLACES = """
 SELECT json_group_array(json_array(i.id, i.generation, i.length, i.large, i.crc))
+FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
+"""
+_REFS = """
+SELECT json_group_array(
+    json_array(i.id, i.generation, i.offset, i.data_offset, i.length, i.crc, i.large)
+)
 FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value
 """
 _MOVE = """

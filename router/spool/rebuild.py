@@ -11,7 +11,7 @@ from typing import Protocol
 
 from router.spool.index_types import AddResult, Gap
 from router.spool.record import DAMAGED, InstanceMeta, Position, Ref
-from router.spool.recovery import Damage, Recovered
+from router.spool.recovery import Damage, Recovered, check_record
 from router.spool.spool import Spool
 from router.spool.writer import link_large
 
@@ -37,8 +37,8 @@ class RebuildIndex(Protocol):
     def figures(self, ids: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         """Length and CRC of those of `ids` that are in the index."""
 
-    def generations(self, ids: Sequence[int]) -> Mapping[int, int]:
-        """In which generation the records of those of `ids` lie that are in the index."""
+    def places(self, ids: Sequence[int]) -> Mapping[int, Ref]:
+        """Where the records of those of `ids` lie that are in the index."""
 
     def at(self, places: Sequence[Position]) -> set[Position]:
         """Those where the record of an instance of the index lies."""
@@ -89,10 +89,10 @@ class Report:
 def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> Report:
     """Read every record past the index's position into the index.
 
-    A record that was copied by compaction updates the place of its instance.  A copy of one that
-    the index does not know is left out when the index was told of the copy, or was past its first
-    place, since then it was purged; an index that is older, or new, never knew it, and the copy
-    may be all there is.
+    A record that was copied by compaction updates the place of its instance where the one of before
+    is gone or damaged.  A copy of one that the index does not know is left out when the index was
+    told of the copy, or was past its first place, since then it was purged; an index that is older,
+    or new, never knew it, and the copy may be all there is.
     A record whose data set is damaged is added, held, with the reason: it is never served, and
     never forgotten.  So is one that has the number of another: it gets a number of its own.
     Raises SpoolError.
@@ -163,7 +163,7 @@ def _add(
     known = index.figures([found.ref.id for found in batch])
     entries: dict[int, tuple[Ref, InstanceMeta]] = {}
     moved = 0
-    gone = _without_place(spool, index, batch)
+    places = index.places([found.ref.id for found in batch if found.moved])
     for found in batch:
         ref = found.ref
         meta = _held(found) if found.damage and not found.unsure else found.meta
@@ -183,8 +183,12 @@ def _add(
             continue
         if found.damage:
             report.damage.append(f"instance {ref.id}: {found.damage}")
-        # One that is known may have been copied since, from a segment that is read again.
-        if not found.damage or not (again or ref.id in known) or (found.unsure and ref.id in gone):
+        if again:
+            before = entries[ref.id][0] if ref.id in entries else places[ref.id]
+            wanted = _takes_place(spool, found, before)
+        else:  # one that is known may have been copied since, from a segment that is read again
+            wanted = not found.damage or ref.id not in known
+        if wanted:
             entries[ref.id] = (ref, meta)
             moved += again
     # One transaction: were the position noted without the new places, they were lost for good.
@@ -198,14 +202,19 @@ def _add(
     report.moved += moved
 
 
-def _without_place(spool: Spool, index: RebuildIndex, batch: Sequence[Recovered]) -> set[int]:
-    """Of those that the disk may not keep: what has no other place any more, as with an index of
-    before the copy was made."""
-    unsure = [found.ref.id for found in batch if found.unsure and found.moved]
-    if not unsure:
-        return set()
-    there = {segment.generation for segment in spool.segments.sealed()}
-    return {n for n, place in index.generations(unsure).items() if place not in there}
+def _takes_place(spool: Spool, copy: Recovered, before: Ref) -> bool:
+    """Whether a copy is needed: its first place is given up only when the index knows the copy.
+
+    Until then the copy may be one whose write failed, or that a start could not sync: the kernel
+    shows it, and says to the next who syncs that all is well, and the disk does not have it.
+    """
+    if copy.damage and not copy.unsure:
+        return False
+    lives = {segment.generation: segment.path for segment in spool.segments.sealed()}
+    path = lives.get(before.generation)
+    if path is None or copy.unsure:
+        return path is None
+    return bool(check_record(path, before, spool.large_directory))
 
 
 def _add_namesakes(

@@ -375,3 +375,50 @@ def test_a_copy_that_the_disk_may_not_have_is_taken_where_there_is_nothing_else(
     assert again.row(first.id).ref == place
     again.acked.update(rig.acked)
     check_all(again)
+
+
+@pytest.mark.parametrize("index_is_lost", [False, True])
+def test_a_copy_whose_write_failed_takes_the_place_of_nothing_at_the_next_start(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, index_is_lost: bool
+) -> None:
+    """Regression: the kernel shows what it could not write, and takes it for written from then on.
+    So the next start's sync succeeded, the first place was given up, and a power cut took the
+    copy."""
+    rig = open_rig(spare_segments=2)
+    (first,) = fill(rig, 1, 12_000, "pacs")
+    writing = os.pwritev
+
+    def forgetting(fd: int, buffers: list[bytes], offset: int, flags: int = 0) -> int:
+        count = writing(fd, buffers, offset)
+        if flags & os.RWF_DSYNC:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return count
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", forgetting)
+        assert "Input/output error" in rig.step().trouble
+    rig.close()
+    if index_is_lost:
+        for path in rig.directory.glob("index.sqlite*"):
+            path.unlink()
+    again = open_rig(spare_segments=2)
+    assert again.row(first.id).ref == first
+    assert again.step().moved == 1, "once more, durably"
+    again.acked.update(rig.acked)
+    check_all(again)
+
+
+def test_a_copy_takes_the_place_of_a_record_that_is_damaged(open_rig: OpenRig) -> None:
+    """Of one that the index was not told of, as the process was killed before."""
+    rig = open_rig(spare_segments=2)
+    (first,) = fill(rig, 1, 12_000, "pacs")
+    place = rig.relocate(first)
+    rotten = segment_of(rig, first)
+    rig.close()
+    with rotten.open("r+b") as file:
+        file.seek(first.data_offset)
+        file.write(b"rot")
+    again = open_rig(spare_segments=2)
+    assert again.row(first.id).ref == place
+    again.acked.update(rig.acked)
+    check_all(again)
