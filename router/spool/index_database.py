@@ -248,12 +248,16 @@ class Database:
             with self.transaction():
                 self.run(_ONE_MORE)
             self._unsure = False
+        doing = f"cannot sync {_part(self.path, '-wal')}"
+        if self._log < 0:  # of what happened until now it will not be told
+            self._doubtful = True
+            with system.translated(doing):
+                self._open_log()
         if self._doubtful:
             self._write_back()
-        with system.translated(f"cannot sync {_part(self.path, '-wal')}"):
-            self._open_log()
-            if self._log < 0:
-                return
+        if self._log < 0:
+            return
+        with system.translated(doing):
             try:
                 system.sync_data(self._log)
             except OSError:

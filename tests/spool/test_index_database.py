@@ -426,6 +426,33 @@ def test_an_error_that_only_a_commit_was_told_of_is_the_barriers_too(
     assert not [p for p in entries.iterdir() if os.path.realpath(p) == log]
 
 
+def test_a_log_that_could_not_be_opened_in_time_is_written_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: of an error that SQLite was told of before, a descriptor that is opened after it
+    is told nothing."""
+    path = tmp_path / "index.db"
+    opening = os.open
+
+    def full(where: Path, *arguments: int) -> int:
+        if str(where).endswith("-wal"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opening(where, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        index = Index.open(path)
+        fill(index, range(1, 50), "pacs")
+        with pytest.raises(SpoolFull, match="cannot sync"):
+            index.barrier()
+    index.barrier()
+    assert path.with_name("index.db-wal").stat().st_size == 0, "all of it is written back"
+    fill(index, [50], "pacs")
+    index.barrier()
+    assert path.with_name("index.db-wal").stat().st_size > 0, "once"
+    index.close()
+
+
 def test_a_log_of_before_a_kill_is_written_back_before_anything_rests_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
