@@ -291,8 +291,14 @@ class Keeper:
         try:
             if orphans:
                 self._index.look_through()
+                # Some were purged just before a kill: a power cut could bring their rows back.
+                self._index.barrier()
         except IndexDamaged as error:
             self._spool.notes.append(f"{len(orphans)} files under large/ are left: {error}")
+            return 0
+        except SpoolError as error:
+            self._spool.notes.append(f"{len(orphans)} files under large/ are not gone yet: {error}")
+            self._doomed += sorted(orphans)
             return 0
         removed = []
         for instance_id in sorted(orphans):

@@ -439,6 +439,27 @@ def test_a_file_that_cannot_be_swept_does_not_keep_the_gateway_from_starting(
     assert rig.step().trouble == ""
 
 
+def test_files_are_swept_only_when_it_is_durable_that_nobody_has_them(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: of what was purged just before a kill a power cut could bring the row back, as of
+    something that waits, and its file was gone."""
+    rig = open_rig()
+    (rig.spool.large_directory / f"{9:016x}.dat").write_bytes(b"of one that was purged")
+
+    def broken() -> None:
+        raise SpoolError("cannot sync the index")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.index, "barrier", broken)
+        assert rig.keeper.sweep() == 0
+        assert "cannot sync the index" in rig.step().trouble
+    assert large_files(rig) == {9}
+    assert "not gone yet" in rig.spool.notes[-1]
+    assert rig.step().trouble == ""
+    assert large_files(rig) == set()
+
+
 def test_the_bytes_of_large_files_are_counted_not_looked_up(
     open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
