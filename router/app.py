@@ -188,7 +188,7 @@ class Gateway:
         )
         self.commitments = Commitments(
             *(self.index, self.index_thread, self.spool, self.counters),
-            *(config, self.forwarder.aside),
+            *(config, self.forwarder.aside, self.feed.caught_up),
         )
         self.commitments.take_report, self.commitments.awaited = self.proof.take, self.proof.awaited
         self.listeners = Listeners(

@@ -14,6 +14,7 @@ from dataclasses import replace
 import structlog
 
 from router.commitment.scp import PROPOSALS, ROLES, CommitmentSCP
+from router.commitment.search import CaughtUp
 from router.commitment.service import CommitmentService
 from router.config import Config
 from router.dimse.status import NO_SUCH_SOP_INSTANCE
@@ -32,7 +33,8 @@ from router.spool.spool import Spool
 class Commitments:
     """Made with the gateway, before it listens.
 
-    ``aside`` opens an association with a remote by name where there is a place for it.
+    ``aside`` opens an association with a remote by name where there is a place for it;
+    ``caught_up`` waits until the index has all that was acknowledged.
     ``take_report`` gets the N-EVENT-REPORTs of peers where ``awaited()``; both may be set before
     `start`.
     """
@@ -45,6 +47,7 @@ class Commitments:
         counters: Counters,
         config: Config,
         aside: Aside,
+        caught_up: CaughtUp,
     ) -> None:
         self._aside = aside
         self._counters = counters
@@ -62,6 +65,7 @@ class Commitments:
             clock=time.time,
             random=random.Random(),
             present=lambda refs: asyncio.to_thread(present, spool, refs),
+            caught_up=caught_up,
         )
         self.service = CommitmentService(
             self.scp.take,

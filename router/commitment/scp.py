@@ -31,7 +31,7 @@ from router.commitment.dataset import (
 from router.commitment.judge import judge
 from router.commitment.presence import Presence, Present
 from router.commitment.scp_ports import Association, Connect, Index, Observer
-from router.commitment.search import Search
+from router.commitment.search import CaughtUp, Search
 from router.commitment.settings import CommitmentSettings
 from router.dimse.command import Command
 from router.dimse.status import SUCCESS, Service, StatusClass, describe_status, status_class
@@ -97,6 +97,7 @@ class CommitmentSCP:
         clock: Callable[[], float],
         random: Random,
         present: Present,
+        caught_up: CaughtUp,
     ) -> None:
         self.settings = settings
         self._index = index
@@ -108,7 +109,7 @@ class CommitmentSCP:
         self._clock = clock
         self._random = random
         turn = asyncio.Lock()  # one search at a time, in the order of asking
-        self._undecided, self._decided = (Search(index, thread, turn) for _ in range(2))
+        self._undecided, self._decided = (Search(index, thread, turn, caught_up) for _ in range(2))
         self._presence = Presence(index, thread, present)
         self._back: dict[int, Back] = {}
         self._wake = asyncio.Event()

@@ -6,7 +6,7 @@ know what is made of what is found.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from router.commitment.scp_ports import Index
@@ -18,6 +18,9 @@ _AT_ONCE = 2000
 _MOST_KEPT = 500_000
 """Ids of instances that are remembered, some 50 MB; of a promise beyond them nothing is, and the
 index is walked over for it each time."""
+
+CaughtUp = Callable[[], Awaitable[None]]
+"""Waits until the index has all that was acknowledged up to then."""
 
 Wanted = Mapping[int, Sequence[PromiseItem]]
 Found = dict[str, dict[int, Kept]]
@@ -35,15 +38,19 @@ class _Trail:
 class Search:
     """For one purpose: of a promise it is always asked for the same items, or for fewer.
 
-    ``turn`` is held while the index is searched.
+    ``turn`` is held while the index is searched, which has to be ``caught_up``: of two objects of
+    a UID the one that came last is meant, and that may have been acknowledged a moment ago.
     """
 
-    def __init__(self, index: Index, thread: Thread, turn: asyncio.Lock) -> None:
+    def __init__(
+        self, index: Index, thread: Thread, turn: asyncio.Lock, caught_up: CaughtUp
+    ) -> None:
         self._promises = index.promises
         self._run = thread.run
         self._trails: dict[int, _Trail] = {}
         self._kept = 0
         self._turn = turn
+        self._caught_up = caught_up
 
     async def look(self, wanted: Wanted) -> Mapping[str, Sequence[Kept]]:
         """What the index has of the items of these promises, by SOP Instance UID.
@@ -53,6 +60,8 @@ class Search:
         """
         first, again = dict[int, Sequence[PromiseItem]](), dict[int, Sequence[PromiseItem]]()
         found: Found = {}
+        if any(wanted.values()):
+            await self._caught_up()
         async with self._turn:  # in the order of asking
             for number, items in wanted.items():
                 if items:

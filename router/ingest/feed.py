@@ -55,6 +55,8 @@ class IndexFeed:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._wanted = asyncio.Event()
+        self._written = 0
+        self._advanced = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.trouble = ""
 
@@ -84,6 +86,13 @@ class IndexFeed:
     def holds(self, study: str) -> bool:
         """Whether instances of this study that have a plan are safe but not in the index yet."""
         return clean(study) in self._studies
+
+    async def caught_up(self) -> None:
+        """Until all that was added up to now is in the index, however long that takes."""
+        until = self._written + len(self._entries)
+        while self._written < until:
+            self._advanced.clear()
+            await self._advanced.wait()
 
     @property
     def waiting(self) -> int:
@@ -125,6 +134,8 @@ class IndexFeed:
                 continue
             failures, self.trouble = 0, ""
             del self._entries[:count], self._ends[:count]
+            self._written += count
+            self._advanced.set()
             self._forget(batch)
             for destination, added in result.deliveries.items():
                 self._notify(destination, added)

@@ -101,6 +101,7 @@ class Desk:
         self.counted = Counted()
         self.absent: dict[int, bool | None] = {}
         self.looked: list[list[int]] = []
+        self.behind: Callable[[], Awaitable[None]] | None = None
         self.scp = CommitmentSCP(
             CommitmentSettings.model_validate(settings),
             index,
@@ -112,7 +113,12 @@ class Desk:
             clock=wall,
             random=Random(1),
             present=self._present,
+            caught_up=self._caught_up,
         )
+
+    async def _caught_up(self) -> None:
+        if self.behind is not None:
+            await self.behind()
 
     async def _present(self, refs: Sequence[Ref]) -> dict[int, bool | None]:
         """All of it is there but what is ``absent``."""

@@ -14,10 +14,11 @@ from router.net.errors import AssociationAborted, AssociationError
 from router.spool.errors import SpoolError
 from router.spool.index import Filter, Index
 from router.spool.index_promises import Asked
+from router.spool.index_types import DeliveryState
 from router.ul import AbortReason, AbortSource
 from tests.commitment.modalities import CT, Desk, request, scenario
 from tests.forward.virtual import wall
-from tests.spool.index_samples import DELIVERED, fill, outcome
+from tests.spool.index_samples import DELIVERED, add, fill, meta, outcome, ref
 
 # -- what is wrong with a request --------------------------------------------------------------
 
@@ -283,6 +284,29 @@ def test_what_is_found_is_looked_up_by_its_number_from_then_on(
         await desk.peers["ct"].arrived.wait()
         assert len(desk.peers["ct"].reports[0][1].committed) == 2
         assert steps[0] == walks
+
+    scenario(index, act, when="delivered")
+
+
+def test_another_object_that_was_acknowledged_and_is_not_in_the_index_yet(index: Index) -> None:
+    """Regression: the one of before stood for it, and was promised to be where this one is not."""
+    fill(index, [1], "pacs")
+    index.settle([outcome(1, "pacs", DELIVERED)])
+
+    async def act(desk: Desk) -> None:
+        async def behind() -> None:
+            await asyncio.sleep(2.0)
+            desk.behind = None
+            add(index, (ref(2), meta(2, "pacs", uid="1.2.3.4.1")))
+
+        desk.behind = behind
+        assert await desk.ask(1) == 0
+        await asyncio.sleep(30)
+        assert desk.peers["ct"].reports == []
+        index.settle([outcome(2, "pacs", DeliveryState.DEAD)])
+        await desk.peers["ct"].arrived.wait()
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert [failure.reason for failure in report.failed] == [0x0110]
 
     scenario(index, act, when="delivered")
 

@@ -19,6 +19,10 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 UID = "1.9"
 
 
+async def _at_once() -> None:
+    """The index is behind with nothing."""
+
+
 @pytest.mark.parametrize("seems", ["told", "told twice, as it seemed to fail"])
 async def test_what_came_behind_one_of_a_higher_number_was_never_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seems: str
@@ -26,7 +30,7 @@ async def test_what_came_behind_one_of_a_higher_number_was_never_found(
     """Regression: a long one that began before others and is told of after them was not there."""
     with audited(tmp_path / "index.db") as index:
         fill(index, [60], "pacs", study="1.1")
-        search = Search(index, SlowThread(), asyncio.Lock())
+        search = Search(index, SlowThread(), asyncio.Lock(), _at_once)
         wanted = {1: [PromiseItem(1, CT, UID, None)]}
         assert await search.look(wanted) == {}
         late = ref(50, generation=2), meta(50, "pacs", uid=UID)
@@ -64,7 +68,7 @@ async def test_of_two_objects_with_one_uid_the_last_is_found_in_a_study_that_cam
             fill(index, [n], "pacs", study=f"1.{n}")
         add(index, (ref(5), meta(5, "pacs", uid=UID, study="1.4")))
         add(index, (ref(6), meta(6, "pacs", uid=UID, study="1.1")))
-        search = Search(index, SlowThread(), asyncio.Lock())
+        search = Search(index, SlowThread(), asyncio.Lock(), _at_once)
         found = await search.look({1: [PromiseItem(1, CT, UID, None)]})
         assert sorted(one.instance_id for one in found[UID]) == [5, 6]
 
@@ -79,6 +83,6 @@ async def test_of_two_objects_with_one_uid_the_last_is_found_wherever_a_step_end
         fill(index, [1, 2, 3], "pacs", study="1.1")
         add(index, (ref(4, crc=90), meta(4, "pacs", uid=UID)))
         add(index, (ref(5, crc=10), meta(5, "pacs", uid=UID)))
-        search = Search(index, SlowThread(), asyncio.Lock())
+        search = Search(index, SlowThread(), asyncio.Lock(), _at_once)
         found = await search.look({1: [PromiseItem(1, CT, UID, None)]})
         assert sorted(one.instance_id for one in found[UID]) == [4, 5]

@@ -109,6 +109,32 @@ def test_batches_in_order_with_the_position_behind_the_last() -> None:
     assert scenario(body) == []
 
 
+def test_who_waits_until_it_has_caught_up_waits_for_what_was_added_by_then() -> None:
+    async def body(index: FakeIndex, feed: IndexFeed, _: object) -> None:
+        clock = asyncio.get_running_loop().time
+        await feed.caught_up()  # with nothing
+        index.hold = asyncio.Event()
+        feed.start()
+        add(feed, 1)
+        await index.called.wait()
+        add(feed, 2)
+        waiting = [asyncio.create_task(feed.caught_up()) for _ in range(2)]
+        await asyncio.sleep(1.0)
+        add(feed, 3)
+        assert not any(task.done() for task in waiting)
+        began = clock()
+        index.hold.set()
+        await asyncio.gather(*waiting)
+        assert index.ids == [[1], [1, 2, 3]]
+        assert clock() - began < 1.0
+        await feed.caught_up()
+        await feed.stop()
+
+    assert scenario(body, SpoolError("disk I/O error")) == [
+        "error the index cannot be written disk I/O error"
+    ]
+
+
 def test_what_comes_during_a_write_is_not_lost_with_it() -> None:
     async def body(index: FakeIndex, feed: IndexFeed, _: object) -> None:
         index.hold = asyncio.Event()
