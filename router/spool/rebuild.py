@@ -7,6 +7,7 @@ bytes are damaged.  Blocking; on the index's thread.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from router.spool.index_types import AddResult, Gap
@@ -164,6 +165,7 @@ def _add(
     entries: dict[int, tuple[Ref, InstanceMeta]] = {}
     moved = 0
     places = index.places([found.ref.id for found in batch if found.moved])
+    lives = {segment.generation: segment.path for segment in spool.segments.sealed()}
     for found in batch:
         ref = found.ref
         meta = _held(found) if found.damage and not found.unsure else found.meta
@@ -185,7 +187,7 @@ def _add(
             report.damage.append(f"instance {ref.id}: {found.damage}")
         if again:
             before = entries[ref.id][0] if ref.id in entries else places[ref.id]
-            wanted = _takes_place(spool, found, before)
+            wanted = _takes_place(found, before, lives.get(before.generation), spool)
         else:  # one that is known may have been copied since, from a segment that is read again
             wanted = not found.damage or ref.id not in known
         if wanted:
@@ -202,16 +204,15 @@ def _add(
     report.moved += moved
 
 
-def _takes_place(spool: Spool, copy: Recovered, before: Ref) -> bool:
-    """Whether a copy is needed: its first place is given up only when the index knows the copy.
+def _takes_place(copy: Recovered, before: Ref, path: Path | None, spool: Spool) -> bool:
+    """Whether a copy is needed: its first place, in the segment at `path` if there still is one, is
+    given up only when the index knows the copy.
 
     Until then the copy may be one whose write failed, or that a start could not sync: the kernel
     shows it, and says to the next who syncs that all is well, and the disk does not have it.
     """
     if copy.damage and not copy.unsure:
         return False
-    lives = {segment.generation: segment.path for segment in spool.segments.sealed()}
-    path = lives.get(before.generation)
     if path is None or copy.unsure:
         return path is None
     return bool(check_record(path, before, spool.large_directory))
