@@ -288,14 +288,16 @@ class Keeper:
                 "since records are damaged"
             )
             return 0
+        if not orphans:
+            return 0
         try:
-            if orphans:
-                self._index.look_through()
-                # Some were purged just before a kill: a power cut could bring their rows back.
-                self._index.barrier()
-        except IndexDamaged as error:
+            self._index.look_through()
+        except SpoolError as error:
             self._spool.notes.append(f"{len(orphans)} files under large/ are left: {error}")
             return 0
+        try:
+            # Some were purged just before a kill: a power cut could bring their rows back.
+            self._index.barrier()
         except SpoolError as error:
             self._spool.notes.append(f"{len(orphans)} files under large/ are not gone yet: {error}")
             self._doomed += sorted(orphans)
