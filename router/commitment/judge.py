@@ -21,21 +21,29 @@ _LOST = (DeliveryState.DEAD, DeliveryState.DROPPED, DeliveryState.DUPLICATE)
 
 
 def judge(
-    settings: CommitmentSettings, sop_class_uid: str, kept: Sequence[Kept], age: float
+    settings: CommitmentSettings,
+    sop_class_uid: str,
+    kept: Sequence[Kept],
+    age: float,
+    doubted: int = 0,
 ) -> int | None:
     """`COMMITTED`, a Failure Reason, or None when that cannot be told yet.
 
     ``kept`` are the instances with the UID that was asked for, ``age`` is for how many seconds
-    it has been waited for.
+    it has been waited for.  Of numbers up to ``doubted`` some may be missing among them: for those
+    nobody knows whether they came last.
     """
     if not kept:
         return NO_SUCH_OBJECT_INSTANCE if age >= settings.grace else None
     meant = [one for one in kept if one.sop_class_uid == sop_class_uid]
     if not meant:
         return CLASS_INSTANCE_CONFLICT
-    verdicts = [_judge(settings, one) for one in _latest(meant)]
+    latest = _latest(meant)
+    verdicts = [_judge(settings, one) for one in latest]
     if COMMITTED in verdicts:
-        return COMMITTED
+        if max(one.instance_id for one in latest) > doubted:
+            return COMMITTED
+        verdicts = [one or None for one in verdicts]
     # Nobody is waited for where it is enough to be here: it may be found out in a moment.
     if None in verdicts and age < (settings.grace if settings.when == "safe" else settings.wait):
         return None

@@ -98,6 +98,7 @@ class CommitmentSCP:
         random: Random,
         present: Present,
         caught_up: CaughtUp,
+        doubted: Callable[[], int] = lambda: 0,
     ) -> None:
         self.settings = settings
         self._index = index
@@ -111,6 +112,7 @@ class CommitmentSCP:
         turn = asyncio.Lock()  # one search at a time, in the order of asking
         self._undecided, self._decided = (Search(index, thread, turn, caught_up) for _ in range(2))
         self._presence = Presence(index, thread, present)
+        self._doubted = doubted
         self._back: dict[int, Back] = {}
         self._wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -282,7 +284,7 @@ class CommitmentSCP:
                     left = True
                     continue
                 found = looked.kept.get(item.sop_instance_uid, ())
-                verdict = judge(settings, item.sop_class_uid, found, age)
+                verdict = judge(settings, item.sop_class_uid, found, age, self._doubted())
                 if verdict is not None:
                     verdicts[item.number] = verdict
             known = sum(item.verdict is not None for item in items[promise.id])
@@ -313,7 +315,7 @@ class CommitmentSCP:
             for item in items[promise.id]:
                 if found := looked.kept.get(item.sop_instance_uid):
                     # Without an age: what is sent once more was there before.
-                    verdict = judge(settings, item.sop_class_uid, found, 0.0)
+                    verdict = judge(settings, item.sop_class_uid, found, 0.0, self._doubted())
                     if verdict:
                         verdicts[item.number] = verdict
             if verdicts:

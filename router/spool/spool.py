@@ -174,6 +174,7 @@ class Spool:
                 self.notes.append(f"large/{path.name}: its size cannot be read: {error.strerror}")
         last_id = self._arrears.go_past(self.segments, last_id)
         self._ids = itertools.count(last_id + 1)
+        self.doubted = last_id if self.gap else 0  # numbers that a start could not read may bear
         self._started = True
         if self.segments.spare_bytes == 0:
             try:

@@ -24,12 +24,16 @@ def kept(disposition: Disposition = Disposition.ROUTED, *, of: str = CT, **deliv
 
 
 def verdict(
-    *instances: Kept, age: float = 0.0, destinations: tuple[str, ...] = (), when: str = "safe"
+    *instances: Kept,
+    age: float = 0.0,
+    destinations: tuple[str, ...] = (),
+    when: str = "safe",
+    doubted: int = 0,
 ) -> int | None:
     settings = CommitmentSettings.model_validate(
         {"when": when, "destinations": destinations, "grace": 60, "wait": 3600}
     )
-    return judge(settings, CT, instances, age)
+    return judge(settings, CT, instances, age, doubted)
 
 
 @pytest.mark.parametrize("when", ["safe", "delivered", "committed"])
@@ -51,6 +55,17 @@ def test_safe_and_not_on_the_disk() -> None:
     assert verdict(unknown, age=59) is WAIT
     assert verdict(unknown, age=60) == PROCESSING_FAILURE
     assert verdict(gone, when="delivered") is WAIT
+
+
+@pytest.mark.parametrize(("when", "longest"), [("safe", 60), ("delivered", 3600)])
+def test_the_last_of_a_uid_may_be_where_the_start_could_not_read(when: str, longest: int) -> None:
+    known = kept(pacs=S.DELIVERED)
+    assert verdict(known, when=when, doubted=1, age=longest - 1) is WAIT
+    assert verdict(known, when=when, doubted=1, age=longest) == PROCESSING_FAILURE
+    later = replace(known, instance_id=2, content=(1, 1))
+    assert verdict(known, later, when=when, doubted=1) == COMMITTED
+    same = replace(known, instance_id=2)
+    assert verdict(known, same, when=when, doubted=1) == COMMITTED
 
 
 def test_what_a_promise_rests_on() -> None:

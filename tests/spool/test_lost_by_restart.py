@@ -117,11 +117,13 @@ def test_a_segment_that_one_start_could_not_read_was_skipped_by_the_next(
     with unreadable(path.name, to_load=to_load):
         second = open_rig()
         assert second.keeper.sweep() == 0
-        second.commit(payload(3, 5000), meta(3, "pacs"))
+        new = second.commit(payload(3, 5000), meta(3, "pacs")).kept
+        assert lost.id <= second.spool.doubted < new.id
         second.feed()
         second.step()
         second.close()
     third = open_rig()
+    assert third.spool.doubted == 0
     assert third.keeper.sweep() == 0
     third.step()
     assert uids(third) == {f"1.2.3.4.{n}" for n in (1, 2, 3)}
