@@ -142,7 +142,9 @@ class Database:
         run("PRAGMA temp_store = MEMORY")
         run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         run(f"PRAGMA journal_size_limit = {4 * _CHECKPOINT_PAGES * _PAGE_SIZE}")
-        migrate(self._connection, steps)
+        if 0 < migrate(self._connection, steps) < len(steps):
+            # So much is written by that that it may be synced within a commit: see `_open_log`.
+            self._doubtful = True
         system.sync_directory(self.path.parent)
         with contextlib.suppress(OSError):  # then `barrier` tells
             self._open_log()

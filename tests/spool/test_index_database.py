@@ -453,6 +453,18 @@ def test_a_log_that_could_not_be_opened_in_time_is_written_back(
     index.close()
 
 
+def test_what_an_upgrade_wrote_is_written_back_before_anything_rests_on_it(tmp_path: Path) -> None:
+    """Regression: what SQLite is told of at a checkpoint within a commit nobody hears, nor does a
+    descriptor of the log that is opened after it."""
+    index_version_1.build(tmp_path / "index.db")
+    with audited(tmp_path / "index.db") as index:
+        index.barrier()
+        assert (tmp_path / "index.db-wal").stat().st_size == 0, "all of it is written back"
+        fill(index, range(50, 60), "pacs")
+        index.barrier()
+        assert (tmp_path / "index.db-wal").stat().st_size > 0, "once"
+
+
 def test_a_log_of_before_a_kill_is_written_back_before_anything_rests_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
