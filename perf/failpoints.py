@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any
 
 BEFORE, INSIDE, TORN, AFTER = "before", "inside", "torn", "after"
-_SYSTEM_MODULES = frozenset({"posix", "fcntl", "sqlite3"})
+_SYSTEM_MODULES = frozenset({"posix", "fcntl", "apsw"})
 # What O_DIRECT writes in; a torn write must stay one that the kernel takes.
 _BLOCK = 4096
 
@@ -282,7 +282,7 @@ class _Trap:
 
 
 def _module(function: Any) -> str:
-    """Where a C function comes from; a method of a connection, from sqlite3."""
+    """Where a C function comes from; a method of a connection, from apsw."""
     owner = getattr(function, "__self__", None)
     if owner is None or inspect.ismodule(owner):
         return getattr(function, "__module__", None) or ""

@@ -1,9 +1,9 @@
 """The connection to the index: pragmas, transactions, errors, batches as JSON.
 
-Owns the sqlite3 connection and the few names that are kept in memory beside it.  Must not know
+Owns the connection and the few names that are kept in memory beside it.  Must not know
 what a delivery is.
 
-The sqlite3 module gives the GIL away for every step of a statement and wants it back after it;
+The library gives the GIL away for every step of a statement and wants it back after it;
 beside a busy event loop each return can cost a switch interval.  So rows go in by the hundred,
 as one ``VALUES`` of a statement, and a result comes back as one JSON value: a statement is one
 step, whatever the number of its rows.
@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import re
-import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,13 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from router.spool import index_seal, system
+from router.spool import index_seal, sqlite, system
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index_schema import STEPS, Step, migrate
 from router.spool.layout import crc32
 from router.spool.record import Ref
-
-OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 
 _PAGE_CACHE_KIB = 16 * 1024
 _PAGE_SIZE = 8192
@@ -45,9 +42,6 @@ _ADVICE = (
     "the index is damaged; no instance is lost, all are safe in the spool; restart the gateway: "
     "it moves this file aside and makes the index anew, and what was delivered may be sent again"
 )
-
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 GATED = 9_100_000_000_000_000_000
 """The time of what waits behind a gate: later than all that `microseconds` gives."""
@@ -75,12 +69,9 @@ class Database:
         """Open or create, and bring the schema up to date.
 
         Raises IndexDamaged when the file is not a sound database or was met damaged while it was
-        used, SpoolFull without space, and SpoolError for a newer schema, an SQLite that is too
-        old, or when it cannot be opened.
+        used, SpoolFull without space, and SpoolError for a newer schema, or when it cannot be
+        opened.
         """
-        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            needed = ".".join(map(str, OLDEST_SQLITE))
-            raise SpoolError(f"SQLite {sqlite3.sqlite_version} is too old, {needed} is needed")
         self.path = path
         self._lock = threading.RLock()
         self._closed = False
@@ -99,18 +90,13 @@ class Database:
             """It was as it was when it was closed, so nothing of it needs to be looked through."""
             # Of one that was killed after a sync that failed: no later sync tells of that.
             self._doubtful = _part(path, "-wal").exists()
-            self._connection = sqlite3.connect(
-                path,
-                isolation_level=None,
-                check_same_thread=False,
-                cached_statements=256,
-                timeout=_BUSY_TIMEOUT,
-            )
+            self._connection = sqlite.connect(path, timeout=_BUSY_TIMEOUT)
         try:
             with self._translated():
                 self._prepare(steps)
                 if not self.sealed:
                     self._check()
+                self._add_sums()
         except IndexDamaged as damage:
             # To close writes the log back and removes it, and with it what says that the end was
             # not clean: should this start not come to moving it aside, the next one has to.
@@ -161,14 +147,23 @@ class Database:
             if name == table:
                 run(f'SELECT * FROM "{name}" LIMIT 1').fetchall()
             elif sql:
-                where = re.search(r"\sWHERE\s.*", sql, re.DOTALL)  # only of a partial index
+                where = re.search(r"\sWHERE\s.*", str(sql), re.DOTALL)  # only of a partial index
                 condition = where.group() if where else ""
                 run(f'SELECT 1 FROM "{table}" INDEXED BY "{name}" {condition} LIMIT 1').fetchall()
         if self.path.stat().st_size <= _CHECKED_BYTES:
             # Not quick_check, which finds no row that a tree lacks: it would wait for ever.
-            (found,) = run("PRAGMA integrity_check(1)").fetchone()
+            found = str(run("PRAGMA integrity_check(1)").get)
             if found != "ok":
                 raise IndexDamaged(f"index {self.path}: {' '.join(found.split())}")
+
+    def _add_sums(self) -> None:
+        """To an index of an older version, if it was found sound: what is wrong would be made right
+        by sums."""
+        sound = self.sealed or self.path.stat().st_size <= _CHECKED_BYTES
+        if sound and not sqlite.has_sums(self._connection):
+            self._doubtful = True  # as after an upgrade
+            with contextlib.suppress(sqlite.Error):  # as on a full disk; another start does it
+                sqlite.add_sums(self._connection)
 
     def look_through(self) -> None:
         """As after an end that was not clean; what is found is noted for the next start.  Raises
@@ -206,12 +201,13 @@ class Database:
     def run(self, sql: str, *parameters: object) -> int:
         """Run one statement; the number of rows that it changed."""
         with self._lock, self._translated():
-            return self._connection.execute(sql, parameters).rowcount
+            self._connection.execute(sql, parameters)
+            return self._connection.changes()
 
     def value(self, sql: str, *parameters: object) -> Any:
         """The first column of the first row; None without a row."""
         with self._lock, self._translated():
-            row = self._connection.execute(sql, parameters).fetchone()
+            row: Any = self._connection.execute(sql, parameters).fetchone()
         return None if row is None else row[0]
 
     def run_rows(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
@@ -225,7 +221,7 @@ class Database:
         result: list[Any] = []
         with self._lock, self._translated():
             for text, parameters in _chunks(sql, rows):
-                result += json.loads(self._connection.execute(text, parameters).fetchone()[0])
+                result += json.loads(self._connection.execute(text, parameters).get)
         return result
 
     def json(self, sql: str, *parameters: object) -> Any:
@@ -290,7 +286,7 @@ class Database:
         (PostgreSQL learnt this in 2018).
         """
         with self._lock, self._translated():
-            busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
         if busy:
             raise SpoolError(f"index {self.path}: its log could not be written back")
         self._doubtful = False
@@ -319,24 +315,17 @@ class Database:
         except OSError as error:
             kind = SpoolFull if error.errno in system.FULL else SpoolError
             raise kind(f"index {self.path}: {error.strerror or error}") from error
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            name = getattr(error, "sqlite_errorname", None)
+        except sqlite.Error as error:
+            code, name = sqlite.code_of(error)
             text = f"index {self.path}: {error}" + (f" ({name})" if name else "")
             if self._closed:
                 raise SpoolError(f"index {self.path} is closed") from error
-            if code in _FULL:
+            if code in sqlite.FULL:
                 raise SpoolFull(text) from error
-            # What was written is UTF-8, for which the module has no code, and no BLOB is.
-            undecodable = code is None and "decode to UTF-8" in str(error)
-            if (
-                undecodable
-                or "cannot hold BLOB" in str(error)
-                or (code is not None and code & 0xFF in _DAMAGED)
-            ):
+            if sqlite.is_damage(error) or "cannot hold BLOB" in str(error):  # nothing of it is one
                 raise self._damaged(text) from error
             raise SpoolError(text) from error
-        except UnicodeDecodeError as error:  # of a text that SQLite quotes
+        except UnicodeDecodeError as error:  # what was written is UTF-8
             raise self._damaged(f"index {self.path}: {error}") from error
 
     def _damaged(self, text: str) -> IndexDamaged:

@@ -5,15 +5,13 @@ a million rows takes a second, in which the queues go on.  An instance that was 
 by the hour in which it came; so a time is that of a full hour (UTC).
 """
 
-import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from router.spool import sqlite
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index_database import Counts, Database, count, microseconds
 from router.spool.index_hour import HOUR, HOURS_KEPT, hour_key, hour_of, of_hour_key
@@ -134,15 +132,10 @@ def account_since(path: Path, since: float) -> SinceAccount:
 def _reading(path: Path) -> Iterator[Callable[..., list[Any]]]:
     """One moment of the file: what runs a statement and gives its rows."""
     try:
-        connection = sqlite3.connect(
-            f"file:{quote(os.fspath(path))}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            timeout=_TIMEOUT,
-        )
+        connection = sqlite.connect(path, read_only=True, timeout=_TIMEOUT)
         try:
             connection.execute("BEGIN")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            version = connection.execute("PRAGMA user_version").get
             if version != len(STEPS):
                 raise SpoolError(
                     f"index {path}: it has schema version {version}, this program reads "
@@ -155,10 +148,9 @@ def _reading(path: Path) -> Iterator[Callable[..., list[Any]]]:
             yield run
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        raise (IndexDamaged if damaged else SpoolError)(f"index {path}: {error}") from error
+    except sqlite.Error as error:
+        kind = IndexDamaged if sqlite.is_damage(error) else SpoolError
+        raise kind(f"index {path}: {error}") from error
 
 
 _DISPOSITIONS = """

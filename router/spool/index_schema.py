@@ -16,15 +16,15 @@ to find a UID without its study the index is narrow enough to be read through (a
 bits stands in place of the UID).
 """
 
-import sqlite3
 from collections.abc import Callable
 from hashlib import blake2b
 
+from router.spool import sqlite
 from router.spool.errors import IndexDamaged, SpoolError
 
 APPLICATION_ID = 0x64636D72  # "dcmr", which `file` shows
 
-Step = Callable[[sqlite3.Connection], None]
+Step = Callable[[sqlite.Connection], None]
 
 _VERSION_1 = """
 CREATE TABLE meta(
@@ -330,19 +330,19 @@ DELETE FROM meta WHERE key = 'position_sum';
 """
 
 
-def _create_version_1(connection: sqlite3.Connection) -> None:
+def _create_version_1(connection: sqlite.Connection) -> None:
     run_script(connection, _VERSION_1)
 
 
-def _create_version_2(connection: sqlite3.Connection) -> None:
+def _create_version_2(connection: sqlite.Connection) -> None:
     run_script(connection, _VERSION_2)
 
 
-def _create_version_3(connection: sqlite3.Connection) -> None:
+def _create_version_3(connection: sqlite.Connection) -> None:
     run_script(connection, _VERSION_3)
 
 
-def _create_version_4(connection: sqlite3.Connection) -> None:
+def _create_version_4(connection: sqlite.Connection) -> None:
     for script in (
         _VERSION_4_ATTEMPTS,
         _VERSION_4_COMMITMENT,
@@ -355,8 +355,13 @@ def _create_version_4(connection: sqlite3.Connection) -> None:
         run_script(connection, script)
 
 
-def _create_version_5(connection: sqlite3.Connection) -> None:
+def _create_version_5(connection: sqlite.Connection) -> None:
     run_script(connection, _VERSION_5)
+
+
+def _create_version_6(_: sqlite.Connection) -> None:
+    """Its pages have sums (`router.spool.sqlite`).  Nothing of the tables is another, but a program
+    that writes pages without sums must not open it."""
 
 
 STEPS: tuple[Step, ...] = (
@@ -365,12 +370,13 @@ STEPS: tuple[Step, ...] = (
     _create_version_3,
     _create_version_4,
     _create_version_5,
+    _create_version_6,
 )
 """Step *n* takes a database of version *n* to *n* + 1; an empty file is version 0.  A step that
 has been released is never changed: append another."""
 
 
-def migrate(connection: sqlite3.Connection, steps: tuple[Step, ...] = STEPS) -> int:
+def migrate(connection: sqlite.Connection, steps: tuple[Step, ...] = STEPS) -> int:
     """Bring the database to the newest version, a transaction per step; the version it had.
 
     Raises SpoolError for a database of a later version than this program knows and IndexDamaged
@@ -399,16 +405,16 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Step, ...] = STEPS) -> 
     return found
 
 
-def _number(connection: sqlite3.Connection, sql: str) -> int:
-    return int(connection.execute(sql).fetchone()[0])
+def _number(connection: sqlite.Connection, sql: str) -> int:
+    return int(connection.execute(sql).get)
 
 
-def run_script(connection: sqlite3.Connection, script: str) -> None:
+def run_script(connection: sqlite.Connection, script: str) -> None:
     """Run statements inside the open transaction, which ``executescript`` would commit."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
-        if sqlite3.complete_statement(statement):
+        if sqlite.is_complete(statement):
             connection.execute(statement)
             statement = ""
     if statement.strip():

@@ -115,11 +115,11 @@ WHERE shut > 0 AND kind = {SCHEDULE}
 def _page(number: int) -> str:
     at = 5 + 2 * number
     return f"""
-    (SELECT json_group_array(json_array(due, id)) FROM (
+    json((SELECT json_group_array(json_array(due, id)) FROM (
         SELECT due, id FROM waiting
         WHERE class = {number} AND (due > ?{at} OR due = ?{at} AND id > ?{at + 1})
         ORDER BY due, id LIMIT ?3
-    ))"""
+    )))"""
 
 
 _CHOOSE = f"""
@@ -144,9 +144,9 @@ WITH plans(id, quiet, wait, asks) AS MATERIALIZED (
 )
 SELECT json_array(
     json_array({_page(0)}, {_page(1)}, {_page(2)},
-    (SELECT json_group_array(json_array(due, id)) FROM (
+    json((SELECT json_group_array(json_array(due, id)) FROM (
         SELECT due, id FROM waiting WHERE class = 3 ORDER BY due, id LIMIT ?4
-    ))),
+    )))),
     (SELECT ifnull(max(last_at), 0) FROM waiting)
 )
 """

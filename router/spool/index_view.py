@@ -4,14 +4,12 @@ Owns a connection that cannot write.  Must not be used to change anything, nor t
 be given up: between two questions a gateway may have moved on.
 """
 
-import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from router.spool import sqlite
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index_database import id_list, ref_of
 from router.spool.index_schema import APPLICATION_ID, STEPS
@@ -61,15 +59,11 @@ class IndexView:
     def _connect(self) -> None:
         # Without a journal nobody has it open; then SQLite need not make one to read.
         self._alone = not self._log.exists()
-        options = "mode=ro&immutable=1" if self._alone else "mode=ro"
         try:
-            self._connection = sqlite3.connect(
-                f"file:{quote(os.fspath(self._path))}?{options}",
-                uri=True,
-                isolation_level=None,
-                timeout=_TIMEOUT,
+            self._connection = sqlite.connect(
+                self._path, read_only=True, immutable=self._alone, timeout=_TIMEOUT
             )
-        except sqlite3.Error as error:
+        except sqlite.Error as error:
             raise SpoolError(f"index {self._path}: {error}") from error
 
     def close(self) -> None:
@@ -137,13 +131,11 @@ class IndexView:
             self._again()
         try:
             return self._connection.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
+        except sqlite.Error as error:
             if self._alone and self._log.exists():
                 self._again()
                 return self._rows(sql, *parameters)
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            kind = IndexDamaged if damaged else SpoolError
+            kind = IndexDamaged if sqlite.is_damage(error) else SpoolError
             raise kind(f"index {self._path}: {error}") from error
 
     def _again(self) -> None:

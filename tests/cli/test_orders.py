@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from router.cli import drain as drain_module
 from router.cli.desk import SocketDesk
 from router.cli.drain import drain
 from router.cli.failures import Failure, Misuse
+from router.spool import sqlite
 from tests.cli.support import Event, Peer, Site, ok, ok_json, run, write_dicom
 
 COUNT = 4
@@ -324,8 +324,9 @@ def test_what_an_index_with_a_flipped_bit_says_of_a_sender_discards_nothing(
         site.send(write_dicom(tmp_path / "held.dcm", PatientID="OTHER"))
         assert served.end() == 0
     (site.data_dir / "index.sqlite-sealed").unlink()
-    with sqlite3.connect(site.data_dir / "index.sqlite") as index:
-        assert index.execute(f"UPDATE context SET {words}").rowcount == 1
+    with sqlite.connect(site.data_dir / "index.sqlite") as index:
+        index.execute(f"UPDATE context SET {words}")
+        assert index.changes() == 1
     index.close()
     rule = f"rules:\n  - {{name: none, when: {{not: {{{unless}}}}}, discard: true}}"
     site.config.write_text(site.text.replace("rules:", rule))

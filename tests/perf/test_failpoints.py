@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import os
 import random
-import sqlite3
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from perf import failpoints
@@ -100,7 +100,7 @@ async def test_a_coroutine_is_awaited_before_the_end_after_it(product: types.Mod
 
 
 def test_inside_counts_system_and_database_calls_only(product: types.ModuleType) -> None:
-    connection = sqlite3.connect(":memory:")
+    connection = apsw.Connection(":memory:")
 
     def work() -> None:
         sorted([2, 1])

@@ -12,7 +12,6 @@ import functools
 import io
 import os
 import re
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
+
+from router.spool import sqlite
 
 CHANGING = frozenset(
     {"write", "write and sync", "sync", "create", "allocate", "remove", "rename", "mkdir"}
@@ -113,13 +115,13 @@ class Seam:
         raise OSError(fault.code, os.strerror(fault.code))
 
     def statement(self, connection: "_Connection", sql: str, real: Callable[[], Any]) -> Any:
-        """The same for a statement.  Raises sqlite3.OperationalError or DatabaseError."""
+        """The same for a statement.  Raises apsw.Error."""
         fault = self._turn("execute", label(sql))
         if fault is None:
             return real()
         if fault.late:
             real()
-        if fault.code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        if fault.code & 0xFF in (apsw.SQLITE_FULL, apsw.SQLITE_IOERR):
             connection.roll_back()  # SQLite does so by itself after these
         raise sqlite_error(fault.code)
 
@@ -150,7 +152,7 @@ class Seam:
             patch.setattr(os, "pwrite", self._writing(os.pwrite, vector=False))
             patch.setattr(fcntl, "flock", self._wrapped(fcntl.flock, "lock"))
             patch.setattr(io, "open", self._file_opening(io.open))
-            patch.setattr(sqlite3, "connect", self._connecting(sqlite3.connect))
+            patch.setattr(sqlite, "connect", self._connecting(sqlite.connect))
             yield
 
     def _wrapped(self, real: Callable[..., Any], what: str) -> Callable[..., Any]:
@@ -217,8 +219,8 @@ class Seam:
                 return real(path, **named)
             fault = self._turn("connect", where)
             if fault is not None:
-                raise sqlite_error(sqlite3.SQLITE_CANTOPEN)
-            connection = real(path, factory=_Connection, **named)
+                raise sqlite_error(apsw.SQLITE_CANTOPEN)
+            connection = real(path, kind=_Connection, **named)
             connection.seam = self
             return connection
 
@@ -249,10 +251,10 @@ class _File:
         return self._seam.guard("write", self._where, lambda: self._file.write(data))
 
 
-class _Connection(sqlite3.Connection):
+class _Connection(apsw.Connection):
     seam: Seam | None = None
 
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+    def execute(self, sql: str, *parameters: Any) -> apsw.Cursor:
         run = super().execute
         if self.seam is None:
             return run(sql, *parameters)
@@ -322,34 +324,19 @@ def label(sql: str) -> str:
     return f"{verb} {table.group(1)}" if table else verb
 
 
-def sqlite_error(code: int) -> sqlite3.Error:
-    """As sqlite3 raises it for an extended result code."""
-    kind: type[sqlite3.Error] = sqlite3.OperationalError
-    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        kind = sqlite3.DatabaseError
-    error = kind(_TEXTS[code & 0xFF])
-    error.sqlite_errorcode = code
-    error.sqlite_errorname = _NAMES[code]
+def sqlite_error(code: int) -> apsw.Error:
+    """As apsw raises it for an extended result code."""
+    error = type(apsw.exception_for(code))(_TEXTS[code & 0xFF])
+    assert isinstance(error, apsw.Error)
+    error.result, error.extendedresult = code & 0xFF, code
     return error
 
 
 _TEXTS = {
-    sqlite3.SQLITE_BUSY: "database is locked",
-    sqlite3.SQLITE_IOERR: "disk I/O error",
-    sqlite3.SQLITE_FULL: "database or disk is full",
-    sqlite3.SQLITE_READONLY: "attempt to write a readonly database",
-    sqlite3.SQLITE_CORRUPT: "database disk image is malformed",
-    sqlite3.SQLITE_CANTOPEN: "unable to open database file",
-}
-_NAMES = {
-    getattr(sqlite3, name): name
-    for name in (
-        "SQLITE_BUSY",
-        "SQLITE_IOERR",
-        "SQLITE_IOERR_WRITE",
-        "SQLITE_FULL",
-        "SQLITE_READONLY",
-        "SQLITE_CORRUPT",
-        "SQLITE_CANTOPEN",
-    )
+    apsw.SQLITE_BUSY: "database is locked",
+    apsw.SQLITE_IOERR: "disk I/O error",
+    apsw.SQLITE_FULL: "database or disk is full",
+    apsw.SQLITE_READONLY: "attempt to write a readonly database",
+    apsw.SQLITE_CORRUPT: "database disk image is malformed",
+    apsw.SQLITE_CANTOPEN: "unable to open database file",
 }

@@ -1,8 +1,9 @@
 """An index as version 1 of the schema made it.  Written down apart from the program's own SQL,
 and never changed: it is what lies on the disks of those who upgrade."""
 
-import sqlite3
 from pathlib import Path
+
+import apsw
 
 SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -75,18 +76,17 @@ INSERT INTO tally VALUES
 
 def build(path: Path) -> None:
     """Make the file."""
-    connection = sqlite3.connect(path)
-    connection.executescript("PRAGMA journal_mode = WAL;" + SCHEMA + _ROWS)
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA journal_mode = WAL;" + SCHEMA + _ROWS).fetchall()
     connection.execute("PRAGMA application_id = 1684237682")
     connection.execute("PRAGMA user_version = 1")
-    connection.commit()
     connection.close()
 
 
 def add_duplicates(path: Path) -> None:
     """Instance 9 repeats 7 at "pacs", and is settled although 7 waits, as version 1 had it."""
-    connection = sqlite3.connect(path)
-    connection.executescript("""
+    connection = apsw.Connection(str(path))
+    connection.execute("""
         INSERT INTO instance VALUES
             (9, 1, 7, 1700000002000000, 3, 12288, 12800, 100, 77, 0, -668177221713340001,
              '1.2.3.7', 0, 0, 1700000002000000, NULL);

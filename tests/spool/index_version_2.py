@@ -1,8 +1,9 @@
 """An index as version 2 of the schema made it; see `index_version_1`, which it continues.  Never
 changed either."""
 
-import sqlite3
 from pathlib import Path
+
+import apsw
 
 from tests.spool import index_version_1
 
@@ -52,9 +53,8 @@ INSERT INTO tally VALUES
 
 def build(path: Path) -> None:
     """Make the file."""
-    connection = sqlite3.connect(path)
-    connection.executescript("PRAGMA journal_mode = WAL;" + SCHEMA + _ROWS)
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA journal_mode = WAL;" + SCHEMA + _ROWS).fetchall()
     connection.execute("PRAGMA application_id = 1684237682")
     connection.execute("PRAGMA user_version = 2")
-    connection.commit()
     connection.close()

@@ -17,7 +17,6 @@ that a directory has not got; syncs of SQLite's own that fail or lie.
 """
 
 import random
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from router.spool import index_database
+from router.spool import index_database, sqlite
 from tests.spool.power import SECTOR
 
 NAME = "index.sqlite"
@@ -73,7 +72,7 @@ class IndexDisk:
     def write_back(self, halfway: Callable[[], None]) -> None:
         """Write the pages of the log to the database; `halfway` that is not yet synced."""
         self.synced()
-        with closing(sqlite3.connect(self._path)) as connection:
+        with closing(sqlite.connect(self._path)) as connection:
             busy, pages, written = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         assert (busy, pages) == (0, written), "somebody reads the index meanwhile"
         halfway()

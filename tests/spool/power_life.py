@@ -6,7 +6,6 @@ acknowledged is there, whole, once; nothing else is served for it.
 
 import random
 import shutil
-import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from router.spool.errors import SpoolDamaged
 from router.spool.index_types import DeliveryState, Disposition, Filter, Outcome
 from router.spool.record import InstanceMeta, Position, Ref
+from tests.spool.index_copies import index_bytes
 from tests.spool.power import Recorder
 from tests.spool.spool_samples import KIB, Loop, Rig, meta, payload, settings
 
@@ -141,9 +141,7 @@ class Life:
 
     def snapshot(self) -> None:
         """The index as it is at this moment."""
-        with sqlite3.connect(self.directory / "index.sqlite") as connection:
-            self.snapshots.append((self.recorder.now(), connection.serialize()))
-        connection.close()
+        self.snapshots.append((self.recorder.now(), index_bytes(self.directory / "index.sqlite")))
 
     def _commit(self, rig: Rig, meanwhile: Callable[[Rig], None] | None = None) -> None:
         count = self.chance.choice(self.mix.group)

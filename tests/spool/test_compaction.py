@@ -2,12 +2,12 @@
 
 import errno
 import shutil
-import sqlite3
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from router.spool import segments as segments_module
@@ -357,13 +357,13 @@ def test_places_of_which_only_the_log_knew(
 class _NoCommit:
     """A connection of which so many transactions cannot be committed."""
 
-    def __init__(self, real: sqlite3.Connection, times: int) -> None:
+    def __init__(self, real: apsw.Connection, times: int) -> None:
         self._real, self._times = real, times
 
     def execute(self, sql: str, *parameters: Any) -> Any:
         if sql == "COMMIT" and self._times:
             self._times -= 1
-            raise sqlite3.OperationalError("disk I/O error")
+            raise apsw.IOError("disk I/O error")
         return self._real.execute(sql, *parameters)
 
     def __getattr__(self, name: str) -> Any:

@@ -6,14 +6,13 @@ that was acknowledged is still there, after a start, after upkeep, and after ano
 
 import contextlib
 import shutil
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from router.spool import recovery
+from router.spool import recovery, sqlite
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index import Index, move_aside
 from router.spool.index_types import Disposition, Filter
@@ -248,8 +247,8 @@ def site(open_rig: OpenRig) -> Site:
     assert first != second
     rig.feed()
     yesterday = rig.directory / "yesterday.sqlite"
-    with sqlite3.connect(rig.directory / "index.sqlite") as source:
-        source.execute("VACUUM INTO ?", (str(yesterday),))
+    source = sqlite.connect(rig.directory / "index.sqlite")
+    source.execute("VACUUM INTO ?", (str(yesterday),))
     source.close()
     rig.spool.segments.seal()
     assert (rig.step().recycled, rig.report.moved) == (1, 0)

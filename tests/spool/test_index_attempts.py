@@ -1,6 +1,5 @@
 """What is kept of attempts at deliveries, of pauses, and of an hour."""
 
-import sqlite3
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from router.spool import sqlite
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index import Filter, Index
 from router.spool.index_attempts import ATTEMPTS_KEPT
@@ -62,7 +62,7 @@ def test_a_delivery_at_the_first_try_costs_no_row(index: Index, tmp_path: Path) 
     index.settle([done, replace(done, instance_id=2, status=0xB000, reason="coerced")])
     index.settle([done])  # settled before: no attempt of this delivery
     assert _attempts(index, 1) == _attempts(index, 2) == ()
-    connection = sqlite3.connect(tmp_path / "index.db")
+    connection = sqlite.connect(tmp_path / "index.db")
     assert connection.execute("SELECT count(*) FROM attempt").fetchone() == (0,)
     connection.close()
 
@@ -92,7 +92,7 @@ def test_attempts_go_with_their_instance(index: Index, tmp_path: Path) -> None:
     index.settle([outcome(n, "pacs", READY, due_at=T0) for n in (1, 2)])
     index.settle([outcome(1, "pacs", DELIVERED, at=T0 + 5)])
     assert index.purge(T0 + 5, 10).count == 1
-    connection = sqlite3.connect(tmp_path / "index.db")
+    connection = sqlite.connect(tmp_path / "index.db")
     rows = connection.execute("SELECT DISTINCT instance_id FROM attempt").fetchall()
     connection.close()
     assert rows == [(2,)]
@@ -139,7 +139,7 @@ def test_a_clock_that_was_ahead_makes_no_account_forget(tmp_path: Path) -> None:
         found = account_since(path, T0 - HOUR)
         assert found.known_from is None or found.known_from < time.time() - 30 * 86400
         index.settle([outcome(3, "pacs", DELIVERED, at=T0)])
-    with closing(sqlite3.connect(path)) as rows, rows:
+    with closing(sqlite.connect(path)) as rows, rows:
         rows.execute("UPDATE meta SET value = 1300000 WHERE key = 'hours_forgotten'")
     unseal(path)
     with audited(path) as index:
@@ -176,10 +176,9 @@ def test_an_instance_that_vanished_is_a_difference(tmp_path: Path) -> None:
     index = Index.open(path)
     fill(index, [1, 2], "pacs")
     index.close()
-    connection = sqlite3.connect(path)
+    connection = sqlite.connect(path)
     connection.execute("DELETE FROM delivery WHERE instance_id = 2")
     connection.execute("DELETE FROM instance WHERE id = 2")
-    connection.commit()
     connection.close()
     found = account_since(path, T0)
     assert not found.balanced
@@ -225,7 +224,7 @@ def test_an_index_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(IndexDamaged):
         account_since(tmp_path / "other", 0)
     Index.open(tmp_path / "old").close()
-    connection = sqlite3.connect(tmp_path / "old")
+    connection = sqlite.connect(tmp_path / "old")
     connection.execute("PRAGMA user_version = 3")
     connection.close()
     with pytest.raises(SpoolError, match="schema version 3"):

@@ -3,13 +3,13 @@
 Every index that a test is given is looked at as well when that is over (`index_samples.audited`).
 """
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from router.spool import sqlite
 from router.spool.errors import IndexDamaged
 from router.spool.index import Filter, Index
 from router.spool.index_check import disagreement
@@ -30,6 +30,7 @@ from tests.spool.index_samples import (
     outcome,
     ref,
 )
+from tests.spool.statements import statements
 
 WHOLE = Plan("failover", ("pacs", "vna"), after="study-complete", schedule="night")
 
@@ -67,8 +68,9 @@ def test_what_does_not_agree_is_found(tmp_path: Path, statement: str, what: str)
     with audited(path) as index:
         _something_of_all(index)
     path.with_name("index.db-sealed").unlink()
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        assert connection.execute(statement).rowcount > 0
+    with closing(sqlite.connect(path)) as connection:
+        connection.execute(statement)
+        assert connection.changes() > 0
     with pytest.raises(IndexDamaged, match=what):
         Index.open(path)
 
@@ -96,11 +98,9 @@ def _something_of_all(index: Index) -> None:
 def test_nothing_is_sorted(index: Index) -> None:
     """Of a million rows that would take longer than all the rest."""
     _something_of_all(index)
-    seen: dict[str, None] = {}
     connection = index._db._connection
-    connection.set_trace_callback(lambda sql: seen.update({sql: None}))
-    disagreement(index._db)
-    connection.set_trace_callback(None)
+    with statements(index) as seen:
+        disagreement(index._db)
     ways = [str(row[-1]) for sql in seen for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
     assert len(seen) > 7
     assert [way for way in ways if "TEMP B-TREE" in way] == []
@@ -171,9 +171,10 @@ def test_what_waits_no_more_may_name_what_is_gone(tmp_path: Path) -> None:
     with audited(path) as index:
         _something_of_all(index)
     path.with_name("index.db-sealed").unlink()
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(sqlite.connect(path)) as connection:
         for what in ("gate_id = 99 WHERE instance_id = 3", "plan_id = 99 WHERE instance_id = 4"):
-            assert connection.execute(f"UPDATE delivery SET {what}").rowcount == 1
+            connection.execute(f"UPDATE delivery SET {what}")
+            assert connection.changes() == 1
     Index.open(path).close()
 
 
@@ -218,12 +219,12 @@ def test_an_older_index_is_sound(tmp_path: Path, version: int) -> None:
         index_version_1.add_duplicates(path)
     else:
         index_version_2.build(path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(sqlite.connect(path)) as connection:
         for number in range(2, version):
             STEPS[number](connection)
             connection.execute(f"PRAGMA user_version = {number + 1}")
-        connection.executescript(_GATED if version > 2 else "")
-        connection.executescript(_UNCOMMITTED if version > 3 else "")
+        connection.execute(_GATED if version > 2 else "")
+        connection.execute(_UNCOMMITTED if version > 3 else "")
     with audited(path) as index:
         waiting = {7: READY} if version < 3 else {}
         assert [n for n in leased(index, "pacs", now=T0 + 100) if n < 9] == list(waiting)

@@ -1,10 +1,10 @@
 """What destinations took and have not committed yet."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
+from router.spool import sqlite
 from router.spool.index import Filter, Index
 from router.spool.index_commitments import Committed, Refusal, Transaction, Uncommitted
 from router.spool.index_schema import STEPS
@@ -313,7 +313,7 @@ def test_transactions_that_are_over_are_forgotten_after_a_week(
     _ask(index, "2.25.3", at=T0 + 8 * 86400)
     assert not _answer(index, "2.25.1", 1).known
     assert _answer(index, "2.25.2", 2).committed == 1, "one that is not over is kept"
-    rows = sqlite3.connect(tmp_path / "index.db").execute("SELECT uid FROM commitment_uid")
+    rows = sqlite.connect(tmp_path / "index.db").execute("SELECT uid FROM commitment_uid")
     assert sorted(rows.fetchall()) == [("2.25.2",), ("2.25.3",)]
 
 
@@ -341,14 +341,14 @@ def test_purging_forgets_how_often_something_was_refused(index: Index, tmp_path:
     _answer(index, "2.25.1", n1=GONE)
     index.drop(Filter(ids=(1,)), "enough", at=T0)
     assert index.purge(T0 + 1e9, 10).count == 1
-    rows = sqlite3.connect(tmp_path / "index.db").execute("SELECT * FROM commitment_failure")
+    rows = sqlite.connect(tmp_path / "index.db").execute("SELECT * FROM commitment_failure")
     assert rows.fetchall() == []
 
 
 def test_an_older_index_gets_what_it_needs(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     index_version_2.build(path)
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite.connect(path)
     STEPS[2](connection)
     connection.execute("PRAGMA user_version = 3")
     connection.close()

@@ -26,6 +26,7 @@ from tests.spool.index_samples import (
     places,
     ref,
 )
+from tests.spool.statements import statements
 
 ALL = ("a", "b", "c")
 FAILOVER = Plan(mode="failover", members=ALL)
@@ -121,10 +122,8 @@ def test_those_that_are_not_urgent_are_not_looked_through_for_each_that_is(
     fill(index, [2000], "a", plan=FAILOVER, priority=10)
     assert index.divert("a", (), (), T0 + 500, urgent={"b": 10}).ready == {"b": 1}
     fill(index, [2001], "a", plan=FAILOVER, priority=10)
-    examined: list[str] = []
-    index._db._connection.set_trace_callback(examined.append)
-    assert index.divert("a", (), (), T0 + 501, urgent={"b": 10}).ready == {"b": 1}
-    index._db._connection.set_trace_callback(None)
+    with statements(index) as examined:
+        assert index.divert("a", (), (), T0 + 501, urgent={"b": 10}).ready == {"b": 1}
     assert any("p.instance_id > 2000" in sql for sql in examined)
     assert index.divert("a", {"b"}, (), T0 + 502).ready == {"b": 1499}, "it opened"
 
@@ -204,10 +203,8 @@ def test_many_that_have_nobody_are_not_looked_through_each_time(index: Index) ->
     assert _divert(index, "a", "b", exclude=(1,)) == Moved()
     add(index, (ref(2000), meta(2000, "a", plan=FAILOVER)))
     index.drop(Filter(ids=(5,), destination="b"), "", at=T0)  # a row all the same
-    examined: list[str] = []
-    index._db._connection.set_trace_callback(examined.append)
-    assert _divert(index, "a", "b", exclude=(1,)).ready == {"b": 1}
-    index._db._connection.set_trace_callback(None)
+    with statements(index) as examined:
+        assert _divert(index, "a", "b", exclude=(1,)).ready == {"b": 1}
     assert any("p.instance_id > 1101" in sql for sql in examined)
     # Another one that is up is another question, and so is a minute later.
     assert _divert(index, "a", "c", limit=3).ready == {"c": 3}

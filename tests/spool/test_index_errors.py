@@ -6,20 +6,22 @@ SQLite itself meets the errors here: its descriptors are replaced by ones that f
 import asyncio
 import errno
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from router.ingest import feed as feed_module
 from router.ingest.feed import IndexFeed
+from router.spool import sqlite
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index import Filter, Index
 from router.spool.index_types import AddResult
 from router.spool.record import InstanceMeta, Position, Ref
 from tests.forward.virtual import run
+from tests.spool.faults import sqlite_error
 from tests.spool.index_samples import meta, ref
 
 Broken = Callable[[Index, Path], AbstractContextManager[None]]
@@ -80,7 +82,7 @@ def _read_only(index: Index, _: Path) -> Iterator[None]:
 @contextmanager
 def _locked(index: Index, path: Path) -> Iterator[None]:
     index._db._connection.execute("PRAGMA busy_timeout = 1")
-    other = sqlite3.connect(path, isolation_level=None)
+    other = sqlite.connect(path)
     other.execute("BEGIN IMMEDIATE")
     yield
     other.execute("ROLLBACK")
@@ -233,9 +235,7 @@ def test_the_mark_of_a_damaged_index_outlives_the_error_of_writing_it(
     def full(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    damaged = sqlite3.DatabaseError("database disk image is malformed")
-    damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    damaged.sqlite_errorname = "SQLITE_CORRUPT"
+    damaged = sqlite_error(apsw.SQLITE_CORRUPT)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(IndexDamaged, match="restart the gateway"), index._db._translated():

@@ -1,13 +1,13 @@
 """After an end that was not clean, an index of which a bit is not what was written: what its trees
 do not tell of each other."""
 
-import sqlite3
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from router.opening import open_index
+from router.spool import sqlite
 from router.spool.errors import IndexDamaged
 from router.spool.index import Index
 from router.spool.record import Ref, RouteMeta
@@ -35,8 +35,9 @@ def killed(tmp_path: Path, loop: Loop) -> Rig:
 
 
 def _change(killed: Rig, statement: str) -> None:
-    with sqlite3.connect(killed.directory / "index.sqlite") as connection:
-        assert connection.execute(statement).rowcount == 1
+    with sqlite.connect(killed.directory / "index.sqlite") as connection:
+        connection.execute(statement)
+        assert connection.changes() == 1
     connection.close()
 
 
@@ -116,7 +117,7 @@ def test_a_text_that_is_none_any_more_stopped_a_queue_for_ever(killed: Rig) -> N
 
 def test_a_text_that_became_bytes_stopped_a_queue_for_ever(killed: Rig) -> None:
     rig = _started(killed)
-    with sqlite3.connect(killed.directory / "index.sqlite") as connection:
+    with sqlite.connect(killed.directory / "index.sqlite") as connection:
         connection.execute("PRAGMA writable_schema = ON")
         change = "UPDATE sqlite_schema SET sql = {} WHERE name = 'context'"
         (sql,) = connection.execute(
@@ -163,7 +164,7 @@ def test_tables_of_different_times(tmp_path: Path, loop: Loop, newer: tuple[str,
     deliver(rig, [rig.row(1).ref])
     rig.close()
     after = tmp_path / "index.sqlite"
-    with sqlite3.connect(before) as connection:
+    with sqlite.connect(before) as connection:
         connection.execute("ATTACH ? AS newer", (str(after),))
         for table in newer:
             connection.execute(f"DELETE FROM {table}")
@@ -223,8 +224,39 @@ def test_another_transfer_syntax_or_uid_was_archived(
     again.close()
 
 
+def _open_without_sums(path: Path) -> Index:
+    index = open_index(path)
+    index._db.run("PRAGMA checksum_verification = OFF")
+    return index
+
+
+def test_a_page_that_is_not_what_was_written_is_never_used(open_rig: OpenRig) -> None:
+    """Whatever a bit of it says, while the gateway runs or at the next start."""
+    rig = open_rig(spare_segments=3)
+    fill(rig, 60, 5000, "pacs", "vna")
+    rig.commit(payload(99, 5000), meta(99))
+    rig.feed()
+    path = rig.directory / "index.sqlite"
+    run = rig.index._db._connection.execute
+    run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    size, pages = run("PRAGMA page_size").get, run("PRAGMA page_count").get
+    sound = path.read_bytes()
+    assert len(sound) == size * pages
+    assert pages > 10
+    for page in range(1, pages):
+        at = page * size + (page * 2654435761) % size
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        run("PRAGMA shrink_memory")
+        with pytest.raises(IndexDamaged, match=r"SQLITE_IOERR_DATA|code=8202"):
+            rig.index._db.look_through()
+    rig.close()
+    again = _started(rig)
+    check_all(again)
+    again.close()
+
+
 def _read_otherwise(rig: Rig, tree: str, old: bytes, new: bytes) -> None:
-    """What the disk gives of a tree from now on."""
+    """What the disk gives of a tree from now on, and no sum tells."""
     path = rig.directory / "index.sqlite"
     run = rig.index._db._connection.execute
     run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -233,6 +265,7 @@ def _read_otherwise(rig: Rig, tree: str, old: bytes, new: bytes) -> None:
     raw = path.read_bytes()
     at = raw.index(old, (root - 1) * size, root * size)
     path.write_bytes(raw[:at] + new + raw[at + len(old) :])
+    run("PRAGMA checksum_verification = OFF")
     run("PRAGMA shrink_memory")
 
 
@@ -264,7 +297,7 @@ def test_the_file_of_one_that_the_index_lost_while_it_ran_was_removed(open_rig: 
     fill(rig, 2, LARGE, "pacs")
     _read_otherwise(rig, "instance", b"\2\x12", b"\6\x12")
     rig.close()
-    again = Rig(rig.directory, rig.loop, settings(), open_index).start()
+    again = Rig(rig.directory, rig.loop, settings(), _open_without_sums).start()
     assert again.keeper.sweep() == 0
     again.close()
     last = _started(rig)

@@ -1,6 +1,5 @@
 """A destination's name that stands for another host: what the one of before has tells nothing."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from router.spool import sqlite
 from router.spool.errors import SpoolError
 from router.spool.index import Index
 from router.spool.index_peers import Peer
@@ -213,7 +213,7 @@ def test_what_a_host_has_that_could_not_be_noted_is_sent_to_the_next(
 def test_an_older_index_takes_the_first_for_the_one_of_before(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     index_version_2.build(path)
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite.connect(path)
     STEPS[2](connection)
     connection.execute("PRAGMA user_version = 3")
     connection.close()
@@ -276,7 +276,7 @@ def test_what_the_host_of_before_has_stood_for_a_repeat_where_a_bit_had_flipped(
         _come(index, 1, "pacs")
         index.settle([outcome(1, "pacs", DELIVERED)])
         index.take_peers({"pacs": NEW}, T0)
-    with sqlite3.connect(path) as connection:
+    with sqlite.connect(path) as connection:
         connection.execute(f"UPDATE peer SET {flipped}")
     connection.close()
     (tmp_path / "index.db-sealed").unlink()

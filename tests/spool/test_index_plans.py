@@ -18,6 +18,7 @@ from tests.spool.index_samples import (
     outcome,
     ref,
 )
+from tests.spool.statements import statements
 
 _PLAN = Plan(
     mode="failover", members=("pacs", "vna"), after="study-complete", schedule="night"
@@ -65,15 +66,15 @@ def _use_everything(index: Index) -> None:
 
 
 def test_no_statement_reads_a_table_through(index: Index) -> None:
-    seen: dict[str, None] = {}
     connection = index._db._connection
-    connection.set_trace_callback(lambda sql: seen.update({sql: None}))
-    _use_everything(index)
-    connection.set_trace_callback(None)
-    statements = [s for s in seen if re.match(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)", s)]
-    assert len(statements) > 100
+    with statements(index) as seen:
+        _use_everything(index)
+    examined = [
+        s for s in dict.fromkeys(seen) if re.match(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)", s)
+    ]
+    assert len(examined) > 100
     read_through = set()
-    for statement in statements:
+    for statement in examined:
         names = dict(re.findall(rf"\b({_TABLES})(?: AS (\w+))?", statement))
         aliases = {alias or table for table, alias in names.items()} | set(names)
         aliases |= {a for _, a in re.findall(rf"\b({_TABLES}) AS (\w+)", statement)}

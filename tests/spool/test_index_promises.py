@@ -1,11 +1,10 @@
 """Commitments that peers asked of us, and finding instances by UID alone."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from router.spool import index_promises
+from router.spool import index_promises, sqlite
 from router.spool.index import Index
 from router.spool.index_promises import Asked, Kept, Promise, PromiseItem, PromiseState
 from router.spool.index_schema import STEPS
@@ -188,7 +187,7 @@ def test_an_older_index_is_brought_up(tmp_path: Path, version: int) -> None:
     path = tmp_path / "index.db"
     index_version_2.build(path)
     if version == 3:
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite.connect(path)
         connection.execute("BEGIN")
         STEPS[2](connection)
         connection.execute("PRAGMA user_version = 3")

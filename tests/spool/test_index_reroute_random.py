@@ -1,6 +1,5 @@
 """Long random lives with everything that operators may order: the account balances all the way."""
 
-import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from random import Random
 
 import pytest
 
+from router.spool import sqlite
 from router.spool.index import Filter, Index
 from router.spool.index_check import disagreement
 from router.spool.index_commitments import Refusal
@@ -170,7 +170,7 @@ class _Life:
 def assert_kept(path: Path) -> None:
     """What may go is what nobody has to do with any more, told by the rows alone; and what was
     asked for is only what was taken."""
-    with closing(sqlite3.connect(path)) as rows:
+    with closing(sqlite.connect(path)) as rows:
         for sql in (_MAY_GO_AND_WAITS, _STAYS_FOR_NOTHING, _ASKED_FOR_AND_NOT_TAKEN):
             assert rows.execute(sql).fetchall() == []
 

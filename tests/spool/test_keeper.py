@@ -2,10 +2,10 @@
 
 import errno
 import os
-import sqlite3
 import threading
 from pathlib import Path
 
+import apsw
 import pytest
 
 from router.spool import segments as segments_module
@@ -529,15 +529,15 @@ def test_segments_are_told_apart_by_what_the_index_knows() -> None:
 class _NoWayBack:
     """A connection whose checkpoints fail; those that SQLite makes by itself say nothing."""
 
-    def __init__(self, real: sqlite3.Connection) -> None:
+    def __init__(self, real: apsw.Connection) -> None:
         self._real = real
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
 
-    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+    def execute(self, sql: str, *parameters: object) -> apsw.Cursor:
         if "wal_checkpoint" in sql:
-            raise sqlite3.OperationalError("disk I/O error")
+            raise apsw.IOError("disk I/O error")
         return self._real.execute(sql, *parameters)
 
 

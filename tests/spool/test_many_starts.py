@@ -7,7 +7,6 @@ that take the index back, an index that is lost.  In the end all can be read, an
 import errno
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from router.spool.index import Index
 from router.spool.index_seal import unseal
 from router.spool.index_types import DeliveryState, Disposition, Filter, Outcome
 from router.spool.record import Ref
+from tests.spool.index_copies import index_bytes
 from tests.spool.spool_samples import KIB, Loop, Rig, meta, payload, settings
 
 FOUND = (888, 1119, 1304)
@@ -106,8 +106,7 @@ class Game:
         self.settings = settings(segment_size=SEGMENT, large_instance=16 * KIB, **wipe)
 
     def note(self) -> None:
-        with sqlite3.connect(self.directory / "index.sqlite") as connection:
-            self.states.append(connection.serialize())
+        self.states.append(index_bytes(self.directory / "index.sqlite"))
 
     def start(self, *, bad: bool) -> Rig | None:
         """None when the start was broken off."""

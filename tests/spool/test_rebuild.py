@@ -1,7 +1,6 @@
 """The index beside the log: whatever its age, each instance is in it once."""
 
 import shutil
-import sqlite3
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from router.spool.index_hours import account_since
 from router.spool.index_types import DeliveryState, Filter, Outcome
 from router.spool.record import Position, Ref
 from tests.spool.conftest import OpenRig
+from tests.spool.index_copies import copy_index
 from tests.spool.spool_samples import KIB, Loop, Rig, check_all, meta, payload, segment_of
 from tests.spool.spool_samples import settings as small
 
@@ -36,10 +36,7 @@ def save_index(rig: Rig) -> Path:
     """A copy of the index as it is now."""
     to = rig.directory / "yesterday.sqlite"
     to.unlink(missing_ok=True)
-    with sqlite3.connect(rig.directory / "index.sqlite") as source, sqlite3.connect(to) as target:
-        source.backup(target)
-    target.close()
-    source.close()
+    copy_index(rig.directory / "index.sqlite", to)
     return to
 
 

@@ -1,10 +1,10 @@
 """How long settled instances stay: in general, and for a rule that says so."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
+from router.spool import sqlite
 from router.spool.index import Index
 from router.spool.index_database import GATED
 from router.spool.index_retain import kept_times
@@ -168,7 +168,7 @@ def test_counts_by_hour_outlive_a_purge_under_pressure(index: Index) -> None:
 def test_an_older_index_is_brought_up_and_keeps_as_before(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     index_version_2.build(path)
-    with sqlite3.connect(path) as connection:
+    with sqlite.connect(path) as connection:
         connection.execute("UPDATE delivery SET state = 4, due_at = NULL WHERE instance_id = 10")
         connection.execute("UPDATE instance SET unsettled = 0, settled_at = 1 WHERE id = 10")
         connection.execute("UPDATE tally SET n = n - 1, bytes = bytes - 100 WHERE what = 0")

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index import Index
 from router.spool.index_types import Disposition, Filter
 from tests.spool.conftest import OpenRig
+from tests.spool.index_copies import index_bytes
 from tests.spool.keeping import fill, lives
 from tests.spool.spool_samples import KIB, Rig, check_all, meta, payload, segment_of
 from tests.spool.test_lost_by_restart import settle, uids, unreadable
@@ -131,8 +131,7 @@ def test_what_was_made_up_for_was_forgotten_before_a_power_cut_spared_it(
     second = _bad_start(open_rig, unindexed.path, 3)
 
     def state() -> bytes:
-        with sqlite3.connect(tmp_path / "index.sqlite") as connection:
-            return connection.serialize()
+        return index_bytes(tmp_path / "index.sqlite")
 
     durable = [state()]
     barrier = Index.barrier

@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 import shutil
-import sqlite3
 import tempfile
 import threading
 import traceback
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import apsw
 import pytest
 
 from router.spool import keeper as keeper_module
@@ -265,11 +265,11 @@ def test_every_write_takes_but_half_of_what_it_is_given(
 # -- SQLite ----------------------------------------------------------------------------------------
 
 SQLITE_CODES = {
-    "disk I/O error": sqlite3.SQLITE_IOERR_WRITE,
-    "database or disk is full": sqlite3.SQLITE_FULL,
-    "database is locked": sqlite3.SQLITE_BUSY,
-    "readonly database": sqlite3.SQLITE_READONLY,
-    "malformed": sqlite3.SQLITE_CORRUPT,
+    "disk I/O error": apsw.SQLITE_IOERR_WRITE,
+    "database or disk is full": apsw.SQLITE_FULL,
+    "database is locked": apsw.SQLITE_BUSY,
+    "readonly database": apsw.SQLITE_READONLY,
+    "malformed": apsw.SQLITE_CORRUPT,
 }
 
 
@@ -297,11 +297,11 @@ def test_a_statement_does_its_work_and_says_that_it_failed(
 ) -> None:
     # But for the end of a purge: then files stay until the next start sweeps them away.
     late = [c for c in _sqlite(calls) if (c.phase, c.what, c.where) != _PURGED]
-    runs = [player.play(Fault(c, sqlite3.SQLITE_BUSY, late=True)) for c in _sampled(late)]
+    runs = [player.play(Fault(c, apsw.SQLITE_BUSY, late=True)) for c in _sampled(late)]
     _check(runs)
     feeding = Call("indexing", "execute", "COMMIT", 3)
     assert feeding in calls
-    _check([player.play(Fault(feeding, sqlite3.SQLITE_BUSY, late=True))])
+    _check([player.play(Fault(feeding, apsw.SQLITE_BUSY, late=True))])
 
 
 _PURGED = ("upkeep", "execute", "COMMIT")
@@ -351,7 +351,7 @@ def _rows(runs: Sequence[Run]) -> list[str]:
 
 
 def test_the_table_says_what_happens(broken: list[Run], player: Player, calls: list[Call]) -> None:
-    statements = [player.play(Fault(c, sqlite3.SQLITE_IOERR_WRITE)) for c in _index_calls(calls)]
+    statements = [player.play(Fault(c, apsw.SQLITE_IOERR_WRITE)) for c in _index_calls(calls)]
     _check(statements)
     head = ["", "| while | the call that fails | what happens |", "|---|---|---|"]
     table = "\n".join([*head, *_rows(broken), *_rows(statements), ""])
