@@ -5,7 +5,8 @@ try, of which the delivery itself has all there is to tell.  Must not know what 
 """
 
 from router.spool.index_changes import DeliveryRow
-from router.spool.index_database import Database, Names, clean, microseconds
+from router.spool.index_database import Database, clean, microseconds
+from router.spool.index_names import Names
 from router.spool.index_types import STATES, Attempt, DeliveryState, Outcome
 
 ATTEMPTS_KEPT = 20

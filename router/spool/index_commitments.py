@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.spool.index_changes import Changes, DeliveryRow, follow
-from router.spool.index_database import Database, Names, clean, id_list, microseconds, seconds
+from router.spool.index_database import Database, clean, id_list, microseconds, seconds
 from router.spool.index_gates import Gates
+from router.spool.index_names import Names
 from router.spool.index_types import STATES, DeliveryState
 
 _PAGE = 2000

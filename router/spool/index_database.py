@@ -1,6 +1,6 @@
 """The connection to the index: pragmas, transactions, errors, batches as JSON.
 
-Owns the connection and the few names that are kept in memory beside it.  Must not know
+Owns the connection, and what is known of its log beside it.  Must not know
 what a delivery is.
 
 The library gives the GIL away for every step of a statement and wants it back after it;
@@ -152,9 +152,13 @@ class Database:
                 run(f'SELECT 1 FROM "{table}" INDEXED BY "{name}" {condition} LIMIT 1').fetchall()
         if self.path.stat().st_size <= _CHECKED_BYTES:
             # Not quick_check, which finds no row that a tree lacks: it would wait for ever.
-            found = str(run("PRAGMA integrity_check(1)").get)
-            if found != "ok":
-                raise IndexDamaged(f"index {self.path}: {' '.join(found.split())}")
+            found = ""
+            for _ in range(2):  # as in `_execute`; it tells of errors of the disk as of all else
+                found = str(self._execute("PRAGMA integrity_check(1)", ()).get)
+                if found == "ok":
+                    return
+                run("PRAGMA shrink_memory")
+            raise IndexDamaged(f"index {self.path}: {' '.join(found.split())}")
 
     def _add_sums(self) -> None:
         """To an index of an older version, if it was found sound: what is wrong would be made right
@@ -201,14 +205,25 @@ class Database:
     def run(self, sql: str, *parameters: object) -> int:
         """Run one statement; the number of rows that it changed."""
         with self._lock, self._translated():
-            self._connection.execute(sql, parameters)
+            self._execute(sql, parameters)
             return self._connection.changes()
 
     def value(self, sql: str, *parameters: object) -> Any:
         """The first column of the first row; None without a row."""
         with self._lock, self._translated():
-            row: Any = self._connection.execute(sql, parameters).fetchone()
+            row: Any = self._execute(sql, parameters).fetchone()
         return None if row is None else row[0]
+
+    def _execute(self, sql: str, parameters: Sequence[Any]) -> sqlite.Cursor:
+        """Up to the first row.  What seems damaged is looked at once more: a disk that did not give
+        a page, or gave another, may give it now, and the index is not to be made anew for that."""
+        try:
+            return self._connection.execute(sql, parameters)
+        except sqlite.Error as error:
+            if self._connection.in_transaction or not sqlite.is_damage(error):
+                raise
+            self._connection.execute("PRAGMA shrink_memory")
+            return self._connection.execute(sql, parameters)
 
     def run_rows(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement whose ``{values}`` stands for rows, a few hundred at a time."""
@@ -221,7 +236,7 @@ class Database:
         result: list[Any] = []
         with self._lock, self._translated():
             for text, parameters in _chunks(sql, rows):
-                result += json.loads(self._connection.execute(text, parameters).get)
+                result += json.loads(self._execute(text, parameters).get)
         return result
 
     def json(self, sql: str, *parameters: object) -> Any:
@@ -432,52 +447,6 @@ def microseconds(seconds: float) -> int:
 def seconds(stored: int | None) -> float | None:
     """The reverse of `microseconds`; behind a gate there is no time."""
     return None if stored is None or stored >= GATED else stored / 1e6
-
-
-class Names:
-    """A small table of names with numbers, known by heart; such as the destinations."""
-
-    def __init__(self, db: Database, table: str) -> None:
-        self._db = db
-        self._table = table
-        self._ids: dict[str, int] = {}
-        self._names: dict[int, str] = {}
-        self._load()
-
-    def _load(self) -> None:
-        # Once by the tree of names, once by the table: under another's number, or name, what waits
-        # for the one would go to the other.
-        columns = f"json_group_array(json_array(name, id)) FROM {self._table}"
-        rows = self._db.json(f"SELECT {columns} INDEXED BY sqlite_autoindex_{self._table}_1")
-        ids = dict(rows)
-        names = {number: name for name, number in ids.items()}
-        table = self._db.json(f"SELECT {columns} NOT INDEXED")
-        if sorted(rows, key=str) != sorted(table, key=str) or len(names) != len(rows):
-            raise self._db.met_damaged(f"it has a {self._table} under two names or numbers")
-        self._ids, self._names = ids, names  # both or, where memory is short, none
-
-    def ensure(self, names: Iterable[str]) -> None:
-        """Make sure that each has a number, in a transaction of its own."""
-        missing = [name for name in names if clean(name) not in self._ids]
-        if missing:
-            rows = [[clean(name)] for name in dict.fromkeys(missing)]
-            sql = f"INSERT OR IGNORE INTO {self._table}(name) VALUES {{values}}"
-            with self._db.transaction():
-                self._db.run_rows(sql, rows)
-            self._load()
-
-    def id(self, name: str) -> int:
-        """Raises KeyError for a name that was never ensured."""
-        return self._ids[clean(name)]
-
-    def find(self, name: str) -> int | None:
-        return self._ids.get(clean(name))
-
-    def name(self, number: int) -> str:
-        return self._names[number]
-
-    def items(self) -> list[tuple[str, int]]:
-        return list(self._ids.items())
 
 
 # Other than before, or SQLite would write nothing.

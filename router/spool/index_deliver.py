@@ -14,7 +14,6 @@ from router.spool.index_changes import Changes, DeliveryRow, follow
 from router.spool.index_database import (
     GATED,
     Database,
-    Names,
     clean,
     id_list,
     microseconds,
@@ -22,6 +21,7 @@ from router.spool.index_database import (
     seconds,
 )
 from router.spool.index_gates import Gates
+from router.spool.index_names import Names
 from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
 from router.spool.index_spent import Refusals

@@ -19,13 +19,13 @@ from router.spool.index_database import (
     GATED,
     Counts,
     Database,
-    Names,
     count,
     id_list,
     microseconds,
     new_counts,
 )
 from router.spool.index_gates import SCHEDULE, Arrivals, GateKey, GateRow, Gates
+from router.spool.index_names import Names
 from router.spool.index_plans import Plans
 from router.spool.index_spent import bit_of
 from router.spool.index_together import Together

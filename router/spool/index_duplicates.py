@@ -6,8 +6,9 @@ another.  Must not know how bytes are compared: it is told.  Writes nothing.
 
 from collections.abc import Callable, Sequence
 
-from router.spool.index_database import Database, Names, clean, id_list, ref_of
+from router.spool.index_database import Database, clean, id_list, ref_of
 from router.spool.index_gates import Gates
+from router.spool.index_names import Names
 from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
 from router.spool.index_routes import routes_of

@@ -7,8 +7,9 @@ told.
 from collections.abc import Collection
 
 from router.spool.index_changes import Changes, DeliveryRow, follow
-from router.spool.index_database import Database, Names, clean, microseconds
+from router.spool.index_database import Database, clean, microseconds
 from router.spool.index_gates import Gates
+from router.spool.index_names import Names
 from router.spool.index_types import STATES, DeliveryState, Expired
 
 _PAGE, _PAGES = 1000, 20

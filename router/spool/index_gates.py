@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.spool.index_changes import Changes, DeliveryRow
-from router.spool.index_database import GATED, Database, Names, clean, count, id_list, new_counts
+from router.spool.index_database import GATED, Database, clean, count, id_list, new_counts
+from router.spool.index_names import Names
 from router.spool.index_plans import Plans, plans_at
 from router.spool.index_types import DeliveryState, Gate, GateKind, Moved, Tally
 from router.spool.plan import Plan

@@ -6,7 +6,8 @@ Owns their table and what is understood of each.  Must not know gates or members
 from collections.abc import Iterable
 from dataclasses import replace
 
-from router.spool.index_database import Database, Names
+from router.spool.index_database import Database
+from router.spool.index_names import Names
 from router.spool.plan import Plan
 
 _NO_PLAN = Plan()

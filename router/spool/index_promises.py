@@ -12,15 +12,8 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import Any
 
-from router.spool.index_database import (
-    Database,
-    Names,
-    clean,
-    id_list,
-    microseconds,
-    ref_of,
-    seconds,
-)
+from router.spool.index_database import Database, clean, id_list, microseconds, ref_of, seconds
+from router.spool.index_names import Names
 from router.spool.index_schema import sop_key
 from router.spool.index_types import STATES, DeliveryState, Disposition
 from router.spool.record import DAMAGED, Ref

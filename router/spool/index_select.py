@@ -8,15 +8,8 @@ into a statement; what a filter holds is bound.
 
 from collections.abc import Collection, Iterable, Sequence
 
-from router.spool.index_database import (
-    GATED,
-    Database,
-    Names,
-    clean,
-    id_list,
-    microseconds,
-    stored_tags,
-)
+from router.spool.index_database import GATED, Database, clean, id_list, microseconds, stored_tags
+from router.spool.index_names import Names
 from router.spool.index_schema import sop_key
 from router.spool.index_types import OPEN_STATES, DeliveryState, Disposition, Filter
 

@@ -8,7 +8,8 @@ up: `index_divert` moves what waits so.
 from collections.abc import Iterable
 
 from router.spool.index_changes import DeliveryRow
-from router.spool.index_database import Database, Names, microseconds
+from router.spool.index_database import Database, microseconds
+from router.spool.index_names import Names
 from router.spool.index_plans import Plans
 from router.spool.index_types import DeliveryState, Outcome
 from router.spool.plan import Plan

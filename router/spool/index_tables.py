@@ -5,10 +5,11 @@ Owns the putting together of it, once for each database.  Must not know what is 
 
 from dataclasses import dataclass
 
-from router.spool.index_database import Database, Names
+from router.spool.index_database import Database
 from router.spool.index_deliver import Queues
 from router.spool.index_duplicates import Duplicates
 from router.spool.index_gates import Gates
+from router.spool.index_names import Names
 from router.spool.index_peers import Peers
 from router.spool.index_plans import Plans
 from router.spool.index_select import Selector

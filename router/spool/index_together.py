@@ -8,7 +8,8 @@ import json
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 
-from router.spool.index_database import Database, Names, clean, id_list
+from router.spool.index_database import Database, clean, id_list
+from router.spool.index_names import Names
 from router.spool.index_types import DeliveryState
 from router.spool.plan import Plan
 from router.spool.record import InstanceMeta, RouteMeta

@@ -19,6 +19,7 @@ import apsw.sqlite_extra
 from router.spool.errors import SpoolError
 
 Connection = apsw.Connection
+Cursor = apsw.Cursor
 Error = apsw.Error
 
 FULL = (apsw.SQLITE_FULL, apsw.SQLITE_IOERR_SHMSIZE)
