@@ -48,8 +48,9 @@ _READY = 30.0
 _PATIENCE = 2.0
 # Phases that no kill had met by the end get so many more, with more time.
 _MORE, _MORE_PATIENCE = 5, 8.0
-# Every so many kills the lists are read as a whole; the balance is looked at with every one.
-_THOROUGH = 20
+# Every so many kills what left the spool is looked for, and the lists are read as a whole; the
+# balance is looked at with every one.
+_COLLECT, _THOROUGH = 20, 40
 # By then every phase had its turn, half of the kills being for chosen ones.
 _LOOKS = 20
 _ROUND = 2 * len(failpoints.SITES)
@@ -198,7 +199,7 @@ class Chaos:
             # By the share in use it comes to that in few lives.
             self._other = True
             self.gateway.configure(self._settings())
-        if self.done % _THOROUGH == 0:
+        if self.done % _COLLECT == 0:
             # While no gateway writes there.
             await asyncio.to_thread(self.archive.collect)
         self.gateway.point = kill.point
@@ -329,8 +330,8 @@ class Chaos:
                 f"after kill {self.done}: {len(lost)} acknowledged deliveries neither wait nor "
                 f"arrived, such as {min(lost)}"
             )
-        rows = await asyncio.to_thread(lambda: list(self.gateway.queue("delivered")))
-        delivered = {row["sop_instance_uid"] for row in rows if row["destination"] == STEADY}
+        rows = await asyncio.to_thread(lambda: list(self.gateway.queue("delivered", STEADY)))
+        delivered = {row["sop_instance_uid"] for row in rows}
         if early := delivered - self.book.committed:
             self.book.fault(
                 f"after kill {self.done}: {len(early)} are delivered to {STEADY}, which did not "

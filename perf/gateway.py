@@ -215,9 +215,11 @@ class GatewayProcess:
         """Every instance in the spool."""
         yield from self._pages("/api/v1/instances")
 
-    def queue(self, state: str = "") -> Iterator[dict[str, Any]]:
+    def queue(self, state: str = "", destination: str = "") -> Iterator[dict[str, Any]]:
         """Every delivery that is in a state; without one, those that are ready, held or dead."""
-        yield from self._pages("/api/v1/queue/list", f"&state={state}" if state else "")
+        wanted = {"state": state, "destination": destination}
+        which = "".join(f"&{name}={value}" for name, value in wanted.items() if value)
+        yield from self._pages("/api/v1/queue/list", which)
 
     def _pages(self, path: str, which: str = "") -> Iterator[dict[str, Any]]:
         after = ""
