@@ -59,6 +59,7 @@ class Spool:
         self.directory = directory
         self.settings = settings
         self.large_directory = directory / "large"
+        self.large_names = system.NewNames(self.large_directory)
         self.large_instance = settings.large_instance
         self.blocks = BlockPool(settings.receive_memory)
         self.recent = Recent(self.blocks)
@@ -117,9 +118,8 @@ class Spool:
                 spool.notes.append(spool._numbers.trouble)
             # Of one that was killed as it made a file, and had not synced its name.
             with system.translated(f"opening the spool in {directory}"):
-                system.sync_directory(spool.segments.directory)
-                system.sync_directory(spool.large_directory)
-                system.sync_directory(directory)
+                for made in (spool.segments.directory, spool.large_directory, directory):
+                    system.sync_directory(made)
             spool.notes += spool.segments.make_room()
         except BaseException:
             lock.close()

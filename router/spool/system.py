@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -171,6 +172,35 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         close(fd)
+
+
+class NewNames:
+    """What is made in one directory by several at once, each of whom makes it durable.
+
+    The kernel tells once that it could not write a directory: to who syncs it first.  A sync after
+    that says that all is well, and may be of one whose name was lost with the others (the lesson
+    of PostgreSQL, 2018, for names).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    def begin(self) -> int:
+        """What `sync` is to be given; before a name is made."""
+        return self._failures
+
+    def sync(self, begun: int) -> None:
+        """As `sync_directory`; OSError also when that failed for another one since `begin`."""
+        with self._lock:  # or the other one may have been told, and not have noted it yet
+            try:
+                sync_directory(self.directory)
+            except OSError:
+                self._failures += 1
+                raise
+            if self._failures != begun:
+                raise OSError(errno.EIO, f"a sync of {self.directory.name}/ failed since it began")
 
 
 def close(fd: int) -> None:

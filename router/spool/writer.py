@@ -39,7 +39,7 @@ class WriterHost(Protocol):
 
     blocks: BlockPool
     recent: Recent
-    large_directory: Path
+    large_names: system.NewNames
     large_instance: int
 
     @property
@@ -230,6 +230,7 @@ class _LargeFile:
     """
 
     __slots__ = (
+        "_begun",
         "_blocks",
         "_busy",
         "_counted",
@@ -253,7 +254,8 @@ class _LargeFile:
         self._host = host
         self._counted = 0
         self._id = instance_id
-        self._path = large_path(host.large_directory, instance_id)
+        self._path = large_path(host.large_names.directory, instance_id)
+        self._begun = host.large_names.begin()
         self._on_drain = on_drain
         self._offset = 0
         self._crc = 0
@@ -377,7 +379,7 @@ class _LargeFile:
 
     def _sync(self) -> None:
         system.sync_data(self._fd)
-        system.sync_directory(self._path.parent)
+        self._host.large_names.sync(self._begun)
         self._close()
 
     def _start(self, work: Callable[[], None], then: Callable[[], None]) -> None:

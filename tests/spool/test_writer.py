@@ -14,7 +14,7 @@ from router.spool.blocks import BLOCK_SIZE
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.layout import META_LIMIT
 from router.spool.record import Ref
-from tests.spool.spool_samples import KIB, PATIENCE, Rig, meta, payload, settle
+from tests.spool.spool_samples import KIB, PATIENCE, Outcome, Rig, meta, payload, settle
 from tests.spool.writing import Held, check_clean, files
 
 MIB = 1 << 20
@@ -43,6 +43,29 @@ def test_a_large_file_that_cannot_be_written_is_refused_and_removed(
     assert not outcome.told > 1
     data = payload(2, 3 * MIB)
     assert rig.read(rig.commit(data, meta(2)).kept) == data
+
+
+def test_a_directory_that_could_not_be_synced_fails_all_whose_names_it_may_have_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel tells of it once; the next sync says that all is well.
+    unsure = rig.begin()
+    unsure.append(memoryview(payload(1, 3 * MIB)))
+    settle(rig)
+    assert len(files(rig)) == 1
+    with monkeypatch.context() as patch:
+        Held(patch, system, "sync_directory", error=errno.EIO).go.set()
+        told = rig.commit(payload(2, 3 * MIB), meta(2))
+        settle(rig)
+    not_told = Outcome()
+    unsure.commit(meta(1).to_bytes(), not_told)
+    rig.loop.run_until(lambda: not_told.told)
+    assert told.error is not None
+    assert "a sync of large/ failed" in str(not_told.error)
+    check_clean(rig)
+    assert files(rig) == []
+    data = payload(3, 3 * MIB)
+    assert rig.read(rig.commit(data, meta(3)).kept) == data
 
 
 def test_the_descriptor_of_a_failed_file_is_closed(
