@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -34,8 +34,21 @@ from router.web.sources import ControlError, Redone
 from router.web.standing import Standing
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _PIECE = 1 << 20
+
+
+def _kept(order: F) -> F:
+    """What an operator is told to be done is not to be undone by a power cut."""
+
+    @functools.wraps(order)
+    def done(desk: "OfflineDesk", *arguments: Any, **more: Any) -> Any:
+        result = order(desk, *arguments, **more)
+        desk.keep()
+        return result
+
+    return cast("F", done)
 
 
 class OfflineDesk:
@@ -126,6 +139,7 @@ class OfflineDesk:
         finally:
             reader.close()
 
+    @_kept
     def act(self, action: str, which: Conditions, **more: object) -> Json:
         """See `Desk`."""
         if action == "redirect":
@@ -162,12 +176,14 @@ class OfflineDesk:
         )
         return Changed(retried.count + asked.count, retried.bytes + asked.bytes)
 
+    @_kept
     def pause(self, destination: str, because: str) -> bool:
         """See `Desk`."""
         self._check_destinations((destination,))
         now = time.time()
         return _explained(lambda: self._index.pause(destination, because, at=now, who=_who()))
 
+    @_kept
     def resume(self, destination: str) -> bool:
         """See `Desk`."""
         if _explained(lambda: self._index.resume(destination, at=time.time(), who=_who())):
@@ -195,6 +211,7 @@ class OfflineDesk:
         )
         return asdict(done)
 
+    @_kept
     def resend(self, which: Conditions, to: Sequence[str]) -> Json:
         """See `Desk`."""
         self._check_destinations(to)
@@ -214,11 +231,16 @@ class OfflineDesk:
         """See `Desk`; there are no rules in force, and nobody who would say so of those on disk."""
         raise self._not_running()
 
+    @_kept
     def discard(self, which: Conditions, because: str) -> Json:
         """See `Desk`."""
         meant, now = _meant(which), time.time()
         changed = _explained(lambda: self._index.discard_held(meant, because, at=now, who=_who()))
         return encode.changed(changed)
+
+    def keep(self) -> None:
+        """Return when what was ordered would survive a power cut.  Raises Failure."""
+        _explained(self._index.barrier)
 
     @property
     def _same_bytes(self) -> SameBytes | None:
