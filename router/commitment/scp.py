@@ -260,9 +260,11 @@ class CommitmentSCP:
                 await self._report(settings, ready)
         except Exception as error:  # noqa: BLE001 - as above
             self._log.exception("storage commitment", remote=due[0].remote)
-            for promise in due:  # else the next look would come at once, and for ever
-                with contextlib.suppress(Exception):
+            try:
+                for promise in due:  # else the next look would come at once, and for ever
                     await self._put_off(promise, repr(error), _SELDOM)
+            except Exception:  # noqa: BLE001 - nor can that be written, as on a full disk
+                await asyncio.sleep(_SELDOM)
 
     # -- weighing ------------------------------------------------------------------------------
 

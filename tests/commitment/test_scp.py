@@ -1,6 +1,7 @@
 """Commitment as SCP in virtual time, over a real index and peers that a test scripts."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -63,6 +64,32 @@ def test_a_full_disk_makes_no_promise(index: Index) -> None:
             raise AssertionError("it was promised")
         assert desk.listed() == []
         assert await desk.ask(1) == 0
+
+    scenario(index, act)
+
+
+def test_while_nothing_can_be_written_it_is_seldom_weighed(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(index, [1], "pacs")
+    tried: list[str] = []
+
+    async def act(desk: Desk) -> None:
+        work_on = desk.thread.run
+
+        async def full(work: Callable[..., Any], *args: Any) -> Any:
+            if work.__name__ in ("weighed", "put_off") and len(tried) < 200:
+                tried.append(work.__name__)
+                raise SpoolError("the disk is full")
+            return await work_on(work, *args)
+
+        monkeypatch.setattr(desk.thread, "run", full)
+        await desk.ask(1)
+        await asyncio.sleep(600)
+        assert 2 < len(tried) < 40
+        monkeypatch.setattr(desk.thread, "run", work_on)
+        await asyncio.sleep(100)
+        assert len(desk.peers["ct"].reports) == 1
 
     scenario(index, act)
 
