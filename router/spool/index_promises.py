@@ -16,6 +16,7 @@ from router.spool.index_database import Database, clean, id_list, microseconds, 
 from router.spool.index_names import Names
 from router.spool.index_schema import sop_key
 from router.spool.index_types import STATES, DeliveryState, Disposition
+from router.spool.index_unkept import OUTDATED
 from router.spool.record import DAMAGED, Ref
 
 _STEP = 20_000
@@ -123,6 +124,7 @@ class Kept:
     ``content`` is the length and the CRC of its data set: those of one UID may differ.
     ``damaged``: the bytes in the spool are known not to be those, and no destination has them.
     ``present``: whether they are there at all, where that was looked at; None: nobody can tell now.
+    ``outdated``: another content of its UID came later, and was given up (see `index_unkept`).
     """
 
     instance_id: int
@@ -133,6 +135,7 @@ class Kept:
     content: tuple[int, int] = (0, 0)
     damaged: bool = False
     present: bool | None = True
+    outdated: bool = False
 
 
 Place = tuple[int, int, int, int]
@@ -383,10 +386,11 @@ class Promises:
                 damaged.add(number)
         rows = self._db.json(
             "SELECT json_group_array(json_array(i.id, c.sop_class_uid, i.sop_instance_uid,"
-            " i.disposition, i.length, i.crc, coalesce(i.reason, c.reason) GLOB ?))"
+            " i.disposition, i.length, i.crc, coalesce(i.reason, c.reason) GLOB ?,"
+            " coalesce(i.reason, '') GLOB ?))"
             " FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value"
             " CROSS JOIN context AS c ON c.id = i.context_id",
-            _DAMAGED,
+            *(_DAMAGED, OUTDATED),
             id_list(ids),
         )
         return [
@@ -396,8 +400,9 @@ class Promises:
                 # What a destination took was whole: the CRC is checked before it has all of it.
                 damaged=(bool(bad) or number in damaged)
                 and not any(state in _TAKEN for state in deliveries[number].values()),
+                outdated=bool(old),
             )
-            for number, class_uid, uid, disposition, length, crc, bad in rows
+            for number, class_uid, uid, disposition, length, crc, bad, old in rows
         ]
 
     def refs(self, ids: Collection[int]) -> dict[int, Ref]:

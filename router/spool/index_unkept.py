@@ -1,8 +1,9 @@
 """What is purged though nobody has it is promised to nobody.
 
 Owns which of the instances that go an operator or a rule had taken away from everybody, and that
-peers who were not told yet that these are kept are not told so any more.  Must not know what makes
-an instance safe, nor reports.  PS3.4 §J.3, PS3.3 §C.14.1.1.
+peers who were not told yet that these are kept are not told so any more, nor those who ask later,
+by another object of the UID that came before.  Must not know what makes an instance safe, nor
+reports.  PS3.4 §J.3, PS3.3 §C.14.1.1.
 """
 
 import json
@@ -12,6 +13,9 @@ from router.spool.index_types import DeliveryState, Disposition
 
 NO_SUCH_INSTANCE = 0x0112
 """The Failure Reason: it is not here, as whoever asks from now on is told."""
+_OUTDATED = "an object of its SOP Instance UID that came later was given up"
+OUTDATED = f"*{_OUTDATED}"
+"""As the reason of an instance: of two objects whoever asks has the other, which is nowhere."""
 
 
 def forget_unkept(db: Database, ids: str) -> None:
@@ -22,6 +26,7 @@ def forget_unkept(db: Database, ids: str) -> None:
     that came last is meant, as when it is judged; the same bytes elsewhere count.  What was not
     decided yet is: its verdict may be on its way here.
     """
+    db.run(_OUTDATE, ids, _OUTDATED)
     if not db.value(_ANY_ASKED):
         return
     unkept = db.json(_UNKEPT, ids)
@@ -62,6 +67,29 @@ SELECT json_group_array(json_array(class, uid)) FROM (
             AND (o.id > i.id OR (o.crc = i.crc AND o.length = i.length))
             AND NOT {_gone("o")}
     )
+)
+"""
+_OUTDATE = f"""
+UPDATE instance SET reason = coalesce(
+    nullif(coalesce(reason, (SELECT reason FROM context WHERE id = context_id)), '') || '; ', ''
+) || ?2
+WHERE coalesce(reason, '') NOT GLOB '*' || ?2 AND id IN (
+    SELECT b.id
+    FROM json_each(?1) AS j
+    CROSS JOIN instance AS i ON i.id = j.value
+    CROSS JOIN context AS c ON c.id = i.context_id
+    CROSS JOIN instance AS b INDEXED BY instance_sop
+        ON b.study_order = i.study_order AND b.sop_key = i.sop_key
+    CROSS JOIN context AS k ON k.id = b.context_id
+    WHERE {_gone("i")} AND b.id < i.id AND (b.crc, b.length) <> (i.crc, i.length)
+        AND b.sop_instance_uid = i.sop_instance_uid AND k.sop_class_uid = c.sop_class_uid
+        AND NOT EXISTS (
+            SELECT 1 FROM instance AS o INDEXED BY instance_sop
+            CROSS JOIN context AS m ON m.id = o.context_id
+            WHERE o.study_order = i.study_order AND o.sop_key = i.sop_key AND o.id > i.id
+                AND o.sop_instance_uid = i.sop_instance_uid
+                AND m.sop_class_uid = c.sop_class_uid AND NOT {_gone("o")}
+        )
 )
 """
 _NAMED = """

@@ -19,7 +19,7 @@ from router.spool.index_types import DeliveryState
 from router.ul import AbortReason, AbortSource
 from tests.commitment.modalities import CT, Desk, request, scenario
 from tests.forward.virtual import wall
-from tests.spool.index_samples import DELIVERED, add, fill, meta, outcome, ref
+from tests.spool.index_samples import DELIVERED, T0, add, fill, meta, outcome, ref
 
 # -- what is wrong with a request --------------------------------------------------------------
 
@@ -66,6 +66,34 @@ def test_a_full_disk_makes_no_promise(index: Index) -> None:
         assert await desk.ask(1) == 0
 
     scenario(index, act)
+
+
+@pytest.mark.parametrize("when", ["safe", "delivered"])
+@pytest.mark.parametrize("discarded", [True, False])
+def test_what_came_last_and_was_given_up_is_not_promised_by_what_came_before(
+    index: Index, when: str, *, discarded: bool
+) -> None:
+    add(index, (ref(1, crc=1), meta(1, "pacs")))
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    later = meta(2, uid="1.2.3.4.1", disposition="discard")
+    if not discarded:
+        later = meta(2, "pacs", uid="1.2.3.4.1")
+    add(index, (ref(2, crc=2), later))
+    index.drop(Filter(ids=(2,)), "no", at=T0)
+    assert index.purge_these([2]).count == 1
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1)
+        await asyncio.sleep(100)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert [failure.reason for failure in report.failed] == [0x0112]
+        add(index, (ref(3, crc=1), meta(3, "pacs", uid="1.2.3.4.1")))
+        index.settle([outcome(3, "pacs", DELIVERED)])
+        await desk.ask(1, uid="2.25.2")
+        await asyncio.sleep(100)
+        assert not desk.peers["ct"].reports[1][1].failed, "it came once more"
+
+    scenario(index, act, when=when)
 
 
 def test_while_nothing_can_be_written_it_is_seldom_weighed(
