@@ -93,7 +93,13 @@ class Database:
             self._connection = sqlite.connect(path, timeout=_BUSY_TIMEOUT)
         try:
             with self._translated():
-                self._prepare(steps)
+                try:
+                    self._prepare(steps)
+                except sqlite.Error as error:
+                    if not sqlite.is_damage(error):
+                        raise
+                    self._connection.execute("PRAGMA shrink_memory")  # as in `_execute`
+                    self._prepare(steps)
                 if not self.sealed:
                     self._check()
                 self._add_sums()
@@ -292,7 +298,7 @@ class Database:
         """
         with self._lock, self._translated():
             if self._log >= 0 and os.fstat(self._log).st_size > _LONG_LOG:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._execute("PRAGMA wal_checkpoint(PASSIVE)", ()).fetchone()
 
     def _write_back(self) -> None:
         """After a sync of the log that failed: all of it to the database, which is synced.
@@ -301,7 +307,7 @@ class Database:
         (PostgreSQL learnt this in 2018).
         """
         with self._lock, self._translated():
-            busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
+            busy, *_ = self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ()).get
         if busy:
             raise SpoolError(f"index {self.path}: its log could not be written back")
         self._doubtful = False

@@ -1,5 +1,6 @@
 """What seems damaged is looked at once more before the index is given up for it."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,34 @@ def test_so_is_the_whole_of_it_after_an_unclean_end(
     else:
         with pytest.raises(IndexDamaged):
             Index.open(path)
+
+
+@pytest.mark.parametrize(("times", "sound"), [(1, True), (2, False)])
+@pytest.mark.parametrize("where", ["journal_mode", "user_version", "sqlite_schema"])
+def test_so_is_what_a_start_looks_at_first(
+    tmp_path: Path, disk: _Disk, where: str, times: int, sound: bool
+) -> None:
+    """Regression: one error of the disk as its first pages were read had the index made anew."""
+    path = tmp_path / "index.db"
+    index = Index.open(path)
+    fill(index, range(1, 20), "pacs")
+    index.close()
+    disk.table, disk.times = where, times
+    if sound:
+        with closing(Index.open(path)) as index:
+            assert leased(index, "pacs") == list(range(1, 20))
+    else:
+        with pytest.raises(IndexDamaged):
+            Index.open(path)
+
+
+@pytest.mark.parametrize("code", _DAMAGE)
+def test_so_is_the_log_as_it_is_written_back(tmp_path: Path, disk: _Disk, code: int) -> None:
+    index = Index.open(tmp_path / "index.db")
+    fill(index, range(1, 20), "pacs")
+    index._db._doubtful = True  # as after a sync that failed
+    disk.table, disk.times, disk.code = "wal_checkpoint", 1, code
+    index.barrier()
+    assert disk.times == 0
+    index.close()
+    Index.open(tmp_path / "index.db").close()
