@@ -78,9 +78,10 @@ def add_sums(connection: Connection) -> None:
     connection.reserve_bytes("main", _SUM)  # which other settings of a page take back
     try:
         connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # which begins with them
     finally:
         connection.execute("PRAGMA temp_store = MEMORY")
+        # The sums begin with it; and what a full disk gave for the log is given back.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def code_of(error: Error) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -63,6 +64,33 @@ def test_without_room_to_write_it_anew_it_is_used_as_it_is(
     with audited(path) as index:
         assert leased(index, "pacs", now=T0 + 10) == [10]
     assert _size_of_sum(path) == 8
+
+
+def test_what_a_full_disk_gave_for_it_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the log kept all that was left of the disk, so that nothing could come in."""
+    path = tmp_path / "index.db"
+    index_version_2.build(path)
+    connect = sqlite.connect
+
+    class Full(apsw.Connection):
+        def execute(self, sql: str, *parameters: Any) -> apsw.Cursor:
+            if sql != "VACUUM":
+                return super().execute(sql, *parameters)
+            super().execute("BEGIN")
+            super().execute("CREATE TABLE more(value)")
+            super().execute("INSERT INTO more VALUES (zeroblob(1 << 20))")
+            super().execute("PRAGMA cache_spill = 1")
+            super().execute("PRAGMA cache_size = 1")
+            super().execute("INSERT INTO more VALUES (zeroblob(1 << 20))")
+            super().execute("ROLLBACK")
+            assert path.with_name("index.db-wal").stat().st_size > 1 << 20
+            raise apsw.exception_for(apsw.SQLITE_FULL)
+
+    monkeypatch.setattr(sqlite, "connect", lambda path, **more: connect(path, kind=Full, **more))
+    with audited(path):
+        assert path.with_name("index.db-wal").stat().st_size == 0
 
 
 def test_what_is_damaged_gets_none(tmp_path: Path) -> None:
