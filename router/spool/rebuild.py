@@ -4,6 +4,7 @@ Owns what becomes of each record past the index's position: added, moved, or hel
 bytes are damaged.  Blocking; on the index's thread.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from router.spool.index_types import AddResult, Gap
 from router.spool.record import DAMAGED, InstanceMeta, Position, Ref
-from router.spool.recovery import Damage, Recovered, check_record
+from router.spool.recovery import Damage, Recovered, check_record, write_again
 from router.spool.spool import Spool
 from router.spool.writer import link_large
 
@@ -187,7 +188,7 @@ def _add(
             report.damage.append(f"instance {ref.id}: {found.damage}")
         if again:
             before = entries[ref.id][0] if ref.id in entries else places[ref.id]
-            wanted = _takes_place(found, before, lives.get(before.generation), spool)
+            wanted = _takes_place(found, before, lives, spool)
         else:  # one that is known may have been copied since, from a segment that is read again
             wanted = not found.damage or ref.id not in known
         if wanted:
@@ -204,18 +205,24 @@ def _add(
     report.moved += moved
 
 
-def _takes_place(copy: Recovered, before: Ref, path: Path | None, spool: Spool) -> bool:
-    """Whether a copy is needed: its first place, in the segment at `path` if there still is one, is
-    given up only when the index knows the copy.
+def _takes_place(copy: Recovered, before: Ref, lives: Mapping[int, Path], spool: Spool) -> bool:
+    """Whether a copy is needed: its first place, if there still is a segment of its generation in
+    `lives`, is given up only when the index knows the copy.
 
     Until then the copy may be one whose write failed, or that a start could not sync: the kernel
-    shows it, and says to the next who syncs that all is well, and the disk does not have it.
+    shows it, and says to the next who syncs that all is well, and the disk does not have it.  So
+    one that is needed, as what its first place has cannot be read, is written once more.
     """
     if copy.damage and not copy.unsure:
         return False
+    path = lives.get(before.generation)
     if path is None or copy.unsure:
         return path is None
-    return bool(check_record(path, before, spool.large_directory))
+    if not check_record(path, before, spool.large_directory):
+        return False
+    with contextlib.suppress(OSError):  # there is nothing better
+        write_again(lives[copy.ref.generation], copy.ref.offset, copy.end.offset)
+    return True
 
 
 def _add_namesakes(

@@ -270,6 +270,16 @@ def check_record(path: Path | None, ref: Ref, large_directory: Path) -> str:
     return ", ".join(filter(None, (trouble, damaged_data)))
 
 
+def write_again(path: Path, start: int, end: int) -> None:
+    """Write what a segment shows between two offsets to where it is, durably.  Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        system.write_all(fd, [os.pread(fd, end - start, start)], start)
+        system.sync_data(fd)
+    finally:
+        system.close(fd)
+
+
 def is_of(header: RecordHeader, ref: Ref) -> bool:
     """Whether a record is the one that was given another number, since its own was another's."""
     figures = (header.generation, header.offset, header.length, header.crc, header.large)
