@@ -92,7 +92,7 @@ class Committer:
             if self._taken.get(uid) != sop_class:
                 self.on_fault(f"asked to commit {uid}, which never came")
                 failed.append((one, NO_SUCH_INSTANCE))
-            elif uid not in self.committed | self.refused and self._refuses():
+            elif uid not in self.committed and uid not in self.refused and self._refuses():
                 self.refused.add(uid)
                 failed.append((one, RESOURCE_LIMITATION))
             else:
