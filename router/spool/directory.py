@@ -96,8 +96,16 @@ def _owner(fd: int) -> str:
 def _make_durably(directory: Path) -> None:
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in missing:
-        system.sync_directory(path.parent)
+    try:
+        for path in missing:
+            system.sync_directory(path.parent)
+    except OSError:
+        # The kernel tells of it once: the next start would sync what is there, and hear that all is
+        # well.  So it has to make them anew.
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
     # What a first start made that was killed before it synced it is not missing any more.  That of
     # the spool itself is synced as the index is opened.
     for path in directory.parents[1:]:

@@ -41,6 +41,7 @@ class SegmentTable:
         self._spares: list[Segment] = []
         self._lives: dict[int, Segment] = {}
         self._active: Segment | None = None
+        self._names = system.NewNames(directory)
         self._next_number = 1
         self._next_generation = 1
         self._debris: list[Path] = []
@@ -74,7 +75,8 @@ class SegmentTable:
         """
         notes = self._roll.load()
         self._new_roll = not self._roll.found
-        found = Survey(self.directory, self._size, self._roll.generations, unread)
+        noted, whole = self._roll.generations, self._roll.found
+        found = Survey(self.directory, self._size, noted, unread, whole=whole)
         found.run(find_generation, count_records)
         self._lives, self._spares = found.lives, found.spares
         self._next_number = found.last_number + 1
@@ -264,6 +266,7 @@ class SegmentTable:
                 f"and {self._reserve} stay reserved"
             )
         path = self.directory / f"{number:08d}.seg"
+        begun = self._names.begin()
         with system.translated(f"making segment {path.name}"):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -273,7 +276,7 @@ class SegmentTable:
                     _write_zeros(path, 0, self._size)
                 system.write_all(fd, [SegmentHeader(self._size, 0).to_bytes()], 0)
                 os.fsync(fd)
-                system.sync_directory(self.directory)
+                self._names.sync(begun)
                 self._roll.note(number, 0)
             except (OSError, SpoolError):
                 self._discard(path)

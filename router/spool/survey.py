@@ -18,15 +18,23 @@ _CHUNK = 1 << 20
 class Survey:
     """Of the files in ``directory``, of which new ones are ``size`` long, and of which the roll
     says ``noted``: see `Roll.generations`.  ``unread`` are names of those that an earlier start
-    could not read."""
+    could not read.  ``whole``: the roll has every file whose name is known to be durable.
+    """
 
     def __init__(
-        self, directory: Path, size: int, noted: Mapping[int, int], unread: Collection[str] = ()
+        self,
+        directory: Path,
+        size: int,
+        noted: Mapping[int, int],
+        unread: Collection[str] = (),
+        *,
+        whole: bool = False,
     ) -> None:
         self._directory = directory
         self._size = size
         self._noted = noted
         self._unread = unread
+        self._whole = whole
         self.lives: dict[int, Segment] = {}
         """By generation, those in a life."""
         self.spares: list[Segment] = []
@@ -143,7 +151,10 @@ class Survey:
                     "what lay behind is lost"
                 )
         self.last_generation = max(self.last_generation, generation, past)
-        if size < BLOCK or (generation == 0 and size != self._size):
+        # One that was being made at a kill: the sync of its name may have failed, of which the
+        # kernel tells nobody again, and a power cut would take all that came into it.
+        unsure = self._whole and number not in self._noted
+        if size < BLOCK or (generation == 0 and (unsure or size != self._size)):
             self._give_up(path, number)
             return
         self.roll[number] = max(noted, generation, past)

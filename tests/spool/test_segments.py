@@ -361,6 +361,52 @@ def test_making_a_segment_fails_whole(
     assert made.refill(1)
 
 
+def test_a_directory_that_could_not_be_synced_fails_all_who_made_segments_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the kernel tells of it once; the next sync says that all is well, and may be of
+    one whose name was lost with the others."""
+    made, _ = table(tmp_path)
+    real = os.fsync
+
+    def meanwhile(fd: int) -> None:
+        real(fd)
+        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(system, "sync_directory", fail(errno.EIO))
+            with pytest.raises(SpoolError, match="Input/output error"):
+                made.refill(9)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    with pytest.raises(SpoolError, match="failed since it began"):
+        made.activate()
+    assert list(made.directory.glob("*.seg")) == []
+    assert made.activate().path.exists()
+
+
+def test_a_segment_that_was_being_made_at_a_kill_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the sync of its name had failed, which the kernel does not say again: what came
+    into it was gone with a power cut."""
+    made, _ = table(tmp_path)
+    made.refill(1)
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "sync_directory", killed)
+        with pytest.raises(KeyboardInterrupt):
+            made.refill(2)
+    first, second = sorted(made.directory.glob("*.seg"))
+    again, notes = table(tmp_path)
+    assert notes == []
+    assert again.activate().path == first
+    assert not second.exists()
+    assert again.activate().path not in (first, second)
+
+
 def test_a_spare_that_cannot_begin_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

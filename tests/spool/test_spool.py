@@ -127,6 +127,31 @@ def test_the_names_of_new_directories_are_synced(
     assert synced[-1] == directory, "large and segments were made before"
 
 
+def test_new_directories_whose_names_could_not_be_synced_are_made_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the kernel tells of it once, and all that the next start took was in a directory
+    whose name a power cut could take."""
+    data = tmp_path / "data"
+    made: list[Path] = []
+    real = Path.mkdir
+
+    def failing(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def noting(path: Path, *arguments: int, **more: int) -> None:
+        real(path, *arguments, **more)
+        made.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "sync_directory", failing)
+        with pytest.raises(SpoolError, match="Input/output error"):
+            opened(data / "spool")
+    monkeypatch.setattr(Path, "mkdir", noting)
+    opened(data / "spool").close()
+    assert data in made
+
+
 def test_a_directory_that_cannot_be_made_is_an_error_of_the_spool(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolError, match="opening the spool"):
