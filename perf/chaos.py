@@ -1,15 +1,15 @@
 """``kill -9`` under load, again and again; then every instance is accounted for.
 
-``python -m perf.chaos --kills 50``.  Four senders never stop; of three destinations one is
-switched off every now and then, and one until the end; some instances go to one of two, whichever
-is up, and some when their study is complete.  Half of the kills come at random
-moments, while the gateway runs, starts or stops; half at a chosen place in a chosen phase
-(`perf.failpoints`).  Each instance is sent once.  At the end everything that was acknowledged must
-have arrived wherever it was to go, with the bytes that were sent, and the gateway's own account
-must balance.  The steady one is asked to commit what it took: nothing may count as delivered there
-that it did not commit; what has left the spool must lie in the archive (`perf.chaos_archive`), but
-for what a rule discarded.  Owns the plan of the kills and the checks; a power cut, which also loses
-what was not synced, is not made here.
+``python -m perf.chaos --kills 50``. Four senders never stop, half of the time as fast as they are
+answered; of three destinations one is switched off every now and then, and one until the end;
+some instances go to one of two, whichever is up, and some when their study is complete. Half of
+the kills come at random moments, while the gateway runs, starts or stops; half at a chosen place
+in a chosen phase (`perf.failpoints`). Each instance is sent once. At the end everything that was
+acknowledged must have arrived wherever it was to go, with the bytes that were sent, and the
+gateway's own account must balance. The steady one is asked to commit what it took: nothing may
+count as delivered there that it did not commit; what has left the spool must lie in the archive
+(`perf.chaos_archive`), but for what a rule discarded. Owns the plan of the kills and the checks;
+a power cut, which also loses what was not synced, is not made here.
 """
 
 import argparse

@@ -33,6 +33,11 @@ _WHOLE_SHARE = 10
 _STUDY = 20  # instances that follow one another in one study
 
 
+# Seconds between two instances, at most, of every other association; the others have no pause.  All
+# at full speed is more than a gateway that lives for a second can archive, so that its spool grows.
+_PAUSE = 0.1
+
+
 class Sender:
     """Sends instances for as long as it may, over a new association after each that broke."""
 
@@ -49,8 +54,11 @@ class Sender:
             association = Association(self._port, "ROUTER", MRImageStorage)
             try:
                 await association.open()
+                pause = self._random.choice((0.0, _PAUSE))
                 for _ in range(self._random.randint(1, 200)):
                     await self._send(association)
+                    if pause:
+                        await asyncio.sleep(self._random.uniform(0.0, pause))
                     if stop.is_set():
                         break
                 await association.release()
