@@ -6,7 +6,7 @@ bytes are damaged.  Blocking; on the index's thread.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -164,6 +164,7 @@ def _add(
 ) -> None:
     known = index.figures([found.ref.id for found in batch])
     entries: dict[int, tuple[Ref, InstanceMeta]] = {}
+    copies: dict[int, Recovered] = {}
     moved = 0
     places = index.places([found.ref.id for found in batch if found.moved])
     lives = {segment.generation: segment.path for segment in spool.segments.sealed()}
@@ -194,6 +195,16 @@ def _add(
         if wanted:
             entries[ref.id] = (ref, meta)
             moved += again
+            copies.pop(ref.id, None)
+            if found.moved and not found.damage:
+                copies[ref.id] = found
+    for copy in _not_written_again(copies.values(), lives, spool):
+        report.damage.append(f"instance {copy.ref.id}: {copy.damage}")
+        if copy.ref.id in known:
+            del entries[copy.ref.id]  # it stays where it is, and reading it will tell
+            moved -= 1
+        else:
+            entries[copy.ref.id] = (copy.ref, _held(copy))
     # One transaction: were the position noted without the new places, they were lost for good.
     result = index.add(
         list(entries.values()),
@@ -208,21 +219,34 @@ def _add(
 def _takes_place(copy: Recovered, before: Ref, lives: Mapping[int, Path], spool: Spool) -> bool:
     """Whether a copy is needed: its first place, if there still is a segment of its generation in
     `lives`, is given up only when the index knows the copy.
-
-    Until then the copy may be one whose write failed, or that a start could not sync: the kernel
-    shows it, and says to the next who syncs that all is well, and the disk does not have it.  So
-    one that is needed, as what its first place has cannot be read, is written once more.
     """
     if copy.damage and not copy.unsure:
         return False
     path = lives.get(before.generation)
     if path is None or copy.unsure:
         return path is None
-    if not check_record(path, before, spool.large_directory):
-        return False
-    with contextlib.suppress(OSError):  # there is nothing better
-        write_again(lives[copy.ref.generation], copy.ref.offset, copy.end.offset)
-    return True
+    return bool(check_record(path, before, spool.large_directory))
+
+
+def _not_written_again(
+    copies: Collection[Recovered], lives: Mapping[int, Path], spool: Spool
+) -> Iterator[Recovered]:
+    """Writes copies once more, before they count; those that are not there to be written any more.
+
+    One may be of a write that failed, or that a start could not sync: the kernel shows it as long
+    as it likes to, and says to the next who syncs that all is well, and the disk does not have it.
+    """
+    stretches: dict[Path, list[tuple[int, int]]] = {}
+    for copy in copies:
+        stretch = copy.ref.offset, copy.end.offset
+        stretches.setdefault(lives[copy.ref.generation], []).append(stretch)
+    for path, of_segment in stretches.items():
+        with contextlib.suppress(OSError):  # there is nothing better
+            write_again(path, of_segment)
+    for copy in copies:
+        damage = check_record(lives[copy.ref.generation], copy.ref, spool.large_directory)
+        if damage:
+            yield dataclasses.replace(copy, damage=damage)
 
 
 def _add_namesakes(

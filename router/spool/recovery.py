@@ -7,7 +7,7 @@ what an earlier life of the segment left behind.  Blocking; used before the gate
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -270,11 +270,13 @@ def check_record(path: Path | None, ref: Ref, large_directory: Path) -> str:
     return ", ".join(filter(None, (trouble, damaged_data)))
 
 
-def write_again(path: Path, start: int, end: int) -> None:
-    """Write what a segment shows between two offsets to where it is, durably.  Raises OSError."""
+def write_again(path: Path, stretches: Sequence[tuple[int, int]]) -> None:
+    """Write what a segment shows, from one offset to another, to where it is, durably.  Raises
+    OSError."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        system.write_all(fd, [os.pread(fd, end - start, start)], start)
+        for start, end in stretches:
+            system.write_all(fd, [os.pread(fd, end - start, start)], start)
         system.sync_data(fd)
     finally:
         system.close(fd)

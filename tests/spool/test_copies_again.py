@@ -1,0 +1,116 @@
+"""A copy of which the index is not told yet: its own write may have failed without a word."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.spool.conftest import OpenRig
+from tests.spool.keeping import deliver, fill, lives
+from tests.spool.spool_samples import KIB, Rig, check_all, segment_of
+from tests.spool.test_rebuild import forget_index, save_index
+
+
+def _name_of(fd: int) -> str:
+    return os.path.realpath(f"/proc/self/fd/{fd}")
+
+
+@contextmanager
+def noted(done: list[tuple[str, int]], refused: Path | None = None) -> Iterator[None]:
+    """What is written and synced (-1), in order; one segment cannot be read."""
+    reading, writing, syncing = os.pread, os.pwritev, os.fdatasync
+
+    def refusing(fd: int, count: int, offset: int) -> bytes:
+        if _name_of(fd) == str(refused):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return reading(fd, count, offset)
+
+    def noting(fd: int, buffers: list[bytes], offset: int, flags: int = 0) -> int:
+        done.append((_name_of(fd), offset))
+        return writing(fd, buffers, offset, flags)
+
+    def noting_sync(fd: int) -> None:
+        done.append((_name_of(fd), -1))
+        syncing(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pread", refusing)
+        patch.setattr(os, "pwritev", noting)
+        patch.setattr(os, "fdatasync", noting_sync)
+        yield
+
+
+def test_a_copy_that_is_needed_is_written_once_more(open_rig: OpenRig) -> None:
+    """Regression: the disk did not give the first place at one start, and a power cut took the
+    copy."""
+    rig = open_rig(spare_segments=2)
+    (first,) = fill(rig, 1, 12_000, "pacs")
+    place = rig.relocate(first)
+    copied, origin = segment_of(rig, place), segment_of(rig, first)
+    rig.close()
+    done: list[tuple[str, int]] = []
+    with noted(done, origin):
+        again = open_rig(spare_segments=2)
+    written = done.index((str(copied), place.offset))
+    assert (str(copied), -1) in done[written:]
+    assert again.row(first.id).ref == place
+    again.acked.update(rig.acked)
+    check_all(again)
+
+
+def _compacted(open_rig: OpenRig) -> tuple[Rig, Path]:
+    """One instance was copied and the segment of its first place recycled; and the index of before
+    that."""
+    rig = open_rig(spare_segments=2)
+    refs = fill(rig, 6, 40 * KIB, "pacs")
+    fill(rig, 6, 40 * KIB, "pacs")
+    saved = save_index(rig)
+    deliver(rig, refs[1:])
+    for _ in range(10):
+        rig.step()
+    assert refs[0].generation not in lives(rig)
+    return rig, saved
+
+
+@pytest.mark.parametrize("which", ["yesterday", "none"])
+def test_a_copy_whose_first_place_is_gone_is_written_once_more(
+    open_rig: OpenRig, which: str
+) -> None:
+    rig, saved = _compacted(open_rig)
+    place = rig.row(1).ref
+    copied = segment_of(rig, place)
+    rig.close()
+    forget_index(rig, saved if which == "yesterday" else None)
+    done: list[tuple[str, int]] = []
+    with noted(done):
+        again = open_rig(spare_segments=2)
+    written = done.index((str(copied), place.offset))
+    assert (str(copied), -1) in done[written:]
+    assert again.row(1).ref == place
+    assert again.read(place) == rig.acked[1][0]
+
+
+def test_a_copy_that_the_kernel_shows_no_more_is_told(open_rig: OpenRig) -> None:
+    """It was sound when it was found, and what is written again is what the disk has instead."""
+    rig, _ = _compacted(open_rig)
+    place = rig.row(1).ref
+    copied = segment_of(rig, place)
+    rig.close()
+    forget_index(rig, None)
+    writing = os.pwritev
+
+    def as_on_disk(fd: int, buffers: list[bytes], offset: int, flags: int = 0) -> int:
+        if (_name_of(fd), offset) == (str(copied), place.offset):
+            buffers = [bytes(sum(map(len, buffers)))]
+        return writing(fd, buffers, offset, flags)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pwritev", as_on_disk)
+        again = open_rig(spare_segments=2)
+    assert any(line.startswith("instance 1: ") for line in again.report.damage)
+    row = again.row(1)
+    assert row.meta.quarantined
+    assert "no sound record" in row.meta.reason
