@@ -379,21 +379,22 @@ def move_aside(path: Path, mark: str) -> Path:
     """Rename a damaged index and its journal, so that a new one can be made; the new name.
 
     The journal must go along: SQLite would replay it onto the new file.  Nothing that was moved
-    before is overwritten.  Raises OSError.
+    before is overwritten.  Raises SpoolError.
     """
-    aside = path.with_name(f"{path.name}.{mark}")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.{mark}-{number}")
-    for suffix in (*_JOURNAL_PARTS, ""):
-        part = _part(path, suffix)
-        if part.exists():
-            part.rename(_part(aside, suffix))
-    index_seal.unseal(path)
-    # Last: until all of it is done, for good, the next start must do it again.
-    system.sync_directory(path.parent)
-    _marker(path).unlink(missing_ok=True)
+    with system.translated(f"moving the damaged index {path} aside"):
+        aside = path.with_name(f"{path.name}.{mark}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = path.with_name(f"{path.name}.{mark}-{number}")
+        for suffix in (*_JOURNAL_PARTS, ""):
+            part = _part(path, suffix)
+            if part.exists():
+                part.rename(_part(aside, suffix))
+        index_seal.unseal(path)
+        # Last: until all of it is done, for good, the next start must do it again.
+        system.sync_directory(path.parent)
+        _marker(path).unlink(missing_ok=True)
     return aside
 
 

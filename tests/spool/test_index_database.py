@@ -267,7 +267,7 @@ def test_the_mark_stays_until_what_was_moved_aside_is_so_for_good(
 
     with monkeypatch.context() as patch:
         patch.setattr(system, "sync_directory", broken)
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(SpoolError, match=r"moving the damaged index .* aside: Input/output"):
             move_aside(path, "damaged")
     assert mark.exists(), "a power cut may bring the damaged one back"
     move_aside(path, "damaged")
