@@ -13,7 +13,7 @@ from typing import Protocol
 
 from router.spool.index_types import AddResult, Gap
 from router.spool.record import DAMAGED, InstanceMeta, Position, Ref
-from router.spool.recovery import Damage, Recovered, check_record, write_again
+from router.spool.recovery import Damage, Recovered, check_record, may_pass, write_again
 from router.spool.spool import Spool
 from router.spool.writer import link_large
 
@@ -200,11 +200,11 @@ def _add(
                 copies[ref.id] = found
     for copy in _not_written_again(copies.values(), lives, spool):
         report.damage.append(f"instance {copy.ref.id}: {copy.damage}")
-        if copy.ref.id in known:
+        if copy.ref.id not in known:
+            entries[copy.ref.id] = (copy.ref, copy.meta if copy.unsure else _held(copy))
+        elif not copy.unsure or places[copy.ref.id].generation in lives:
             del entries[copy.ref.id]  # it stays where it is, and reading it will tell
             moved -= 1
-        else:
-            entries[copy.ref.id] = (copy.ref, _held(copy))
     # One transaction: were the position noted without the new places, they were lost for good.
     result = index.add(
         list(entries.values()),
@@ -246,7 +246,7 @@ def _not_written_again(
     for copy in copies:
         damage = check_record(lives[copy.ref.generation], copy.ref, spool.large_directory)
         if damage:
-            yield dataclasses.replace(copy, damage=damage)
+            yield dataclasses.replace(copy, damage=damage, unsure=may_pass(damage))
 
 
 def _add_namesakes(

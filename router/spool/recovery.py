@@ -19,7 +19,7 @@ from router.spool.segment import Segment
 from router.spool.writer import large_path
 
 _CHUNK = 1 << 20
-_MAY_PASS = ("unreadable at byte", "cannot be opened", "cannot be synced")
+_MAY_PASS = ("unreadable at byte", "cannot be opened", "cannot be synced", "reading ")
 _FLIPPED = "no sound header, but for a bit of it what it was: it is read as that"
 
 
@@ -194,7 +194,7 @@ def _record(fd: int, header: RecordHeader, large_directory: Path, *, sync: bool)
         damaged_data = _check_large(large_path(large_directory, header.id), ref, sync=sync)
     else:
         damaged_data = _check(fd, ref)
-    unsure = not damage and any(why in damaged_data for why in _MAY_PASS)
+    unsure = not damage and may_pass(damaged_data)
     damage = ", ".join(filter(None, (damage, damaged_data)))
     return Recovered(ref, meta, header.end, header.moved, damage, header.origin, unsure=unsure)
 
@@ -268,6 +268,11 @@ def check_record(path: Path | None, ref: Ref, large_directory: Path) -> str:
             trouble = str(error).removeprefix(f"instance {ref.id}: ")
     damaged_data = _check_large(file, ref, sync=False) if ref.large else ""
     return ", ".join(filter(None, (trouble, damaged_data)))
+
+
+def may_pass(damage: str) -> bool:
+    """Whether that is what the disk did not give now, and may give another time."""
+    return any(why in damage for why in _MAY_PASS)
 
 
 def write_again(path: Path, stretches: Sequence[tuple[int, int]]) -> None:

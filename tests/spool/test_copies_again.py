@@ -114,3 +114,31 @@ def test_a_copy_that_the_kernel_shows_no_more_is_told(open_rig: OpenRig) -> None
     row = again.row(1)
     assert row.meta.quarantined
     assert "no sound record" in row.meta.reason
+
+
+@pytest.mark.parametrize("which", ["yesterday", "none"])
+def test_a_copy_that_cannot_be_looked_at_again_now_is_kept(open_rig: OpenRig, which: str) -> None:
+    """Regression: it was left where nobody looks any more, or held, and its segment used again."""
+    rig, saved = _compacted(open_rig)
+    place = rig.row(1).ref
+    copied = segment_of(rig, place)
+    rig.close()
+    forget_index(rig, saved if which == "yesterday" else None)
+    done: list[tuple[str, int]] = []
+    with noted(done), pytest.MonkeyPatch.context() as patch:
+        reading = os.pread
+
+        def refusing(fd: int, count: int, offset: int) -> bytes:
+            if (_name_of(fd), offset) == (str(copied), place.offset) in done:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return reading(fd, count, offset)
+
+        patch.setattr(os, "pread", refusing)
+        again = open_rig(spare_segments=2)
+    assert any(line.startswith("instance 1: ") for line in again.report.damage)
+    for _ in range(3):
+        again.step()
+    row = again.row(1)
+    assert row.ref == place
+    assert [route.destination for route in row.meta.routes] == ["pacs"]
+    assert again.read(place) == rig.acked[1][0]
