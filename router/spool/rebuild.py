@@ -167,7 +167,10 @@ def _add(
     copies: dict[int, Recovered] = {}
     moved = 0
     places = index.places([found.ref.id for found in batch if found.moved])
-    lives = {segment.generation: segment.path for segment in spool.segments.sealed()}
+    sealed = spool.segments.sealed()
+    lives = {segment.generation: segment.path for segment in sealed}
+    # Of one whose header cannot be read: the next start may find that its life is over.
+    sure = {segment.generation: segment.path for segment in sealed if not segment.unread}
     for found in batch:
         ref = found.ref
         meta = _held(found) if found.damage and not found.unsure else found.meta
@@ -189,7 +192,7 @@ def _add(
             report.damage.append(f"instance {ref.id}: {found.damage}")
         if again:
             before = entries[ref.id][0] if ref.id in entries else places[ref.id]
-            wanted = _takes_place(found, before, lives, spool)
+            wanted = _takes_place(found, before, sure, spool)
         else:  # one that is known may have been copied since, from a segment that is read again
             wanted = not found.damage or ref.id not in known
         if wanted:
@@ -202,7 +205,7 @@ def _add(
         report.damage.append(f"instance {copy.ref.id}: {copy.damage}")
         if copy.ref.id not in known:
             entries[copy.ref.id] = (copy.ref, copy.meta if copy.unsure else _held(copy))
-        elif not copy.unsure or places[copy.ref.id].generation in lives:
+        elif not copy.unsure or places[copy.ref.id].generation in sure:
             del entries[copy.ref.id]  # it stays where it is, and reading it will tell
             moved -= 1
     # One transaction: were the position noted without the new places, they were lost for good.
@@ -218,7 +221,7 @@ def _add(
 
 def _takes_place(copy: Recovered, before: Ref, lives: Mapping[int, Path], spool: Spool) -> bool:
     """Whether a copy is needed: its first place, if there still is a segment of its generation in
-    `lives`, is given up only when the index knows the copy.
+    `lives` for certain, is given up only when the index knows the copy.
     """
     if copy.damage and not copy.unsure:
         return False

@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
+from router.spool.recovery import generation_of
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import deliver, fill, lives
 from tests.spool.spool_samples import KIB, Rig, check_all, segment_of
@@ -142,3 +144,31 @@ def test_a_copy_that_cannot_be_looked_at_again_now_is_kept(open_rig: OpenRig, wh
     assert row.ref == place
     assert [route.destination for route in row.meta.routes] == ["pacs"]
     assert again.read(place) == rig.acked[1][0]
+
+
+def test_a_copy_is_taken_where_the_life_of_its_first_place_may_be_over(open_rig: OpenRig) -> None:
+    """Regression: it was left where its segment was for a start that could not read its header; the
+    next one found that it was free, and used it again."""
+    rig, saved = _compacted(open_rig)
+    place = rig.row(1).ref
+    (origin,) = [
+        path
+        for path in sorted((rig.directory / "spool" / "segments").glob("*.seg"))
+        if generation_of(path) == 1  # its header says that it is free
+    ]
+    rig.close()
+    forget_index(rig, saved)
+    opening = Path.open
+
+    def refusing(path: Path, *arguments: Any, **more: Any) -> IO[Any]:
+        if path == origin:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opening(path, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", refusing)
+        again = open_rig(spare_segments=2)
+    again.close()
+    last = open_rig(spare_segments=2)
+    assert last.row(1).ref == place
+    assert last.read(place) == rig.acked[1][0]
