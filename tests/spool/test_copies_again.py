@@ -13,6 +13,7 @@ from router.spool.recovery import generation_of
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import deliver, fill, lives
 from tests.spool.spool_samples import KIB, Rig, check_all, segment_of
+from tests.spool.test_lost_by_restart import unreadable
 from tests.spool.test_rebuild import forget_index, save_index
 
 
@@ -172,3 +173,41 @@ def test_a_copy_is_taken_where_the_life_of_its_first_place_may_be_over(open_rig:
     last = open_rig(spare_segments=2)
     assert last.row(1).ref == place
     assert last.read(place) == rig.acked[1][0]
+
+
+def test_a_place_that_the_index_knows_is_not_given_up_for_one_whose_life_may_be_over(
+    open_rig: OpenRig,
+) -> None:
+    """An index of yesterday, of a start that could not read some segment: what came since then is
+    read again, also the first place of what was copied, in a segment that is free."""
+    rig = open_rig(spare_segments=2)
+    (first,) = fill(rig, 1, 40 * KIB, "pacs")
+    hidden = segment_of(rig, first)
+    rig.close()
+    with unreadable(hidden.name):
+        rig = open_rig(spare_segments=2)
+    refs = fill(rig, 6, 40 * KIB, "pacs")
+    fill(rig, 6, 40 * KIB, "pacs")
+    origin = segment_of(rig, refs[0])
+    deliver(rig, refs[1:])
+    for _ in range(10):
+        rig.step()
+    assert refs[0].generation not in lives(rig)
+    place = rig.row(refs[0].id).ref
+    saved = save_index(rig)
+    rig.close()
+    open_rig(spare_segments=2).close()
+    forget_index(rig, saved)
+    opening = Path.open
+
+    def refusing(path: Path, *arguments: Any, **more: Any) -> IO[Any]:
+        if path == origin:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opening(path, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", refusing)
+        open_rig(spare_segments=2).close()
+    last = open_rig(spare_segments=2)
+    assert last.row(refs[0].id).ref == place
+    assert last.read(place) == rig.acked[refs[0].id][0]
