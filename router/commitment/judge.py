@@ -79,23 +79,26 @@ def _judge(settings: CommitmentSettings, kept: Kept) -> int | None:
         return PROCESSING_FAILURE
     if kept.outdated or kept.disposition is Disposition.DISCARDED:
         return NO_SUCH_OBJECT_INSTANCE
-    states = tuple(kept.deliveries.values())
+    found = kept.deliveries
     if settings.when == "safe":
+        states = tuple(found.values())
         # What an operator took off every queue is purged next.
         gone = states and all(state is DeliveryState.DROPPED for state in states)
         if gone or kept.present is False:
             return PROCESSING_FAILURE
         return None if kept.present is None else COMMITTED
     if settings.destinations:
-        named = settings.destinations
-        states = tuple(s for name, s in kept.deliveries.items() if name in named)
-    if not states:
+        found = {name: s for name, s in found.items() if name in settings.destinations}
+    if not found:
         # Held as a whole it may be routed yet; routed elsewhere it will never be there.
         held = kept.disposition in (Disposition.HELD, Disposition.QUARANTINED)
         return None if held else PROCESSING_FAILURE
-    if any(state in _LOST for state in states):
+    if any(state in _LOST for state in found.values()):
         return PROCESSING_FAILURE
-    enough = [DeliveryState.DELIVERED]
     if settings.when == "delivered":
-        enough.append(DeliveryState.UNCOMMITTED)
-    return COMMITTED if all(state in enough for state in states) else None
+        return COMMITTED if all(state in _TAKEN for state in found.values()) else None
+    # What was delivered while nobody asked for proof is not asked for any more.
+    taken = {name for name, state in found.items() if state is DeliveryState.DELIVERED}
+    if taken - kept.proven:
+        return PROCESSING_FAILURE
+    return COMMITTED if len(taken) == len(found) else None

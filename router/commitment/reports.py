@@ -34,7 +34,7 @@ from router.dimse.status import (
 )
 from router.net.normalized import Received
 from router.spool.errors import SpoolError
-from router.spool.index_commitments import Committed, Name, Refusal
+from router.spool.index_commitments import COMMITTED, Committed, Name, Refusal
 
 _AT_ONCE = 16 * 1024
 """Bytes of a report that are decoded on the event loop."""
@@ -97,7 +97,7 @@ class Reports:
                 refusals(report),
                 at=self._clock(),
                 most=self.resend,
-                words=f"committed, transaction {report.transaction_uid}",
+                words=f"{COMMITTED} {report.transaction_uid}",
             )
         except SpoolError as error:
             log.error("report of storage commitment cannot be recorded", why=str(error))

@@ -39,7 +39,7 @@ from router.dimse.status import SUCCESS, describe_status
 from router.net.errors import AssociationBroken, AssociationError
 from router.net.pool import Proposal
 from router.spool.errors import SpoolError
-from router.spool.index_commitments import Refusal, Transaction
+from router.spool.index_commitments import LISTED, Refusal, Transaction
 
 PROPOSALS: tuple[Proposal, ...] = (
     (STORAGE_COMMITMENT_PUSH_MODEL, IMPLICIT),
@@ -354,7 +354,7 @@ class Asker:
             dict.fromkeys(missing, NOT_LISTED) if late else {},
             at=now,
             most=self._reports.resend,
-            words="listed by the destination (C-FIND)",
+            words=LISTED,
         )
         self._well()
         if missing and not late:

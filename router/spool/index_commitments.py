@@ -19,6 +19,12 @@ from router.spool.index_gates import Gates
 from router.spool.index_names import Names
 from router.spool.index_types import STATES, DeliveryState
 
+COMMITTED = "committed, transaction"
+"""As the reason of a delivery, with the Transaction UID behind it."""
+LISTED = "listed by the destination (C-FIND)"
+"""Likewise, where it was asked what it has."""
+PROVEN = (f"*{COMMITTED} 2.25.*[0-9]", f"*{LISTED}")
+"""At its end: what stands before that may be a peer's words, which end otherwise."""
 _PAGE = 2000
 _PAST_KEPT = microseconds(7 * 86400.0)
 """Transactions that are over are known for so long: an answer may come twice."""

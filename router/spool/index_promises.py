@@ -12,6 +12,7 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import Any
 
+from router.spool.index_commitments import PROVEN
 from router.spool.index_database import Database, clean, id_list, microseconds, ref_of, seconds
 from router.spool.index_names import Names
 from router.spool.index_schema import sop_key
@@ -125,6 +126,7 @@ class Kept:
     ``damaged``: the bytes in the spool are known not to be those, and no destination has them.
     ``present``: whether they are there at all, where that was looked at; None: nobody can tell now.
     ``outdated``: another content of its UID came later, and was given up (see `index_unkept`).
+    ``proven``: the destinations that it is DELIVERED to and that have said that they keep it.
     """
 
     instance_id: int
@@ -136,6 +138,7 @@ class Kept:
     damaged: bool = False
     present: bool | None = True
     outdated: bool = False
+    proven: frozenset[str] = frozenset()
 
 
 Place = tuple[int, int, int, int]
@@ -379,11 +382,14 @@ class Promises:
             return []
         deliveries: dict[int, dict[str, DeliveryState]] = {number: {} for number in ids}
         damaged: set[int] = set()
-        for number, destination, state, original, gone, bad in self._deliveries(ids):
+        proven: dict[int, set[str]] = {number: set() for number in ids}
+        for number, destination, state, original, gone, bad, kept in self._deliveries(ids):
             name = self._destinations.name(destination)
             deliveries[number][name] = _state(state, original, gone)
             if bad:
                 damaged.add(number)
+            if kept and deliveries[number][name] is DeliveryState.DELIVERED:
+                proven[number].add(name)
         rows = self._db.json(
             "SELECT json_group_array(json_array(i.id, c.sop_class_uid, i.sop_instance_uid,"
             " i.disposition, i.length, i.crc, coalesce(i.reason, c.reason) GLOB ?,"
@@ -401,6 +407,7 @@ class Promises:
                 damaged=(bool(bad) or number in damaged)
                 and not any(state in _TAKEN for state in deliveries[number].values()),
                 outdated=bool(old),
+                proven=frozenset(proven[number]),
             )
             for number, class_uid, uid, disposition, length, crc, bad, old in rows
         ]
@@ -415,21 +422,33 @@ class Promises:
         )
         return {row[0]: ref_of(row) for row in rows}
 
-    def _deliveries(self, ids: Sequence[int]) -> list[tuple[int, int, int, int | None, int, int]]:
-        """Instance, destination, state, that of what it repeats, whether that is gone, and whether
-        it ended as the bytes are damaged."""
+    def _deliveries(
+        self, ids: Sequence[int]
+    ) -> list[tuple[int, int, int, int | None, int, int, int]]:
+        """Instance, destination, state, that of what it repeats, whether that is gone, whether it
+        ended as the bytes are damaged, and whether its destination has said that it keeps it, or
+        what it repeats.  Of what is gone nobody knows that any more: it counts as said."""
         rows = self._db.json(
             "SELECT json_group_array(json_array(d.instance_id, d.destination_id, d.state, o.state,"
             " d.duplicate_of IS NOT NULL AND NOT EXISTS"
             "  (SELECT 1 FROM instance WHERE id = d.duplicate_of),"
-            " coalesce(d.reason, '') GLOB ? OR coalesce(d.reason, '') GLOB ?))"
+            " coalesce(d.reason, '') GLOB ? OR coalesce(d.reason, '') GLOB ?,"
+            f" {_is_proven('d')} OR d.state = {int(DeliveryState.DUPLICATE)} AND ("
+            f"  {_is_proven('o')}"
+            "  OR NOT EXISTS (SELECT 1 FROM instance WHERE id = d.duplicate_of))))"
             " FROM json_each(?) AS j CROSS JOIN delivery AS d ON d.instance_id = j.value"
             " LEFT JOIN delivery AS o ON o.instance_id = d.duplicate_of"
             "  AND o.destination_id = d.destination_id",
             *(_DAMAGED, _DAMAGED_ELSEWHERE),
             id_list(ids),
         )
-        return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
+        return [(row[0], row[1], row[2], row[3], row[4], row[5], row[6]) for row in rows]
+
+
+def _is_proven(delivery: str) -> str:
+    """Whether its destination has said that it keeps the instance; see `index_commitments`."""
+    reason = f"coalesce({delivery}.reason, '')"
+    return f"({' OR '.join(f'{reason} GLOB {pattern!r}' for pattern in PROVEN)})"
 
 
 def is_amid(place: Place, uids: Iterable[str]) -> bool:

@@ -136,7 +136,17 @@ def test_delivered_at_those_that_count(one: Kept, expected: int | None) -> None:
 def test_committed_there() -> None:
     named = ("pacs",)
     assert verdict(kept(pacs=S.UNCOMMITTED), when="committed", destinations=named) is WAIT
-    assert verdict(kept(pacs=S.DELIVERED), when="committed", destinations=named) == COMMITTED
+    proven = replace(kept(pacs=S.DELIVERED), proven=frozenset({"pacs"}))
+    assert verdict(proven, when="committed", destinations=named) == COMMITTED
+
+
+def test_what_was_delivered_while_nobody_asked_for_proof_is_not_committed_there() -> None:
+    both = kept(pacs=S.DELIVERED, vna=S.DELIVERED)
+    one = replace(both, proven=frozenset({"vna"}))
+    assert verdict(both, when="committed", destinations=("pacs",)) == PROCESSING_FAILURE
+    assert verdict(one, when="committed", destinations=("pacs", "vna")) == PROCESSING_FAILURE
+    assert verdict(one, when="committed", destinations=("vna",)) == COMMITTED
+    assert verdict(both, when="delivered", destinations=("pacs",)) == COMMITTED
 
 
 def test_it_is_not_waited_for_for_ever() -> None:
@@ -157,6 +167,7 @@ def test_one_copy_is_enough() -> None:
 def test_what_is_damaged_is_never_committed(when: str, disposition: Disposition) -> None:
     torn = Kept(2, CT, "1.2.3", disposition, {}, (10, 2), damaged=True)
     sound = Kept(1, CT, "1.2.3", Disposition.ROUTED, {"pacs": S.DELIVERED}, (10, 1))
+    sound = replace(sound, proven=frozenset({"pacs"}))
     assert verdict(torn, when=when) == PROCESSING_FAILURE
     assert verdict(sound, torn, when=when) == COMMITTED, "it may never have been acknowledged"
 

@@ -9,6 +9,7 @@ from pynetdicom.events import Event
 
 from perf.gateway import GatewayProcess
 from perf.processes import free_port, wait_until
+from tests.cli.support import run
 from tests.e2e.running import LIMIT, SMALL, Start, destination, route_to, send
 from tests.e2e.test_commitment import Archive, answer, archive
 from tests.e2e.test_promises import Modality, count, listed, outcome, uids
@@ -41,6 +42,13 @@ def weighed(gateway: GatewayProcess) -> bool:
     assert before["state"] == "weighing", before
     due = before["due_at"]
     return wait_until(lambda: listed(gateway)[0]["due_at"] != due, LIMIT)
+
+
+def where(gateway: GatewayProcess) -> dict[str, int]:
+    """What became of the deliveries to the only archive."""
+    (line,) = gateway.account()["destinations"]
+    found: dict[str, int] = line
+    return found
 
 
 def reason(code: int, *numbers: int) -> dict[str, int]:
@@ -142,6 +150,30 @@ def test_one_archive_of_two_that_is_dead_is_a_failure(start_gateway: Start) -> N
         send(gateway, SMALL, [1])
         assert modality.ask(gateway, uids(1)) == 0
         assert modality.reported()
+    assert outcome(modality.reports[0][1]) == ([], reason(0x0110, 1))
+
+
+@pytest.mark.parametrize("taken_out", [False, True])
+def test_what_was_delivered_while_no_proof_was_asked_for(
+    start_gateway: Start, *, taken_out: bool
+) -> None:
+    """The archive is asked from a reload on; it was never asked for what came before."""
+    modality = Modality(free_port())
+    with archive(lambda *_: None) as sink, modality.listening():
+        asking = settings(modality, {"sink": sink.port}, {"after": "1h"})
+        silent = settings(modality, {"sink": sink.port}, when="delivered")
+        del silent["remotes"]["sink"]["commitment"]
+        gateway = start_gateway(asking if taken_out else silent)
+        send(gateway, SMALL, [1])
+        assert wait_until(lambda: bool(sink.stored), LIMIT)
+        for values in (silent, asking) if taken_out else (asking,):
+            if values is asking:
+                assert wait_until(lambda: where(gateway)["delivered"] == 1, LIMIT)
+            gateway.configure(values)
+            assert run("reload", "--config", gateway.config).exit_code == 0
+        assert modality.ask(gateway, uids(1)) == 0
+        assert modality.reported()
+        assert not sink.requests
     assert outcome(modality.reports[0][1]) == ([], reason(0x0110, 1))
 
 

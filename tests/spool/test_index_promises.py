@@ -6,6 +6,7 @@ import pytest
 
 from router.spool import index_promises, sqlite
 from router.spool.index import Index
+from router.spool.index_commitments import COMMITTED, LISTED
 from router.spool.index_promises import Asked, Kept, Promise, PromiseItem, PromiseState
 from router.spool.index_schema import STEPS
 from router.spool.index_types import Disposition
@@ -17,6 +18,7 @@ from tests.spool.index_samples import (
     DUPLICATE,
     READY,
     T0,
+    UNCOMMITTED,
     add,
     audited,
     fate,
@@ -218,6 +220,20 @@ def test_instances_are_found_whatever_their_study(index: Index) -> None:
         ],
         "1.2.3.4.4": [Kept(4, CT, "1.2.3.4.4", Disposition.HELD, {}, (100, 4))],
     }
+
+
+def test_what_its_destination_has_said_that_it_keeps(index: Index) -> None:
+    fill(index, [1, 2, 3, 4, 5], "pacs")
+    said = "B000H, warning (committed, transaction 2.25.7)"
+    index.settle([outcome(1, "pacs", DELIVERED, reason=said)])
+    index.settle([outcome(n, "pacs", UNCOMMITTED, status=0) for n in (2, 3, 4)])
+    assert index.commitments.ask("pacs", "2.25.9", 3, T0, T0) is not None
+    for number, words in ((2, f"{COMMITTED} 2.25.9"), (3, LISTED), (4, "not asked for any more")):
+        uid = f"1.2.3.4.{number}"
+        index.commitments.answer("2.25.9", [uid], {}, at=T0, most={}, words=words)
+    found = look(index, *(f"1.2.3.4.{n}" for n in range(1, 6)))
+    proven = [number for number in range(1, 6) if found[f"1.2.3.4.{number}"][0].proven]
+    assert proven == [2, 3]
 
 
 def test_what_is_damaged_is_found_as_such(index: Index) -> None:
