@@ -77,7 +77,7 @@ def _latest(kept: Sequence[Kept]) -> list[Kept]:
 def _judge(settings: CommitmentSettings, kept: Kept) -> int | None:
     if kept.damaged:
         return PROCESSING_FAILURE
-    if kept.outdated or kept.disposition is Disposition.DISCARDED:
+    if kept.outdated or kept.superseded or kept.disposition is Disposition.DISCARDED:
         return NO_SUCH_OBJECT_INSTANCE
     found = kept.deliveries
     if settings.when == "safe":

@@ -315,7 +315,8 @@ class CommitmentSCP:
         for promise in due:
             verdicts: dict[int, int] = {}
             for item in items[promise.id]:
-                if found := looked.kept.get(item.sop_instance_uid):
+                found = looked.kept.get(item.sop_instance_uid, ())
+                if found := [one for one in found if not one.superseded]:
                     # Without an age: what is sent once more was there before.
                     verdict = judge(settings, item.sop_class_uid, found, 0.0, self._doubted())
                     if verdict:

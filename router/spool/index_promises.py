@@ -17,7 +17,7 @@ from router.spool.index_database import Database, clean, id_list, microseconds, 
 from router.spool.index_names import Names
 from router.spool.index_schema import sop_key
 from router.spool.index_types import STATES, DeliveryState, Disposition
-from router.spool.index_unkept import OUTDATED
+from router.spool.index_unkept import OUTDATED, SUPERSEDED
 from router.spool.record import DAMAGED, Ref
 
 _STEP = 20_000
@@ -125,7 +125,8 @@ class Kept:
     ``content`` is the length and the CRC of its data set: those of one UID may differ.
     ``damaged``: the bytes in the spool are known not to be those, and no destination has them.
     ``present``: whether they are there at all, where that was looked at; None: nobody can tell now.
-    ``outdated``: another content of its UID came later, and was given up (see `index_unkept`).
+    ``outdated``: another content of its UID came later, and was given up (see `index_unkept`);
+    ``superseded``: that was taken by somebody, and is purged.
     ``proven``: the destinations that it is DELIVERED to and that have said that they keep it.
     """
 
@@ -139,6 +140,7 @@ class Kept:
     present: bool | None = True
     outdated: bool = False
     proven: frozenset[str] = frozenset()
+    superseded: bool = False
 
 
 Place = tuple[int, int, int, int]
@@ -393,10 +395,10 @@ class Promises:
         rows = self._db.json(
             "SELECT json_group_array(json_array(i.id, c.sop_class_uid, i.sop_instance_uid,"
             " i.disposition, i.length, i.crc, coalesce(i.reason, c.reason) GLOB ?,"
-            " coalesce(i.reason, '') GLOB ?))"
+            " coalesce(i.reason, '') GLOB ?, coalesce(i.reason, '') GLOB ?))"
             " FROM json_each(?) AS j CROSS JOIN instance AS i ON i.id = j.value"
             " CROSS JOIN context AS c ON c.id = i.context_id",
-            *(_DAMAGED, OUTDATED),
+            *(_DAMAGED, OUTDATED, SUPERSEDED),
             id_list(ids),
         )
         return [
@@ -408,8 +410,9 @@ class Promises:
                 and not any(state in _TAKEN for state in deliveries[number].values()),
                 outdated=bool(old),
                 proven=frozenset(proven[number]),
+                superseded=bool(late),
             )
-            for number, class_uid, uid, disposition, length, crc, bad, old in rows
+            for number, class_uid, uid, disposition, length, crc, bad, old, late in rows
         ]
 
     def refs(self, ids: Collection[int]) -> dict[int, Ref]:

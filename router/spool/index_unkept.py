@@ -1,9 +1,10 @@
 """What is purged though nobody has it is promised to nobody.
 
 Owns which of the instances that go an operator or a rule had taken away from everybody, and that
-peers who were not told yet that these are kept are not told so any more, nor those who ask later,
-by another object of the UID that came before.  Must not know what makes an instance safe, nor
-reports.  PS3.4 §J.3, PS3.3 §C.14.1.1.
+peers who were not told yet that these are kept are not told so any more.  Owns too that those who
+ask later are not told so by another object of the UID that came before, whoever has the one that
+goes: they may not be those that count.  Must not know what makes an instance safe, nor reports.
+PS3.4 §J.3, PS3.3 §C.14.1.1.
 """
 
 import json
@@ -16,6 +17,9 @@ NO_SUCH_INSTANCE = 0x0112
 _OUTDATED = "an object of its SOP Instance UID that came later was given up"
 OUTDATED = f"*{_OUTDATED}"
 """As the reason of an instance: of two objects whoever asks has the other, which is nowhere."""
+_SUPERSEDED = "an object of its SOP Instance UID that came later is purged"
+SUPERSEDED = f"*{_SUPERSEDED}"
+"""Likewise, where the other is not here any more, and somebody may have it."""
 
 
 def forget_unkept(db: Database, ids: str) -> None:
@@ -27,6 +31,7 @@ def forget_unkept(db: Database, ids: str) -> None:
     decided yet is: its verdict may be on its way here.
     """
     db.run(_OUTDATE, ids, _OUTDATED)
+    db.run(_SUPERSEDE, ids, _SUPERSEDED)
     if not db.value(_ANY_ASKED):
         return
     unkept = db.json(_UNKEPT, ids)
@@ -69,11 +74,11 @@ SELECT json_group_array(json_array(class, uid)) FROM (
     )
 )
 """
-_OUTDATE = f"""
+_MARK = f"""
 UPDATE instance SET reason = coalesce(
     nullif(coalesce(reason, (SELECT reason FROM context WHERE id = context_id)), '') || '; ', ''
 ) || ?2
-WHERE coalesce(reason, '') NOT GLOB '*' || ?2 AND id IN (
+WHERE {{unless}} AND id IN (
     SELECT b.id
     FROM json_each(?1) AS j
     CROSS JOIN instance AS i ON i.id = j.value
@@ -81,7 +86,7 @@ WHERE coalesce(reason, '') NOT GLOB '*' || ?2 AND id IN (
     CROSS JOIN instance AS b INDEXED BY instance_sop
         ON b.study_order = i.study_order AND b.sop_key = i.sop_key
     CROSS JOIN context AS k ON k.id = b.context_id
-    WHERE {_gone("i")} AND b.id < i.id AND (b.crc, b.length) <> (i.crc, i.length)
+    WHERE {{which}} b.id < i.id AND (b.crc, b.length) <> (i.crc, i.length)
         AND b.sop_instance_uid = i.sop_instance_uid AND k.sop_class_uid = c.sop_class_uid
         AND NOT EXISTS (
             SELECT 1 FROM instance AS o INDEXED BY instance_sop
@@ -92,6 +97,12 @@ WHERE coalesce(reason, '') NOT GLOB '*' || ?2 AND id IN (
         )
 )
 """
+_OUTDATE = _MARK.format(unless="coalesce(reason, '') NOT GLOB '*' || ?2", which=f"{_gone('i')} AND")
+_SUPERSEDE = _MARK.format(
+    unless="coalesce(reason, '') NOT GLOB '*' || ?2"
+    f" AND coalesce(reason, '') NOT GLOB '{OUTDATED}'",
+    which="",
+)
 _NAMED = """
 coalesce(verdict, 0) = 0 AND (sop_class_uid, sop_instance_uid) IN (
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)

@@ -96,6 +96,44 @@ def test_what_came_last_and_was_given_up_is_not_promised_by_what_came_before(
     scenario(index, act, when=when)
 
 
+@pytest.mark.parametrize("routed", [("pacs", "vna"), ("vna",)])
+def test_what_came_last_and_was_taken_by_others_alone_is_not_promised_by_what_came_before(
+    index: Index, routed: tuple[str, ...]
+) -> None:
+    add(index, (ref(1, crc=1), meta(1, "pacs")))
+    add(index, (ref(2, crc=2), meta(2, *routed, uid="1.2.3.4.1")))
+    index.settle([outcome(1, "pacs", DELIVERED), outcome(2, "vna", DELIVERED)])
+    index.drop(Filter(ids=(2,)), "no", at=T0)
+
+    async def act(desk: Desk) -> None:
+        for number, reason in enumerate((0x0110, 0x0112)):
+            await desk.ask(1, uid=f"2.25.{number}")
+            await asyncio.sleep(100)
+            report = desk.peers["ct"].reports[number][1]
+            assert [failure.reason for failure in report.failed] == [reason]
+            index.purge_these([2])
+
+    scenario(index, act, when="delivered", destinations=("pacs",))
+
+
+def test_what_came_last_and_was_told_of_stays_promised_once_it_is_purged(index: Index) -> None:
+    """As a request that waits for others has it."""
+    add(index, (ref(1, crc=1), meta(1, "pacs")), (ref(3), meta(3, "pacs")))
+    add(index, (ref(2, crc=2), meta(2, "pacs", uid="1.2.3.4.1")))
+    index.settle([outcome(1, "pacs", DELIVERED), outcome(2, "pacs", DELIVERED)])
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1, 3)
+        await asyncio.sleep(100)
+        assert desk.listed()[0].committed == 1
+        index.purge_these([2])
+        index.settle([outcome(3, "pacs", DELIVERED)])
+        await desk.peers["ct"].arrived.wait()
+        assert not desk.peers["ct"].reports[0][1].failed
+
+    scenario(index, act, when="delivered")
+
+
 def test_while_nothing_can_be_written_it_is_seldom_weighed(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
