@@ -66,7 +66,7 @@ class Commitments:
             random=random.Random(),
             present=lambda refs: asyncio.to_thread(present, spool, refs),
             caught_up=caught_up,
-            doubted=lambda: spool.doubted,
+            doubted=lambda: max(spool.doubted, index.made_anew()),
         )
         self.service = CommitmentService(
             self.scp.take,

@@ -210,6 +210,15 @@ class Index(Operated):
         """Note that of what was purged before now nothing is counted by hour: it was made anew."""
         begin_hours(self._db)
 
+    def made_anew(self) -> int:
+        """The largest id of when it was made anew, 0 where it never was: of what was purged by then
+        nothing is known."""
+        return self._keep.anew
+
+    def note_anew(self, last_id: int) -> None:
+        """It has been made anew, and ids came to that until now."""
+        self._keep.note_anew(last_id)
+
     def refs_in(self, generation: int, limit: int) -> list[Ref]:
         """Instances whose record lies in a generation, by rising id."""
         return self._keep.refs_in(generation, limit)

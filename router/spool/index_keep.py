@@ -39,6 +39,8 @@ class Keep:
         """See `Index.gap`."""
         if "gap_mark" in meta:
             self.gap = Gap(Position(meta["gap_generation"], meta["gap_offset"]), meta["gap_mark"])
+        self.anew: int = meta.get("anew_id", 0)
+        """See `Index.made_anew`."""
 
     def known(self, ids: Sequence[int]) -> set[int]:
         """Those that are in the index."""
@@ -103,6 +105,11 @@ class Keep:
                 known = gap.known
                 self._db.run(_SET_GAP, known.generation, known.offset, gap.mark)
         self.gap = gap
+
+    def note_anew(self, last_id: int) -> None:
+        """See `Index.note_anew`."""
+        self._db.run(_SET_ANEW, last_id)
+        self.anew = last_id
 
     def refs_in(self, generation: int, limit: int) -> list[Ref]:
         """See `Index.refs_in`."""
@@ -229,6 +236,7 @@ _SET_GAP = """
 INSERT OR REPLACE INTO meta(key, value)
 VALUES ('gap_generation', ?), ('gap_offset', ?), ('gap_mark', ?)
 """
+_SET_ANEW = "INSERT OR REPLACE INTO meta(key, value) VALUES ('anew_id', ?)"
 _NO_GAP = "DELETE FROM meta WHERE key IN ('gap_generation', 'gap_offset', 'gap_mark')"
 _FORGET_GENERATIONS = f"DELETE FROM tally WHERE what = {int(Tally.GENERATION)} AND n = 0"
 _FATES = """

@@ -64,6 +64,9 @@ class RebuildIndex(Protocol):
     def note_gap(self, gap: Gap | None) -> None:
         """Note that."""
 
+    def note_anew(self, last_id: int) -> None:
+        """Note up to which id it was made anew."""
+
     def begin_hours(self) -> None:
         """Note that of what was purged before now nothing is counted by hour."""
 
@@ -132,6 +135,7 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
             # Before the index has its position: a start that is killed must not forget the loss.
             report.last_id = spool.reserve_numbers(report.last_id, 0)
             index.begin_hours()
+            index.note_anew(report.last_id)
             report.anew = sum(count for count, _ in index.generations_in_use().values())
         # Only now: what is broken off must begin again where it began, see `was_purged`.
         index.add([], end, suppress_duplicates=suppress_duplicates, same_bytes=spool.same_bytes)

@@ -235,6 +235,30 @@ def test_an_instance_that_comes_after_the_request(start_gateway: Start) -> None:
     assert outcome(modality.reports[0][1]) == ([uids(5)[0][1]], {})
 
 
+def test_what_came_before_the_index_was_lost_is_promised_once_it_comes_again(
+    start_gateway: Start,
+) -> None:
+    """Another object of its UID may have come later, and have been given up."""
+    modality = Modality(free_port())
+    with modality.listening():
+        gateway = start_gateway(settings(free_port(), modality.port))
+        send(gateway, SMALL, [1])
+        assert modality.ask(gateway, uids(1)) == 0
+        assert modality.reported()
+        gateway.kill()
+        for path in gateway.data_dir.glob("index.sqlite*"):
+            path.unlink()
+        gateway.start()
+        assert modality.ask(gateway, uids(1)) == 0
+        assert modality.reported(2)
+        send(gateway, SMALL, [1])
+        assert modality.ask(gateway, uids(1)) == 0
+        assert modality.reported(3)
+    uid = uids(1)[0][1]
+    told = [outcome(report) for _, report, _ in modality.reports]
+    assert told == [([uid], {}), ([], {uid: 0x0110}), ([uid], {})]
+
+
 def test_a_report_is_made_after_a_kill_and_once_the_modality_listens(start_gateway: Start) -> None:
     modality = Modality(free_port())
     gateway = start_gateway(settings(free_port(), modality.port))

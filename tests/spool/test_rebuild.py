@@ -121,6 +121,26 @@ def test_that_the_index_was_made_anew_is_known_though_a_start_was_broken_off(
     assert account_since(path, 0.0).known_from is not None
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_up_to_which_number_it_was_made_anew_is_known_from_then_on(
+    open_rig: OpenRig, *, lost: bool
+) -> None:
+    """What came last of a UID may have been given up by then, and its segment be used again."""
+    rig = open_rig()
+    last = rig.commit_many(3, 100)[-1].id
+    rig.feed()
+    rig.close()
+    if lost:
+        forget_index(rig, None)
+    for _ in range(2):
+        again = open_rig()
+        new = again.commit(payload(9, 1000), meta(9, "pacs")).kept
+        again.feed()
+        assert last * lost <= again.index.made_anew() < new.id
+        assert bool(again.index.made_anew()) is lost
+        again.close()
+
+
 def test_ids_go_on_behind_the_last(open_rig: OpenRig) -> None:
     rig = open_rig()
     last = rig.commit_many(3, 100)[-1].id
