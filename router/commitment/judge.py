@@ -68,8 +68,9 @@ def _elsewhere(kept: Kept) -> bool:
 
 def _latest(kept: Sequence[Kept]) -> list[Kept]:
     """Those with the content that came last: of two objects with one UID that is what whoever asks
-    has now.  What is damaged may never have been acknowledged, and says nothing of the others."""
-    sound = [one for one in kept if not one.damaged] or kept
+    has now.  What a start found torn may never have been acknowledged, and says nothing of the
+    others; what was damaged later was."""
+    sound = [one for one in kept if not (one.damaged and one.torn)] or kept
     last = max(sound, key=lambda one: one.instance_id)
     return [one for one in sound if one.content == last.content]
 

@@ -124,6 +124,7 @@ class Kept:
 
     ``content`` is the length and the CRC of its data set: those of one UID may differ.
     ``damaged``: the bytes in the spool are known not to be those, and no destination has them.
+    ``torn``: a start found them so already, and it may never have been acknowledged.
     ``present``: whether they are there at all, where that was looked at; None: nobody can tell now.
     ``outdated``: another content of its UID came later, and was given up (see `index_unkept`);
     ``superseded``: that was taken by somebody, and is purged.
@@ -141,6 +142,7 @@ class Kept:
     outdated: bool = False
     proven: frozenset[str] = frozenset()
     superseded: bool = False
+    torn: bool = False
 
 
 Place = tuple[int, int, int, int]
@@ -411,6 +413,7 @@ class Promises:
                 outdated=bool(old),
                 proven=frozenset(proven[number]),
                 superseded=bool(late),
+                torn=bool(bad),
             )
             for number, class_uid, uid, disposition, length, crc, bad, old, late in rows
         ]

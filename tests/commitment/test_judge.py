@@ -165,11 +165,16 @@ def test_one_copy_is_enough() -> None:
 @pytest.mark.parametrize("when", ["safe", "delivered", "committed"])
 @pytest.mark.parametrize("disposition", [Disposition.QUARANTINED, Disposition.ROUTED])
 def test_what_is_damaged_is_never_committed(when: str, disposition: Disposition) -> None:
-    torn = Kept(2, CT, "1.2.3", disposition, {}, (10, 2), damaged=True)
+    torn = Kept(2, CT, "1.2.3", disposition, {}, (10, 2), damaged=True, torn=True)
     sound = Kept(1, CT, "1.2.3", Disposition.ROUTED, {"pacs": S.DELIVERED}, (10, 1))
     sound = replace(sound, proven=frozenset({"pacs"}))
     assert verdict(torn, when=when) == PROCESSING_FAILURE
     assert verdict(sound, torn, when=when) == COMMITTED, "it may never have been acknowledged"
+    later = replace(torn, torn=False)
+    assert verdict(sound, later, when=when) == PROCESSING_FAILURE, "it was whole at first"
+    again = replace(later, instance_id=3, damaged=False, deliveries=sound.deliveries)
+    again = replace(again, disposition=Disposition.ROUTED, proven=sound.proven)
+    assert verdict(sound, later, again, when=when) == COMMITTED, "the same bytes came again"
 
 
 def test_of_two_objects_with_one_uid_the_last_is_meant() -> None:

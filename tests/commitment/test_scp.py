@@ -16,6 +16,7 @@ from router.spool.errors import SpoolError
 from router.spool.index import Filter, Index
 from router.spool.index_promises import Asked
 from router.spool.index_types import DeliveryState
+from router.spool.record import DAMAGED
 from router.ul import AbortReason, AbortSource
 from tests.commitment.modalities import CT, Desk, request, scenario
 from tests.forward.virtual import wall
@@ -132,6 +133,25 @@ def test_what_came_last_and_was_told_of_stays_promised_once_it_is_purged(index: 
         assert not desk.peers["ct"].reports[0][1].failed
 
     scenario(index, act, when="delivered")
+
+
+@pytest.mark.parametrize("when", ["safe", "delivered"])
+def test_what_came_last_and_was_damaged_since_is_not_promised_by_what_came_before(
+    index: Index, when: str
+) -> None:
+    """It was whole when the index was told of it, and may have been acknowledged."""
+    add(index, (ref(1, crc=1), meta(1, "pacs")))
+    add(index, (ref(2, crc=2), meta(2, "pacs", uid="1.2.3.4.1")))
+    index.settle([outcome(1, "pacs", DELIVERED)])
+    index.settle([outcome(2, "pacs", DeliveryState.DEAD, reason=f"{DAMAGED}CRC-32 is 0, not 2")])
+
+    async def act(desk: Desk) -> None:
+        await desk.ask(1)
+        await asyncio.sleep(100)
+        ((_, report, _),) = desk.peers["ct"].reports
+        assert [failure.reason for failure in report.failed] == [0x0110]
+
+    scenario(index, act, when=when)
 
 
 def test_while_nothing_can_be_written_it_is_seldom_weighed(
