@@ -54,8 +54,9 @@ class Arrears:
         self._notes = unread.load(self._directory)
         before = self._notes.segments
         origin = after or Position(0, 0)
-        # One that is not there may be brought back: an operator saves it to another disk, say.
-        here = {segment.path.name for segment in segments.sealed()}
+        # One that is not there may be brought back: an operator saves it to another disk, say.  In
+        # one that is free by now there is nothing to be read.
+        here = {segment.path.name for segment in segments.sealed()} | segments.free()
         left = {
             name: noted
             for name, noted in before.items()

@@ -30,7 +30,7 @@ _DAMAGED = f"{DAMAGED}*"
 _DAMAGED_ELSEWHERE = f"in place of *; {DAMAGED}*"
 """As the reason of a delivery to another member of its plan; see `index_deliver`."""
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.UNCOMMITTED)
-
+_WANTED = "CREATE TEMP TABLE IF NOT EXISTS wanted(sop_key INTEGER PRIMARY KEY) STRICT"
 _ROW = "(study_order, sop_key, crc, id)"
 _STEP_END = f"""
 SELECT json_array(study_order, sop_key, crc, id) FROM instance INDEXED BY instance_sop
@@ -335,9 +335,7 @@ class Promises:
         """`look` and `look_after` are for the instances with these UIDs from now on; ``anew``: no
         longer for others."""
         if anew:
-            self._db.run(
-                "CREATE TEMP TABLE IF NOT EXISTS wanted(sop_key INTEGER PRIMARY KEY) STRICT"
-            )
+            self._db.run(_WANTED)
             self._db.run("DELETE FROM temp.wanted")
             self._wanted.clear()
         self._wanted.update(uids)

@@ -405,6 +405,11 @@ class SegmentTable:
         with self._lock:
             return [s for _, s in sorted(self._lives.items()) if s is not self._active]
 
+    def free(self) -> set[str]:
+        """Names of the spare files."""
+        with self._lock:
+            return {segment.path.name for segment in self._spares}
+
     @property
     def spare_bytes(self) -> int:
         """Room in the pool and in the active segment."""
