@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from router.config import durable
+from router.spool import system
 
 State: TypeAlias = Literal["preparing", "going on", "going back", "done"]
 
@@ -388,7 +389,7 @@ def _pair(value: Any) -> Identity | None:
 
 
 def _directories(steps: Sequence[Step]) -> list[Path]:
-    return [d for d in dict.fromkeys(step.path.parent for step in steps) if d.is_dir()]
+    return [d for d in dict.fromkeys(step.path.parent for step in steps) if system.is_directory(d)]
 
 
 def _explained(error: OSError, steps: Sequence[Step]) -> RestoreError:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from router.config import durable
+from router.spool import system
 
 Outcome: TypeAlias = Literal["took effect", "rolled back", "refused", "kept"]
 """``rolled back``: took effect by going back to a version before it.  ``kept``: what lay on the
@@ -172,7 +173,7 @@ class Versions:
             for version in listing.versions:
                 if version.number == int(text):
                     return version
-            if self._path(int(text)).exists():
+            if system.exists(self._path(int(text))):
                 raise VersionsError(f"version {int(text)} is damaged")
         if re.fullmatch("[0-9a-f]{4,12}", text):
             for version in reversed(listing.versions):
@@ -268,7 +269,7 @@ class Versions:
         return self.directory / f"{number:06d}.version"
 
     def _make(self) -> None:
-        if not self.directory.is_dir():
+        if not system.is_directory(self.directory):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if (owner := self._owner()) is not None:
                 os.chown(self.directory, *owner)

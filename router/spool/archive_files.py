@@ -163,7 +163,7 @@ class ArchiveFolder:
             add_lines(manifest, lines, again=again)
 
     def _check_there(self) -> None:
-        if not self._folder.is_dir():
+        if not system.is_directory(self._folder):
             why = "no such folder; make it, or mount its file system"
             raise FileNotFoundError(errno.ENOENT, why, str(self._folder))
 
@@ -197,7 +197,7 @@ class ArchiveFolder:
                 target = directory / (f"{stem}-{n}.dcm" if n else f"{stem}.dcm")
                 # Of an earlier try it is replaced: whether that was synced nobody knows.  What
                 # another spool put there under the same number stays.
-                there = target.exists()
+                there = system.exists(target)
                 if not there or _same(aside, target):
                     aside.replace(target)
                     return target.name, there

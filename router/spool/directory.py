@@ -94,7 +94,7 @@ def _owner(fd: int) -> str:
 
 
 def _make_durably(directory: Path) -> None:
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    missing = [path for path in (directory, *directory.parents) if not system.exists(path)]
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         for path in missing:
@@ -117,7 +117,7 @@ def check_format(directory: Path) -> None:
     """Note the format of a new spool.  Raises SpoolError for one that we do not know."""
     path = directory / "format"
     with system.translated(f"reading {path}"):
-        if not path.exists():
+        if not system.exists(path):
             # Whole or not at all: an empty file after a power cut would be of no known format.
             system.replace_file(path, f"{FORMAT}\n".encode())
             return

@@ -31,7 +31,7 @@ def forget(directory: Path, name: str) -> int:
         ):
             raise SpoolError(f"{name} is not missed: {roll.path} does not name it")
         with system.translated(f"looking for {path}"):
-            there = path.exists()
+            there = system.exists(path)
         if there:
             raise SpoolError(f"{path} is there; move it away first, if it is of no use")
         roll.remove([number])

@@ -89,7 +89,7 @@ class Database:
             self.sealed = self._is_sealed()
             """It was as it was when it was closed, so nothing of it needs to be looked through."""
             # Of one that was killed after a sync that failed: no later sync tells of that.
-            self._doubtful = _part(path, "-wal").exists()
+            self._doubtful = system.exists(_part(path, "-wal"))
             self._connection = sqlite.connect(path, timeout=_BUSY_TIMEOUT)
         try:
             with self._translated():
@@ -118,7 +118,7 @@ class Database:
         """Whether it is, byte by byte, what was closed in the end; raises IndexDamaged when it is
         not though it ought to be."""
         # With a log beside it somebody has it open, or ended without closing it.
-        logged = _part(self.path, "-wal").exists()
+        logged = system.exists(_part(self.path, "-wal"))
         intact = None if logged else index_seal.is_intact(self.path)
         if intact is False:
             raise IndexDamaged(f"index {self.path}: it is not what it was when it was closed")
@@ -320,8 +320,8 @@ class Database:
                 with self._translated():
                     self._disconnect()
                 with contextlib.suppress(OSError):  # the next start looks through all of it
-                    others = _part(self.path, "-wal").exists()  # have it open
-                    if not others and not _marker(self.path).exists():
+                    others = system.exists(_part(self.path, "-wal"))  # have it open
+                    if not others and not system.exists(_marker(self.path)):
                         index_seal.seal(self.path)
 
     def _disconnect(self) -> None:
@@ -384,12 +384,12 @@ def move_aside(path: Path, mark: str) -> Path:
     with system.translated(f"moving the damaged index {path} aside"):
         aside = path.with_name(f"{path.name}.{mark}")
         number = 1
-        while aside.exists():
+        while system.exists(aside):
             number += 1
             aside = path.with_name(f"{path.name}.{mark}-{number}")
         for suffix in (*_JOURNAL_PARTS, ""):
             part = _part(path, suffix)
-            if part.exists():
+            if system.exists(part):
                 part.rename(_part(aside, suffix))
         index_seal.unseal(path)
         # Last: until all of it is done, for good, the next start must do it again.

@@ -9,6 +9,7 @@ that knows no notes: what a disk loses by itself leaves the time as it was.
 
 from pathlib import Path
 
+from router.spool import system
 from router.spool.layout import crc32
 
 _SEAL = "-sealed"
@@ -28,7 +29,7 @@ def is_intact(path: Path) -> bool | None:
     except OSError:
         return None
     written, _, rest = said.partition(" ")
-    if not rest.endswith("\n") or not path.exists() or written != _written(path):
+    if not rest.endswith("\n") or not system.exists(path) or written != _written(path):
         return None
     return rest == _look(path)
 

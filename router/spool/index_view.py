@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from router.spool import sqlite
+from router.spool import sqlite, system
 from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index_database import id_list, ref_of
 from router.spool.index_schema import APPLICATION_ID, STEPS
@@ -58,7 +58,7 @@ class IndexView:
 
     def _connect(self) -> None:
         # Without a journal nobody has it open; then SQLite need not make one to read.
-        self._alone = not self._log.exists()
+        self._alone = not system.exists(self._log)
         try:
             self._connection = sqlite.connect(
                 self._path, read_only=True, immutable=self._alone, timeout=_TIMEOUT
@@ -127,12 +127,12 @@ class IndexView:
 
     def _rows(self, sql: str, *parameters: object) -> list[Any]:
         """All at once, so that no read holds up a gateway's journal."""
-        if self._alone and self._log.exists():  # a gateway has been started
+        if self._alone and system.exists(self._log):  # a gateway has been started
             self._again()
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite.Error as error:
-            if self._alone and self._log.exists():
+            if self._alone and system.exists(self._log):
                 self._again()
                 return self._rows(sql, *parameters)
             kind = IndexDamaged if sqlite.is_damage(error) else SpoolError

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -163,6 +164,24 @@ def put_in_place(new: Path, path: Path) -> None:
     with translated(f"writing {path}"):
         new.replace(path)
         sync_directory(path.parent)
+
+
+def exists(path: Path) -> bool:
+    """Whether it is there.  Raises OSError where nobody can tell: from Python 3.14 on `Path.exists`
+    takes that for a no, and what is there would be written over."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_directory(path: Path) -> bool:
+    """Likewise, whether it is a directory."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def sync_directory(path: Path) -> None:

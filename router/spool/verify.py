@@ -65,7 +65,7 @@ def verify(
 
 
 def _view(index: Path, report: Report) -> IndexView | None:
-    if not index.exists():
+    if not system.exists(index):
         return None
     view = None
     try:
@@ -171,7 +171,7 @@ class _Verification:
 
     def _large_files(self) -> dict[int, tuple[Path, int]]:
         found: dict[int, tuple[Path, int]] = {}
-        for path in sorted(self._large.iterdir()) if self._large.is_dir() else ():
+        for path in sorted(self._large.iterdir()) if system.is_directory(self._large) else ():
             number = large_number(path)
             if number is None:
                 self._stale(f"large/{path.name}", "is not a file of this spool")
@@ -450,7 +450,7 @@ class _Verification:
         for number, (path, size) in large.items():
             if number in self._orphaned_ids or self._view.instance(number) is not None:
                 continue
-            if path.exists():  # else it was purged meanwhile
+            if system.exists(path):  # else it was purged meanwhile
                 what = f"{size} bytes of no known instance: arriving, or never committed"
                 self._report.add(Finding("orphaned", f"large/{path.name}", what, number))
 
