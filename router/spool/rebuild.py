@@ -130,13 +130,15 @@ def rebuild(spool: Spool, index: RebuildIndex, *, suppress_duplicates: bool) -> 
     flush()
     _add_namesakes(spool, index, report, position, suppress_duplicates)
     index.note_gap(spool.gap)
+    lost = position is None or not position.generation
+    if lost and (end is not None or spool.gap is not None):
+        # Before the index has its position: a start that is killed must not forget the loss, nor
+        # one that can read nothing now.
+        report.last_id = spool.reserve_numbers(report.last_id, 0)
+        index.begin_hours()
+        index.note_anew(report.last_id)
+        report.anew = sum(count for count, _ in index.generations_in_use().values())
     if end is not None and (position is None or position < end):
-        if position is None or not position.generation:
-            # Before the index has its position: a start that is killed must not forget the loss.
-            report.last_id = spool.reserve_numbers(report.last_id, 0)
-            index.begin_hours()
-            index.note_anew(report.last_id)
-            report.anew = sum(count for count, _ in index.generations_in_use().values())
         # Only now: what is broken off must begin again where it began, see `was_purged`.
         index.add([], end, suppress_duplicates=suppress_duplicates, same_bytes=spool.same_bytes)
     if spool.made_up_for:

@@ -17,6 +17,7 @@ from tests.spool.conftest import OpenRig
 from tests.spool.index_copies import copy_index
 from tests.spool.spool_samples import KIB, Loop, Rig, check_all, meta, payload, segment_of
 from tests.spool.spool_samples import settings as small
+from tests.spool.test_lost_by_restart import unreadable
 
 LARGE = 300 * KIB
 
@@ -139,6 +140,26 @@ def test_up_to_which_number_it_was_made_anew_is_known_from_then_on(
         assert last * lost <= again.index.made_anew() < new.id
         assert bool(again.index.made_anew()) is lost
         again.close()
+
+
+def test_that_the_index_was_made_anew_is_known_though_nothing_could_be_read_at_first(
+    open_rig: OpenRig,
+) -> None:
+    """Regression: what came meanwhile gave it a position, and the next start took it for whole."""
+    rig = open_rig()
+    last = rig.commit_many(3, 100)[-1]
+    rig.feed()
+    hidden = segment_of(rig, last)
+    rig.close()
+    forget_index(rig, None)
+    with unreadable(hidden.name):
+        again = open_rig()
+        new = again.commit(payload(9, 1000), meta(9, "pacs")).kept
+        again.feed()
+        again.close()
+    third = open_rig()
+    assert third.row(last.id)
+    assert last.id <= third.index.made_anew() < new.id
 
 
 def test_ids_go_on_behind_the_last(open_rig: OpenRig) -> None:
