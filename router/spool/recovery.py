@@ -276,12 +276,13 @@ def may_pass(damage: str) -> bool:
 
 
 def write_again(path: Path, stretches: Sequence[tuple[int, int]]) -> None:
-    """Write what a segment shows, from one offset to another, to where it is, durably.  Raises
-    OSError."""
+    """Write what a segment shows, from one offset to another, to where it is, durably; but for
+    stretches that cannot be read or written.  Raises OSError."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         for start, end in stretches:
-            system.write_all(fd, [os.pread(fd, end - start, start)], start)
+            with contextlib.suppress(OSError):  # the others are written all the same, and synced
+                system.write_all(fd, [os.pread(fd, end - start, start)], start)
         system.sync_data(fd)
     finally:
         system.close(fd)

@@ -64,14 +64,14 @@ def test_a_copy_that_is_needed_is_written_once_more(open_rig: OpenRig) -> None:
     check_all(again)
 
 
-def _compacted(open_rig: OpenRig) -> tuple[Rig, Path]:
-    """One instance was copied and the segment of its first place recycled; and the index of before
-    that."""
+def _compacted(open_rig: OpenRig, copies: int = 1) -> tuple[Rig, Path]:
+    """The first instances were copied and the segment of their first places recycled; and the index
+    of before that."""
     rig = open_rig(spare_segments=2)
-    refs = fill(rig, 6, 40 * KIB, "pacs")
+    refs = fill(rig, 6 * copies, 40 * KIB // copies, "pacs")
     fill(rig, 6, 40 * KIB, "pacs")
     saved = save_index(rig)
-    deliver(rig, refs[1:])
+    deliver(rig, refs[copies:])
     for _ in range(10):
         rig.step()
     assert refs[0].generation not in lives(rig)
@@ -94,6 +94,35 @@ def test_a_copy_whose_first_place_is_gone_is_written_once_more(
     assert (str(copied), -1) in done[written:]
     assert again.row(1).ref == place
     assert again.read(place) == rig.acked[1][0]
+
+
+def test_one_copy_that_cannot_be_written_once_more_keeps_no_other_from_it(
+    open_rig: OpenRig,
+) -> None:
+    """Regression: those behind it in its segment were neither written nor synced, and counted."""
+    rig, _ = _compacted(open_rig, copies=2)
+    first, second = sorted((rig.row(1).ref, rig.row(2).ref), key=lambda ref: ref.offset)
+    copied = segment_of(rig, second)
+    assert segment_of(rig, first) == copied
+    rig.close()
+    forget_index(rig, None)
+    done: list[tuple[str, int]] = []
+    with noted(done), pytest.MonkeyPatch.context() as patch:
+        reading = os.pread
+
+        def refusing(fd: int, count: int, offset: int) -> bytes:
+            if (_name_of(fd), offset) == (str(copied), first.offset) and count > first.length:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return reading(fd, count, offset)
+
+        patch.setattr(os, "pread", refusing)
+        again = open_rig(spare_segments=2)
+    assert (str(copied), first.offset) not in done
+    written = done.index((str(copied), second.offset))
+    assert (str(copied), -1) in done[written:]
+    for number, ref in ((first.id, first), (second.id, second)):
+        assert again.row(number).ref == ref
+        assert again.read(ref) == rig.acked[number][0]
 
 
 def test_a_copy_that_the_kernel_shows_no_more_is_told(open_rig: OpenRig) -> None:
