@@ -46,6 +46,8 @@ class Roll:
         self.path = path
         self.found = False
         """The file was there and could be read."""
+        self.whole = False
+        """And nothing in it is damaged: what it does not name was never noted, or was removed."""
         self._lock = threading.Lock()
         self._generations: dict[int, int] = {}
         self._places: dict[int, int] = {}
@@ -69,7 +71,7 @@ class Roll:
             self._doubtful = True
             return [f"{self.path.name}: no sound head; {_UNKNOWN}"]
         notes = []
-        self.found = True
+        self.found, self.whole = True, len(data) % BLOCK == 0
         self._size = len(data) // _ENTRY.size * _ENTRY.size
         for at in range(_ENTRY.size, len(data) - _ENTRY.size + 1, _ENTRY.size):
             raw = data[at : at + _ENTRY.size]
@@ -80,6 +82,7 @@ class Roll:
             if number == 0 or crc != crc32(raw[:16]) or number in self._places:
                 notes.append(f"{self.path.name}: a damaged entry at byte {at}; {_UNKNOWN}")
                 self._free.append(at)
+                self.whole = False
                 continue
             self._generations[number], self._places[number] = generation, at
         return notes

@@ -20,6 +20,7 @@ from router.spool.record import Position
 from router.spool.roll import Roll
 from router.spool.segment import Segment
 from router.spool.survey import Survey
+from router.spool.unread import number_of
 
 _ZEROS = aligned(1 << 20)
 _OPEN_LIMIT = 64
@@ -47,7 +48,6 @@ class SegmentTable:
         self._debris: list[Path] = []
         self._why_debris = ""
         self._roll = Roll(directory.with_name(f"{directory.name}.roll"))
-        self._new_roll = False
         self.left: list[str] = []
         """Names of files that `load` could not use at all, or missed."""
         self.unreadable = 0
@@ -74,8 +74,9 @@ class SegmentTable:
         it can be.  Raises SpoolError when the directory cannot be read.
         """
         notes = self._roll.load()
-        self._new_roll = not self._roll.found
-        noted, whole = self._roll.generations, self._roll.found
+        noted, whole = dict(self._roll.generations), self._roll.found
+        if not self._roll.whole:  # what earlier starts missed is to come back all the same
+            noted = {number_of(name): 0 for name in unread} | noted
         found = Survey(self.directory, self._size, noted, unread, whole=whole)
         found.run(find_generation, count_records)
         self._lives, self._spares = found.lives, found.spares
@@ -95,11 +96,8 @@ class SegmentTable:
 
     def expected(self, name: str) -> bool:
         """Whether a file that earlier starts missed is to come back: until `Roll.remove`, by which
-        it is given up.  Raises SpoolError."""
-        number = int(name.removesuffix(".seg"))
-        if self._new_roll:  # it was missed before there was a roll
-            self._roll.note(number, self._roll.generations.get(number, 0))
-        return number in self._roll.generations
+        it is given up."""
+        return number_of(name) in self._roll.generations
 
     def skip_generations(self, count: int) -> int:
         """Leave as many unused: a file that cannot be read may be in one of them.  The next."""

@@ -85,6 +85,7 @@ def load(directory: Path) -> Notes:
             if name == _FLOOR:
                 notes.floor = place
             else:
+                number_of(name)
                 notes.segments[name] = Unread(place, tuple(map(_stretch, stretches)))
     except ValueError:
         raise SpoolError(
@@ -92,6 +93,14 @@ def load(directory: Path) -> Notes:
             "again: the index is then built anew from all that can be read"
         ) from None
     return notes
+
+
+def number_of(name: str) -> int:
+    """Of a segment, by the name of its file; ValueError for any other."""
+    stem, dot, suffix = name.partition(".")
+    if not (stem.isdecimal() and stem.isascii() and dot + suffix == ".seg"):
+        raise ValueError(name)
+    return int(stem)
 
 
 def save(directory: Path, notes: Notes) -> None:

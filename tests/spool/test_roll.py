@@ -400,6 +400,42 @@ def test_what_an_older_version_missed_is_still_waited_for(open_rig: OpenRig) -> 
     again.close()
 
 
+def _flip_entry_of(roll: Path, number: int) -> None:
+    data = bytearray(roll.read_bytes())
+    at = next(at for at in range(32, len(data), 32) if data[at] == number)
+    data[at + 9] ^= 1
+    roll.write_bytes(data)
+
+
+@pytest.mark.parametrize("which", INDEXES)
+@pytest.mark.parametrize("roll", ["flipped", "lost"])
+def test_what_a_start_missed_is_waited_for_whatever_becomes_of_the_roll(
+    open_rig: OpenRig, which: str, roll: str
+) -> None:
+    """Regression: where its entry was damaged since, it was taken for given up; its large files
+    were swept, and when it was brought back nothing of it was read."""
+    rig, large, path = _filled(open_rig)
+    forget_index(rig, INDEXES[which](rig))
+    away = rig.directory / "away"
+    path.rename(away)
+    _started(open_rig, rig).close()
+    if roll == "flipped":
+        _flip_entry_of(rig.directory / "spool" / "segments.roll", int(path.stem))
+    else:
+        (rig.directory / "spool" / "segments.roll").unlink()
+    for _ in range(2):
+        again = _started(open_rig, rig)
+        assert any(f"segment {path.name} is missing" in note for note in again.spool.notes)
+        assert large_path(again.spool.large_directory, large.id).exists()
+        again.close()
+    away.rename(path)
+    again = _started(open_rig, rig)
+    for number, (data, _) in rig.acked.items():
+        row = again.index.instance(number)
+        assert row is not None
+        assert again.read(row.ref) == data
+
+
 def test_what_could_not_be_read_at_the_first_start_with_a_roll_is_missed_too(
     open_rig: OpenRig,
 ) -> None:

@@ -285,9 +285,12 @@ def test_what_an_operator_dropped_came_back_with_each_start_beside_a_bad_block(
     assert fourth.index.instance(bad.id) is not None, "the bad block was read at last"
 
 
-def test_a_damaged_note_was_a_fault_of_the_program(open_rig: OpenRig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", [bytes(40), b"0000p003.seg 1 4096\n", b"00000003.sdg 1 4096\n"])
+def test_a_damaged_note_was_a_fault_of_the_program(
+    open_rig: OpenRig, tmp_path: Path, note: bytes
+) -> None:
     open_rig().close()
-    (tmp_path / "spool" / "unread").write_bytes(bytes(40))
+    (tmp_path / "spool" / "unread").write_bytes(note)
     with pytest.raises(SpoolError, match=r"unread.*move it away together with index\.sqlite"):
         open_rig()
 
