@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup test lint format demo bench delivery latency scale hostile chaos powercut lives fuzz soak clean
+.PHONY: help setup test lint format demo bench delivery latency scale hostile chaos powercut lives starts fuzz soak clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -56,6 +56,9 @@ powercut: $(STAMP)   ## 500 simulated power cuts under the spool
 
 lives: $(STAMP)      ## 3,000 random lives of deliveries, with orders, changing hosts and power cuts
 	DCMROUTER_LIVES=3000 $(BIN)/python -m pytest -n 2 tests/spool/test_lives.py -k test_nothing_is_lost
+
+starts: $(STAMP)     ## each call of a start fails, in 30 spools of 5 states: an index of yesterday, a segment away
+	DCMROUTER_START_FAULTS=30 $(BIN)/python -m pytest -n 2 tests/spool/test_start_faults.py
 
 fuzz: $(STAMP)       ## no cost that grows with the square; ten million mutated messages, data sets and files
 	$(BIN)/python -m pytest -m timed

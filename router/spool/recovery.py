@@ -263,7 +263,7 @@ def check_record(path: Path | None, ref: Ref, large_directory: Path) -> str:
                     return _check(fd, ref)
                 trouble = ""
             finally:
-                os.close(fd)
+                system.close(fd)
         except SpoolError as error:
             trouble = str(error).removeprefix(f"instance {ref.id}: ")
     damaged_data = _check_large(file, ref, sync=False) if ref.large else ""

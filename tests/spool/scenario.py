@@ -48,6 +48,8 @@ class Life:
     ``told`` is what a peer, an operator or the log got to know: (who, text).
     """
 
+    settings = settings(segment_size=256 * KIB, large_instance=64 * KIB, spare_segments=1)
+
     def __init__(self, home: Path, loop: Loop, truth: Truth) -> None:
         self.loop = loop
         self.truth = truth
@@ -55,7 +57,7 @@ class Life:
         self.strays: list[str] = []
         """What left a thread as an exception that nobody caught."""
         self._ends: list[tuple[Ref, InstanceMeta, Position]] = []
-        self.spool = Spool.open(home / "spool", _SETTINGS, loop.post, lambda *_: None)
+        self.spool = Spool.open(home / "spool", self.settings, loop.post, lambda *_: None)
         try:
             self.index = opening.open_index(home / "index.sqlite")
             try:
@@ -240,9 +242,6 @@ def settle_executor(life: Life) -> None:
         if life.loop.calls.empty():
             return
         life.loop.run_ready()
-
-
-_SETTINGS = settings(segment_size=256 * KIB, large_instance=64 * KIB, spare_segments=1)
 
 
 def play(life: Life, seam: Seam) -> None:
