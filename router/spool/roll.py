@@ -58,15 +58,21 @@ class Roll:
         """What the file says, if it is there, nobody knows."""
 
     def load(self) -> list[str]:
-        """Read the file; what is wrong with it, a line each."""
+        """Read the file; what is wrong with it, a line each.
+
+        Raises SpoolError when the disk does not give it: it may be sound, and to go on without it
+        is to write it anew, without what is missing.
+        """
         try:
             with self.path.open("rb") as file:
                 data = file.read()
         except FileNotFoundError:
             return []
         except OSError as error:
-            self._doubtful = True
-            return [f"{self.path.name}: cannot be read: {error.strerror}; {_UNKNOWN}"]
+            raise SpoolError(
+                f"reading {self.path}: {error.strerror or error}; if that does not pass, move it "
+                f"away and start again: {_UNKNOWN} then"
+            ) from error
         if not data.startswith(_head()):
             self._doubtful = True
             return [f"{self.path.name}: no sound head; {_UNKNOWN}"]

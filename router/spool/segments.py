@@ -71,7 +71,7 @@ class SegmentTable:
         `find_generation` and `count_records` are those of `router.spool.survey.Survey`; `unread`
         are names of files that an earlier start could not read.  Returns what was odd, a line
         each.  What cannot be used is counted in `unreadable`, and named in `left` where nothing of
-        it can be.  Raises SpoolError when the directory cannot be read.
+        it can be.  Raises SpoolError when the directory or the roll cannot be read.
         """
         notes = self._roll.load()
         noted, whole = dict(self._roll.generations), self._roll.found

@@ -6,6 +6,7 @@ and whatever looks wrong is looked at again, with the index asked anew, before i
 Blocking; in memory there are one segment's findings and a page of the index at a time.
 """
 
+import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -419,7 +420,11 @@ class _Verification:
     def _tell_missed(self) -> None:
         """Files that the roll names and that are not there, or of an earlier time."""
         roll = Roll(self._segments.with_name(f"{self._segments.name}.roll"))
-        for note in roll.load():
+        try:
+            notes = roll.load()
+        except SpoolError as error:
+            notes = [str(error)]
+        for note in notes:
             self._report.add(Finding("damaged", "the roll", note))
         waited: Collection[str] = ()
         try:
@@ -431,7 +436,8 @@ class _Verification:
             where = f"segment {number:08d}.seg"
             if file is None:
                 again = Roll(roll.path)  # an entry goes before its file
-                again.load()
+                with contextlib.suppress(SpoolError):
+                    again.load()
                 waits = f"{number:08d}.seg" in waited
                 if (noted or waits) and number in again.generations:
                     begun = f"in which generation {noted} was begun"

@@ -18,6 +18,7 @@ from router.spool.verify import verify
 from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of, settings
+from tests.spool.test_lost_by_restart import unreadable
 from tests.spool.test_rebuild import forget_index, save_index
 
 LARGE = 300 * KIB
@@ -428,6 +429,36 @@ def test_what_a_start_missed_is_waited_for_whatever_becomes_of_the_roll(
         assert any(f"segment {path.name} is missing" in note for note in again.spool.notes)
         assert large_path(again.spool.large_directory, large.id).exists()
         again.close()
+    away.rename(path)
+    again = _started(open_rig, rig)
+    for number, (data, _) in rig.acked.items():
+        row = again.index.instance(number)
+        assert row is not None
+        assert again.read(row.ref) == data
+
+
+@pytest.mark.parametrize("which", INDEXES)
+def test_a_start_that_cannot_read_the_roll_does_not_go_on_without_it(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """Regression: it wrote it anew, without a segment that was missing then; when that was brought
+    back, what no index knew of it was not read."""
+    rig, large, path = _filled(open_rig)
+    forget_index(rig, INDEXES[which](rig))
+    roll = rig.directory / "spool" / "segments.roll"
+    before = roll.read_bytes()
+    away = rig.directory / "away"
+    path.rename(away)
+    with unreadable(roll.name), pytest.raises(SpoolError, match=r"reading .*roll.*move it away"):
+        open_rig(rig.directory)
+    with unreadable(roll.name):
+        findings = verify(rig.directory / "spool", rig.directory / "index.sqlite").findings
+    assert any(f.where == "the roll" and "reading" in f.what for f in findings)
+    assert roll.read_bytes() == before
+    again = _started(open_rig, rig)
+    assert f"segment {path.name} is missing, in which generation 2" in again.spool.notes[0]
+    assert large_path(again.spool.large_directory, large.id).exists()
+    again.close()
     away.rename(path)
     again = _started(open_rig, rig)
     for number, (data, _) in rig.acked.items():
