@@ -84,6 +84,9 @@ class SegmentTable:
         self.reserve_generations(found.last_generation)
         self.left, self.unreadable = found.left, found.unreadable
         notes += found.notes
+        for segment in (*found.lives.values(), *found.spares):
+            if found.roll.get(segment.number, 0) > noted.get(segment.number, 0):
+                _sync_if_possible(segment.path)  # the roll must not know of a life that a cut takes
         try:
             self._roll.begin(found.roll)
         except SpoolError as error:
@@ -444,6 +447,15 @@ def _wipe_if_possible(path: Path, size: int) -> None:
     """Before it is removed; of what the disk does not take, that nobody uses it again must do."""
     with contextlib.suppress(OSError):
         _write_zeros(path, BLOCK, size)
+
+
+def _sync_if_possible(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            system.sync_data(fd)
+        finally:
+            system.close(fd)
 
 
 def _close_all(descriptors: Iterable[int]) -> None:

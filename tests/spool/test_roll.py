@@ -18,6 +18,7 @@ from router.spool.verify import verify
 from router.spool.writer import large_path
 from tests.spool.conftest import OpenRig
 from tests.spool.spool_samples import KIB, Rig, meta, payload, segment_of, settings
+from tests.spool.test_copies_again import noted
 from tests.spool.test_lost_by_restart import unreadable
 from tests.spool.test_rebuild import forget_index, save_index
 
@@ -513,6 +514,21 @@ def test_what_could_not_be_read_and_is_lost_can_be_given_up(open_rig: OpenRig) -
     again = _started(open_rig, rig)
     assert again.spool.notes == []
     again.close()
+
+
+def test_a_life_is_noted_by_a_start_when_it_is_durable(open_rig: OpenRig) -> None:
+    """Regression: a kill before the sync of its header, a start, and a power cut within that: the
+    file was of an earlier time than its entry then, and left alone for good."""
+    rig, _, path = _filled(open_rig)
+    number = int(path.stem)
+    roll = Roll(rig.directory / "spool" / "segments.roll")
+    roll.load()
+    roll.note(number, roll.generations[number] - 1)  # as if it had been killed before it noted it
+    done: list[tuple[str, int]] = []
+    with noted(done):
+        _started(open_rig, rig)
+    first = done.index((str(path), -1))
+    assert first < done.index((f"{roll.path}.new", -1))
 
 
 # -- a disk that does not take what is to be noted -----------------------------------------------
