@@ -52,31 +52,34 @@ class Arrears:
         if after is not None:
             segments.reserve_generations(after.generation)
         self._notes = unread.load(self._directory)
-        before = self._notes.segments
+        noted = self._notes.segments
+        before = dict(noted)
+        for name, other in segments.copies.items():
+            if name in before:  # what could not be read there is read here
+                before[other] = before[name].joined(before.get(other, before[name]))
         origin = after or Position(0, 0)
         # One that is not there may be brought back: an operator saves it to another disk, say.  In
         # one that is free by now there is nothing to be read.
         here = {segment.path.name for segment in segments.sealed()} | segments.free()
         left = {
-            name: noted
-            for name, noted in before.items()
+            name: due
+            for name, due in before.items()
             if name not in here and segments.expected(name)
         }
         for name in segments.left:
             left[name] = Unread(min(origin, before[name].known) if name in before else origin)
         for segment in segments.sealed():
-            noted = yield from self._of(segment, origin, before.get(segment.path.name))
-            if noted is not None:
-                left[segment.path.name] = noted
+            due = yield from self._of(segment, origin, before.get(segment.path.name))
+            if due is not None:
+                left[segment.path.name] = due
         # What was read now stays noted until the index has it for good: see `save`.
         wider = before | {
-            name: noted.joined(before[name]) if name in before else noted
-            for name, noted in left.items()
+            name: due.joined(before[name]) if name in before else due for name, due in left.items()
         }
-        if wider != before:
+        if wider != noted:
             unread.save(self._directory, Notes(wider, self._notes.floor))
         self._notes.segments = left
-        self.changed = left != before
+        self.changed = left != noted
         self.damaged |= bool(left)
 
     def _of(

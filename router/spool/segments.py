@@ -50,6 +50,8 @@ class SegmentTable:
         self._roll = Roll(directory.with_name(f"{directory.name}.roll"))
         self.left: list[str] = []
         """Names of files that `load` could not use at all, or missed."""
+        self.copies: dict[str, str] = {}
+        """By the name of a file that `load` left alone, that of another of its generation."""
         self.unreadable = 0
         """Files that `load` could not read, or not whole, and left alone, or missed."""
 
@@ -82,7 +84,7 @@ class SegmentTable:
         self._lives, self._spares = found.lives, found.spares
         self._next_number = found.last_number + 1
         self.reserve_generations(found.last_generation)
-        self.left, self.unreadable = found.left, found.unreadable
+        self.left, self.unreadable, self.copies = found.left, found.unreadable, found.copies
         notes += found.notes
         for segment in (*found.lives.values(), *found.spares):
             if found.roll.get(segment.number, 0) > noted.get(segment.number, 0):

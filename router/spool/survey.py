@@ -43,6 +43,8 @@ class Survey:
         """Files of which nothing was ever used, or of a size of before; to be removed."""
         self.left: list[str] = []
         """Names of those that cannot be read at all, are of an earlier time, or are missing."""
+        self.copies: dict[str, str] = {}
+        """By the name of a file that is left alone, that of the other of its generation."""
         self.unreadable = 0
         """Files of which not all can be used."""
         self.notes: list[str] = []
@@ -181,6 +183,7 @@ class Survey:
                 segment, other = other, segment
                 self.lives[generation] = other
             self.roll.pop(segment.number)  # nobody misses a copy
+            self.copies[segment.path.name] = other.path.name
             self.notes.append(
                 f"segment {segment.path.name}: is in generation {generation}, as "
                 f"{other.path.name} is, which has no fewer sound records; left alone"

@@ -163,6 +163,28 @@ def test_a_file_that_was_noted_and_is_away_for_one_start_was_forgotten(
     assert "1.2.3.4.2" in uids(_good_start(open_rig, unindexed.rig, second))
 
 
+def test_what_could_not_be_read_is_read_from_a_copy_of_another_name(open_rig: OpenRig) -> None:
+    """Regression: an operator rescued the file, and left the one with the bad block where it is."""
+    rig = open_rig()
+    rig.commit(payload(1, 5000), meta(1, "pacs"))
+    rig.feed()
+    ref = rig.commit(payload(2, 5000), meta(2, "pacs")).kept  # and the index is not told
+    path = segment_of(rig, ref)
+    rig.close()
+    rescued = path.read_bytes()
+    with bad_blocks(path.name, lambda offset: offset >= ref.offset):
+        second = open_rig()
+        assert any("unreadable" in line for line in second.report.damage)
+        second.commit(payload(3, 5000), meta(3, "pacs"))
+        second.feed()
+        second.close()
+        path.with_name("00000099.seg").write_bytes(rescued)
+        third = _good_start(open_rig, rig, second)
+        assert uids(third) == {f"1.2.3.4.{n}" for n in (1, 2, 3)}
+        third.close()
+        assert open_rig().spool.gap is None
+
+
 def test_two_starts_in_a_row_gave_out_the_same_numbers_and_generations(open_rig: OpenRig) -> None:
     rig = open_rig()
     path = segment_of(rig, rig.commit(payload(1, 5000), meta(1, "pacs")).kept)
