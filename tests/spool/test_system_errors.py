@@ -342,6 +342,8 @@ def _outcome(run: Run) -> str:
         text = re.sub(r"\b[0-9a-f]{16}\.dat\b", "ID.dat", text)
         text = re.sub(r"\b(instances?|generation) \d+", r"\1 N", text)
         text = re.sub(r"\[Errno \d+\] ", "", text)
+        # As often as there were groups: the thread that writes them may be kept waiting.
+        text = re.sub(r"(writing to segment N\.seg: [^;]*)(; \1)+", r"\1", text)
         line = f"{_WHO[who]}: {text}"
         if line not in lines:
             lines.append(line)
