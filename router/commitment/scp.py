@@ -20,23 +20,20 @@ from router.commitment.dataset import (
     REQUEST_STORAGE_COMMITMENT,
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
-    Action,
     Failure,
     Item,
     MalformedCommitment,
     Report,
-    decode_action,
-    encode_report,
 )
 from router.commitment.judge import judge
 from router.commitment.presence import Presence, Present
+from router.commitment.scp_messages import command_of, decoded, encoded
 from router.commitment.scp_ports import Association, Connect, Index, Observer
 from router.commitment.search import CaughtUp, Search
 from router.commitment.settings import CommitmentSettings
-from router.dimse.command import Command
 from router.dimse.status import SUCCESS, Service, StatusClass, describe_status, status_class
 from router.net.errors import AssociationError
-from router.net.normalized import N_EVENT_REPORT_RQ, RESOURCE_LIMITATION, Back, Received
+from router.net.normalized import RESOURCE_LIMITATION, Back, Received
 from router.net.pool import Proposal
 from router.net.target import Target
 from router.spool.index_promises import (
@@ -63,10 +60,6 @@ _AT_ONCE = 100
 """Requests of one remote that are weighed, and reported on one association."""
 _REMOTES = 8
 """To so many is reported at the same time; one that does not answer keeps one of them busy."""
-_LARGE = 64 * 1024
-"""Bytes of a data set that is not decoded on the event loop."""
-_MANY = 500
-"""References of a report that is not encoded there."""
 _LONGEST_ANSWER = 64 * 1024
 _ANSWER = 60.0
 """Seconds for the answer to a report on an association that the peer opened."""
@@ -155,7 +148,7 @@ class CommitmentSCP:
         if command.action_type_id != REQUEST_STORAGE_COMMITMENT:
             return _NO_SUCH_ACTION, f"no action {command.action_type_id}"
         try:
-            action = await _decoded(received)
+            action = await decoded(received)
         except MalformedCommitment as error:
             return error.status, str(error)
         now, promises = self._clock(), self._index.promises
@@ -369,10 +362,10 @@ class CommitmentSCP:
         if back is None or back.closed:
             return False
         report = await self._composed(promise)
-        data = await _encoded(report, back.transfer_syntax)
+        data = await encoded(report, back.transfer_syntax)
         try:
             response, _ = await back.perform(
-                _command(report), data, longest=_LONGEST_ANSWER, seconds=_ANSWER
+                command_of(report), data, longest=_LONGEST_ANSWER, seconds=_ANSWER
             )
         except AssociationError as error:
             self._log.info("no report on the same association", why=str(error))
@@ -395,9 +388,9 @@ class CommitmentSCP:
             await self._in_vain(settings, [promise], why)
             return
         report = await self._composed(promise)
-        data = await _encoded(report, proposal[1])
+        data = await encoded(report, proposal[1])
         response, _ = await association.perform(
-            association.accepted[proposal], _command(report), data, longest=_LONGEST_ANSWER
+            association.accepted[proposal], command_of(report), data, longest=_LONGEST_ANSWER
         )
         if status_class(response.status) is StatusClass.FAILURE:
             why = describe_status(response.status, Service.STORAGE_COMMITMENT)
@@ -469,15 +462,6 @@ class CommitmentSCP:
         await self._thread.run(self._index.promises.settle, promise.id, state, why, self._clock())
 
 
-def _command(report: Report) -> Command:
-    return Command(
-        N_EVENT_REPORT_RQ,
-        affected_sop_class_uid=STORAGE_COMMITMENT_PUSH_MODEL,
-        affected_sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
-        event_type_id=report.event_type,
-    )
-
-
 def _bounded(due: Sequence[Promise]) -> list[Promise]:
     """The first, and what can be weighed with it; the others are still due after it."""
     items = 0
@@ -486,17 +470,3 @@ def _bounded(due: Sequence[Promise]) -> list[Promise]:
         if number and items > _ITEMS_AT_ONCE:
             return list(due[:number])
     return list(due)
-
-
-async def _encoded(report: Report, transfer_syntax: str) -> bytes:
-    references = (report.transaction_uid, report.committed, report.failed, transfer_syntax)
-    if len(report.committed) + len(report.failed) < _MANY:
-        return encode_report(*references)
-    return await asyncio.to_thread(encode_report, *references)
-
-
-async def _decoded(received: Received) -> Action:
-    data, syntax = received.data, received.transfer_syntax
-    if len(data) < _LARGE:
-        return decode_action(data, syntax)
-    return await asyncio.to_thread(decode_action, data, syntax)

@@ -208,6 +208,14 @@ INDEXES: dict[str, Callable[[Rig], Path | None]] = {
 }
 
 
+def _has_all(again: Rig, rig: Rig) -> None:
+    for number, (data, _) in rig.acked.items():
+        row = again.index.instance(number)
+        assert row is not None
+        assert again.read(row.ref) == data
+        assert [r.destination for r in row.meta.routes] == ["pacs"]
+
+
 @pytest.mark.parametrize("which", INDEXES)
 def test_a_missing_segment_that_no_index_knew_is_told_and_waited_for(
     open_rig: OpenRig, which: str
@@ -224,11 +232,7 @@ def test_a_missing_segment_that_no_index_knew_is_told_and_waited_for(
         again.close()
     away.rename(path)
     again = _started(open_rig, rig)
-    for number, (data, _) in rig.acked.items():
-        row = again.index.instance(number)
-        assert row is not None
-        assert again.read(row.ref) == data
-        assert [r.destination for r in row.meta.routes] == ["pacs"]
+    _has_all(again, rig)
     again.close()
     last = _started(open_rig, rig)
     assert not any("missing" in note for note in last.spool.notes)
@@ -432,10 +436,7 @@ def test_what_a_start_missed_is_waited_for_whatever_becomes_of_the_roll(
         again.close()
     away.rename(path)
     again = _started(open_rig, rig)
-    for number, (data, _) in rig.acked.items():
-        row = again.index.instance(number)
-        assert row is not None
-        assert again.read(row.ref) == data
+    _has_all(again, rig)
 
 
 @pytest.mark.parametrize("which", INDEXES)
@@ -462,10 +463,7 @@ def test_a_start_that_cannot_read_the_roll_does_not_go_on_without_it(
     again.close()
     away.rename(path)
     again = _started(open_rig, rig)
-    for number, (data, _) in rig.acked.items():
-        row = again.index.instance(number)
-        assert row is not None
-        assert again.read(row.ref) == data
+    _has_all(again, rig)
 
 
 def test_what_could_not_be_read_at_the_first_start_with_a_roll_is_missed_too(
