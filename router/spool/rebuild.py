@@ -4,7 +4,6 @@ Owns what becomes of each record past the index's position: added, moved, or hel
 bytes are damaged.  Blocking; on the index's thread.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -207,7 +206,7 @@ def _add(
             copies.pop(ref.id, None)
             if found.moved and not found.damage:
                 copies[ref.id] = found
-    for copy in _not_written_again(copies.values(), lives, spool):
+    for copy in _not_written_again(copies.values(), lives, spool, report):
         report.damage.append(f"instance {copy.ref.id}: {copy.damage}")
         if copy.ref.id not in known:
             entries[copy.ref.id] = (copy.ref, copy.meta if copy.unsure else _held(copy))
@@ -238,7 +237,7 @@ def _takes_place(copy: Recovered, before: Ref, lives: Mapping[int, Path], spool:
 
 
 def _not_written_again(
-    copies: Collection[Recovered], lives: Mapping[int, Path], spool: Spool
+    copies: Collection[Recovered], lives: Mapping[int, Path], spool: Spool, report: Report
 ) -> Iterator[Recovered]:
     """Writes copies once more, before they count; those that are not there to be written any more.
 
@@ -250,8 +249,9 @@ def _not_written_again(
         stretch = copy.ref.offset, copy.end.offset
         stretches.setdefault(lives[copy.ref.generation], []).append(stretch)
     for path, of_segment in stretches.items():
-        with contextlib.suppress(OSError):  # there is nothing better
-            write_again(path, of_segment)
+        if why := write_again(path, of_segment):  # they count: there is nothing better
+            what = "copies in it cannot be written once more, the disk may not have them"
+            report.damage.append(f"segment {path.name}: {what}: {why}")
     for copy in copies:
         damage = check_record(lives[copy.ref.generation], copy.ref, spool.large_directory)
         if damage:

@@ -275,17 +275,24 @@ def may_pass(damage: str) -> bool:
     return any(why in damage for why in _MAY_PASS)
 
 
-def write_again(path: Path, stretches: Sequence[tuple[int, int]]) -> None:
-    """Write what a segment shows, from one offset to another, to where it is, durably; but for
-    stretches that cannot be read or written.  Raises OSError."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+def write_again(path: Path, stretches: Sequence[tuple[int, int]]) -> str:
+    """Write what a segment shows, from one offset to another, to where it is, durably; why not all
+    of it is on the disk for certain, "" where it is."""
+    why = ""
     try:
-        for start, end in stretches:
-            with contextlib.suppress(OSError):  # the others are written all the same, and synced
-                system.write_all(fd, [os.pread(fd, end - start, start)], start)
-        system.sync_data(fd)
-    finally:
-        system.close(fd)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for start, end in stretches:
+                try:
+                    system.write_all(fd, [os.pread(fd, end - start, start)], start)
+                except OSError as error:  # the others are written all the same, and synced
+                    why = error.strerror or str(error)
+            system.sync_data(fd)
+        finally:
+            system.close(fd)
+    except OSError as error:
+        why = error.strerror or str(error)
+    return why
 
 
 def is_of(header: RecordHeader, ref: Ref) -> bool:

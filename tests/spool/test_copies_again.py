@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import pytest
 
+from router.spool.record import Ref
 from router.spool.recovery import generation_of
 from tests.spool.conftest import OpenRig
 from tests.spool.keeping import deliver, fill, lives
@@ -78,15 +79,21 @@ def _compacted(open_rig: OpenRig, copies: int = 1) -> tuple[Rig, Path]:
     return rig, saved
 
 
-@pytest.mark.parametrize("which", ["yesterday", "none"])
-def test_a_copy_whose_first_place_is_gone_is_written_once_more(
-    open_rig: OpenRig, which: str
-) -> None:
+def _copied(open_rig: OpenRig, which: str) -> tuple[Rig, Ref, Path]:
+    """The same at rest, with the index of before or none; where the copy is, and in which file."""
     rig, saved = _compacted(open_rig)
     place = rig.row(1).ref
     copied = segment_of(rig, place)
     rig.close()
     forget_index(rig, saved if which == "yesterday" else None)
+    return rig, place, copied
+
+
+@pytest.mark.parametrize("which", ["yesterday", "none"])
+def test_a_copy_whose_first_place_is_gone_is_written_once_more(
+    open_rig: OpenRig, which: str
+) -> None:
+    rig, place, copied = _copied(open_rig, which)
     done: list[tuple[str, int]] = []
     with noted(done):
         again = open_rig(spare_segments=2)
@@ -118,6 +125,9 @@ def test_one_copy_that_cannot_be_written_once_more_keeps_no_other_from_it(
         patch.setattr(os, "pread", refusing)
         again = open_rig(spare_segments=2)
     assert (str(copied), first.offset) not in done
+    (told,) = (line for line in again.report.damage if "once more" in line)
+    assert told.startswith(f"segment {copied.name}: ")
+    assert told.endswith("Input/output error")
     written = done.index((str(copied), second.offset))
     assert (str(copied), -1) in done[written:]
     for number, ref in ((first.id, first), (second.id, second)):
@@ -127,11 +137,7 @@ def test_one_copy_that_cannot_be_written_once_more_keeps_no_other_from_it(
 
 def test_a_copy_that_the_kernel_shows_no_more_is_told(open_rig: OpenRig) -> None:
     """It was sound when it was found, and what is written again is what the disk has instead."""
-    rig, _ = _compacted(open_rig)
-    place = rig.row(1).ref
-    copied = segment_of(rig, place)
-    rig.close()
-    forget_index(rig, None)
+    _, place, copied = _copied(open_rig, "none")
     writing = os.pwritev
 
     def as_on_disk(fd: int, buffers: list[bytes], offset: int, flags: int = 0) -> int:
@@ -151,11 +157,7 @@ def test_a_copy_that_the_kernel_shows_no_more_is_told(open_rig: OpenRig) -> None
 @pytest.mark.parametrize("which", ["yesterday", "none"])
 def test_a_copy_that_cannot_be_looked_at_again_now_is_kept(open_rig: OpenRig, which: str) -> None:
     """Regression: it was left where nobody looks any more, or held, and its segment used again."""
-    rig, saved = _compacted(open_rig)
-    place = rig.row(1).ref
-    copied = segment_of(rig, place)
-    rig.close()
-    forget_index(rig, saved if which == "yesterday" else None)
+    rig, place, copied = _copied(open_rig, which)
     done: list[tuple[str, int]] = []
     with noted(done), pytest.MonkeyPatch.context() as patch:
         reading = os.pread
