@@ -10,6 +10,7 @@ from pathlib import Path
 
 from router.spool import system
 from router.spool.errors import SpoolError
+from router.spool.summed import with_sum, without_sum
 
 NAME = "numbers"
 # So many are noted at a time, since each time costs a sync; after a crash the rest is left out.
@@ -34,7 +35,7 @@ class Numbers:
     def load(self) -> None:
         """Read what was noted."""
         try:
-            number, generation = map(int, self._path.read_text().split())
+            number, generation = map(int, without_sum(self._path.read_text()).split())
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -58,5 +59,5 @@ class Numbers:
                 self._save(number, generation)
 
     def _save(self, number: int, generation: int) -> None:
-        system.replace_file(self._path, f"{number} {generation}\n".encode())
+        system.replace_file(self._path, with_sum(f"{number} {generation}\n"))
         self.number, self.generation = number, generation

@@ -13,6 +13,7 @@ from router.spool.errors import SpoolError
 from router.spool.index_types import Gap
 from router.spool.layout import crc32
 from router.spool.record import Position
+from router.spool.summed import with_sum, without_sum
 
 NAME = "unread"
 _FLOOR = "-"
@@ -80,7 +81,8 @@ def load(directory: Path) -> Notes:
         except FileNotFoundError:
             return notes
     try:
-        for name, generation, offset, *stretches in map(str.split, text.splitlines()):
+        lines = without_sum(text).splitlines()
+        for name, generation, offset, *stretches in map(str.split, lines):
             place = Position(int(generation), int(offset))
             if name == _FLOOR:
                 notes.floor = place
@@ -105,8 +107,8 @@ def number_of(name: str) -> int:
 
 def save(directory: Path, notes: Notes) -> None:
     """Note them durably, all or nothing.  Raises SpoolError."""
-    lines = _lines(notes.segments, notes.floor) if notes.segments else ()
-    system.replace_file(directory / NAME, "".join(lines).encode())
+    text = "".join(_lines(notes.segments, notes.floor)) if notes.segments else ""
+    system.replace_file(directory / NAME, with_sum(text) if text else b"")
 
 
 def gap_of(segments: Mapping[str, Unread]) -> Gap | None:
