@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup test lint format demo bench delivery latency scale hostile chaos powercut lives starts fuzz soak clean
+.PHONY: help setup test lint format demo bench delivery latency scale hostile chaos powercut lives starts mishaps fuzz soak clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -59,6 +59,9 @@ lives: $(STAMP)      ## 3,000 random lives of deliveries, with orders, changing 
 
 starts: $(STAMP)     ## each call of a start fails, in 30 spools of 5 states: an index of yesterday, a segment away
 	DCMROUTER_START_FAULTS=30 $(BIN)/python -m pytest -n 2 tests/spool/test_start_faults.py
+
+mishaps: $(STAMP)    ## two mishaps in a row, each with each in both orders, 10 times: a flipped bit, a kill, a full disk
+	DCMROUTER_MISHAPS=10 $(BIN)/python -m pytest -n 2 tests/spool/test_mishaps.py
 
 fuzz: $(STAMP)       ## no cost that grows with the square; ten million mutated messages, data sets and files
 	$(BIN)/python -m pytest -m timed

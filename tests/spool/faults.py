@@ -66,6 +66,8 @@ class Seam:
 
     short_writes = False
     """Every write takes but half of what it is given, in whole blocks where it must."""
+    dead = False
+    """What is written now is no more: an index that is closed leaves its files as they are."""
 
     def __init__(self, root: Path, fault: Fault | None = None) -> None:
         self.root = str(root)
@@ -259,6 +261,11 @@ class _Connection(apsw.Connection):
         if self.seam is None:
             return run(sql, *parameters)
         return self.seam.statement(self, sql, lambda: run(sql, *parameters))  # type: ignore[no-any-return]
+
+    def close(self, force: bool = False) -> None:
+        if self.seam is not None and self.seam.dead:
+            self.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        super().close(force)
 
     def roll_back(self) -> None:
         if self.in_transaction:

@@ -23,6 +23,7 @@ import io
 import operator
 import os
 import random
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,11 +207,11 @@ class Recorder:
             ours = self._ours(path)
             if ours and flags & ~_KNOWN_OPEN:
                 raise self._unknown(f"opening {path.name} with flags {flags & ~_KNOWN_OPEN:#o}")
-            existed = path.exists()
+            existed = bool(_mode(path))
             fd: int = _REAL["open"](path, flags, mode)
             self._open.pop(fd, None)
             self._through.discard(fd)
-            if path == self.root or (ours and path.is_dir()):
+            if path == self.root or (ours and stat.S_ISDIR(_mode(path))):
                 self._open[fd] = path
             elif ours:
                 self._open_file(fd, path, flags, existed=existed)
@@ -333,6 +334,14 @@ class _Raw(io.RawIOBase):
         if not self.closed:
             self._recorder.close(self._fd)
             super().close()
+
+
+def _mode(path: Path) -> int:
+    """0 when nothing is there; by no call that another seam stands in front of."""
+    try:
+        return int(_REAL["stat"](path).st_mode)
+    except FileNotFoundError:
+        return 0
 
 
 def contents(file: File, at: int, chance: random.Random) -> bytes:

@@ -17,11 +17,11 @@ import pytest
 
 from router.spool.errors import SpoolError
 from router.spool.index_seal import unseal
-from router.spool.index_types import DeliveryState, Disposition, Filter, Outcome
 from tests.spool.faults import Call, Fault, Seam
 from tests.spool.index_copies import index_bytes
-from tests.spool.scenario import Life, Truth, lost
-from tests.spool.spool_samples import KIB, Loop, settings
+from tests.spool.scenario import Truth, lost
+from tests.spool.short_life import ShortLife
+from tests.spool.spool_samples import Loop
 
 pytestmark = pytest.mark.timeout(7200)
 
@@ -29,11 +29,6 @@ MANY = int(os.environ.get("DCMROUTER_START_FAULTS", "0"))
 SEEDS = range(1, 1 + (MANY or 3))
 SAMPLE = 8
 STATES = ("as it was", "of yesterday", "lost", "met damaged", "a segment is away")
-SIZES = (100, 5000, 12_000, 30_000)
-
-
-class _Life(Life):
-    settings = settings(segment_size=64 * KIB, large_instance=16 * KIB, spare_segments=1)
 
 
 @dataclass
@@ -54,34 +49,11 @@ class _Play:
     home: Path
     truth: Truth
 
-    def act(self, life: Life) -> None:
-        match self.random.choices("rfdus", (4, 3, 3, 6, 1))[0]:
-            case "r":
-                life.receive(*self.random.choices(SIZES, k=self.random.choice((1, 3))))
-            case "f":
-                life.feed()
-            case "d":
-                self._deliver(life)
-            case "u":
-                life.upkeep()
-                life.supply()
-            case _:
-                self.loop.in_thread(life.spool.segments.seal)
-
-    def _deliver(self, life: Life) -> None:
-        rows = life.index.instances(Filter(), 10_000)
-        routed = [row for row in rows if row.disposition is Disposition.ROUTED]
-        some = self.random.sample(routed, len(routed) * 2 // 3)
-        life.index.settle(
-            [Outcome(row.ref.id, "pacs", DeliveryState.DELIVERED, 1.0) for row in some]
-        )
-        self.truth.delivered |= {row.meta.sop_instance_uid for row in some}
-
-    def live(self, life: Life, acts: int) -> None:
+    def live(self, life: ShortLife, acts: int) -> None:
         """Errors are told; nothing is done again."""
         for _ in range(acts):
             try:
-                self.act(life)
+                life.act(self.random)
             except SpoolError as error:
                 life.told.append(("life", str(error)))
 
@@ -107,7 +79,7 @@ def _grown(directory: Path, loop: Loop, random: Random) -> _Base:
     base = _Base(home, Truth())
     lives = random.randint(2, 3)
     for number in range(lives):
-        life = _Life(home, loop, base.truth)
+        life = ShortLife(home, loop, base.truth)
         play = _Play(loop, random, home, base.truth)
         play.live(life, 12)
         if number == lives - 2:
@@ -157,7 +129,7 @@ def _played(
     told: list[tuple[str, str]] = []
     with seam.watching():
         try:
-            life = _Life(home, loop, play.truth)
+            life = ShortLife(home, loop, play.truth)
         except SpoolError as error:
             told.append(("start", str(error)))
         else:
@@ -171,7 +143,7 @@ def _played(
         assert not place.exists(), "the name of one that is away was given to another"
         away.rename(place)
     for acts in (5, 0):
-        life = _Life(home, loop, play.truth)
+        life = ShortLife(home, loop, play.truth)
         play.live(life, acts)
         told += life.told
         wrong = lost(life)
