@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import apsw
 
 from tests.spool.faults import CHANGING, Call, Fault, Seam
+from tests.spool.power import Recorder
 
 _CHANGES = ("INSERT", "UPDATE", "DELETE", "CREATE", "COMMIT")
+
+_SHOWN = ("write", "write and sync", "sync")
+"""What the kernel takes, and then cannot bring to the disk."""
 
 Picked = Callable[[str, str], int]
 """The errno with which a call fails, 0 when it does not."""
@@ -26,8 +29,9 @@ class FailingSeam(Seam):
     After a kill nothing is done any more but that descriptors are closed.
     """
 
-    def __init__(self, root: Path, picked: Picked, first: int, count: int) -> None:
-        super().__init__(root)
+    def __init__(self, disk: Recorder, picked: Picked, first: int, count: int) -> None:
+        super().__init__(disk.root)
+        self._disk = disk
         self._picked = picked
         self._first = first
         self._left = count
@@ -53,6 +57,8 @@ class FailingSeam(Seam):
         if threading.get_ident() == self._looker:
             return None
         with self._lock:
+            if self._disk.failing == threading.get_ident():
+                self._disk.failing = 0
             if self.dead:
                 code = errno.EIO if what != "close" else 0
             else:
@@ -66,7 +72,10 @@ class FailingSeam(Seam):
             self.struck = True
             if what == "execute":
                 code = _sqlite_code(code)
-            return Fault(Call("", what, where, 0), code)
+            late = what in _SHOWN and code == errno.EIO and not self.dead
+            if late:
+                self._disk.failing = threading.get_ident()
+            return Fault(Call("", what, where, 0), code, late=late)
 
 
 def _sqlite_code(code: int) -> int:
@@ -116,6 +125,9 @@ IN_LIFE: dict[str, Failing] = {
     "one call says ENOSPC": Failing(_changing(errno.ENOSPC), 100),
     "one sync fails": Failing(
         lambda what, where: errno.EIO if what in ("sync", "write and sync") else 0, 25
+    ),
+    "a segment cannot be written": Failing(
+        lambda what, where: errno.EIO if what in _SHOWN and where == "a segment" else 0, 8, 3
     ),
     "a full disk": Failing(_changing(errno.ENOSPC), 60, MANY_CALLS),
     "a file system that is read-only": Failing(_changing(errno.EROFS), 60, MANY_CALLS),

@@ -62,7 +62,7 @@ class Patient:
         """
         random = self._random
         first = int(random.random() ** 2 * failing.skip)
-        seam = FailingSeam(self.home, failing.picked, first, failing.count)
+        seam = FailingSeam(self._disk, failing.picked, first, failing.count)
         seam.kills = failing.kills
         passes = failing.count < MANY_CALLS or random.random() < 0.8
         started = False

@@ -8,6 +8,8 @@ a disk may hold when the power fails at any point of it:
 - of what was written since, by O_DIRECT or not, each block of 4 KiB is there or not, in any of
   its versions, and sometimes torn: any of its sectors may be old; a block may be older or newer
   than its neighbour, whatever the order of writing;
+- what a write left that failed, or a sync that failed did not write, the kernel goes on to show,
+  and takes for written: later syncs do nothing for it;
 - a name that was made, changed or removed in a directory is as it was or as it is until that
   directory was synced, directories among them.  A synced file may lack its name: POSIX promises
   no more.
@@ -72,6 +74,8 @@ class Write:
     through: int = 0
     """When it was durable by itself; 0 is never."""
     truncates: bool = False
+    lost: bool = False
+    """It failed, or a sync of it did: the kernel shows it, and no later sync makes it durable."""
 
 
 @dataclass(eq=False)
@@ -104,6 +108,10 @@ class Recorder:
         self.names: dict[Path, Name] = {}
         self.directory_syncs: dict[Path, list[tuple[int, int]]] = {}
         self.unmodelled: list[str] = []
+        self.failing = 0
+        """The thread whose write or sync fails now: it takes effect in the memory of the kernel."""
+        self._lost_names: set[tuple[Path, int]] = set()
+        """Changes of names whose sync failed, by path and time."""
         self._open: dict[int, File | Path] = {}
         self._through: set[int] = set()
         self._lock = threading.RLock()
@@ -255,9 +263,9 @@ class Recorder:
             count: int = _REAL["pwritev"](fd, buffers, offset, flags & ~_WRITE_THROUGH)
             if isinstance(file, File):
                 data = b"".join(bytes(buffer) for buffer in buffers)[:count]
-                write = Write(self.now(), offset, data)
+                write = Write(self.now(), offset, data, lost=self._fails())
                 file.writes.append(write)
-                if flags & _WRITE_THROUGH or fd in self._through:
+                if (flags & _WRITE_THROUGH or fd in self._through) and not write.lost:
                     write.through = self.now()
             return count
 
@@ -277,10 +285,27 @@ class Recorder:
         with self._lock:
             what = self._open.get(fd if isinstance(fd, int) else fd.fileno())
         ended = self.now()
-        if isinstance(what, File):
+        if self._fails():
+            self._lose(what)
+        elif isinstance(what, File):
             what.syncs.append((began, ended))
         elif what is not None:
             self.directory_syncs.setdefault(what, []).append((began, ended))
+
+    def _fails(self) -> bool:
+        return self.failing == threading.get_ident()
+
+    def _lose(self, what: File | Path | None) -> None:
+        """What was not durable yet, of a file or a directory whose sync fails."""
+        if isinstance(what, File):
+            durable = _durable(what.syncs, self.time)
+            for write in what.writes:
+                write.lost |= write.at > durable and not write.through
+        elif what is not None:
+            durable = _durable(self.directory_syncs.get(what, []), self.time)
+            for path, name in self.names.items():
+                if path.parent == what:
+                    self._lost_names |= {(path, when) for when, _ in name.was if when > durable}
 
     # -- the cut -----------------------------------------------------------------------------------
 
@@ -298,11 +323,14 @@ class Recorder:
                 made.write_bytes(contents(file, at, chance))
 
     def _stands_for(self, path: Path, name: Name, at: int, chance: random.Random) -> File | None:
-        syncs = self.directory_syncs.get(path.parent, [])
-        durable = max((began for began, ended in syncs if ended <= at), default=0)
-        past = [what for when, what in name.was if when <= durable]
-        since = [what for when, what in name.was if durable < when <= at]
-        return chance.choice([past[-1], *since])
+        durable = _durable(self.directory_syncs.get(path.parent, []), at)
+        choices = []
+        for when, what in name.was:
+            if when <= durable and (path, when) not in self._lost_names:
+                choices.clear()
+            if when <= at:
+                choices.append(what)
+        return chance.choice(choices)
 
 
 _MODELLED = (
@@ -336,6 +364,11 @@ class _Raw(io.RawIOBase):
             super().close()
 
 
+def _durable(syncs: list[tuple[int, int]], at: int) -> int:
+    """What was done up to this time was synced at the moment `at`."""
+    return max((began for began, ended in syncs if ended <= at), default=0)
+
+
 def _mode(path: Path) -> int:
     """0 when nothing is there; by no call that another seam stands in front of."""
     try:
@@ -346,14 +379,15 @@ def _mode(path: Path) -> int:
 
 def contents(file: File, at: int, chance: random.Random) -> bytes:
     """What may be read back of a file when the power fails at the moment `at`."""
-    durable = max((began for began, ended in file.syncs if ended <= at), default=0)
+    durable = _durable(file.syncs, at)
     data = bytearray(file.base)
     mood = chance.random()
     for write in file.writes:
         if write.at > at:
             break
-        if write.at <= durable or 0 < write.through <= at or mood > 0.9:
-            _put(data, write)  # synced; or the kernel had written back everything
+        synced = write.at <= durable and not write.lost
+        if synced or 0 < write.through <= at or mood > 0.9:
+            _put(data, write)  # or the kernel had written back everything
         elif mood >= 0.1:  # below, it had written nothing back
             _put_some(data, write, chance)
     return bytes(data)

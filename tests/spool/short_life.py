@@ -6,12 +6,12 @@ from router.spool.index_types import DeliveryState, Disposition, Filter, Outcome
 from tests.spool.scenario import Life
 from tests.spool.spool_samples import KIB, settings
 
-SIZES = (100, 5000, 12_000, 30_000)
+SIZES = (100, 5000, 12_000, 30_000, 70_000)
 _SHARE = 2 / 3
 
 
 class ShortLife(Life):
-    """Large instances among the small ones, and one spare segment."""
+    """Large instances among the small ones (they are from 64 KiB on), and one spare segment."""
 
     settings = settings(segment_size=64 * KIB, large_instance=16 * KIB, spare_segments=1)
 

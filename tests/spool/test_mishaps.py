@@ -1,6 +1,6 @@
 """Two mishaps in a row, each with each, in both orders: nothing that was acknowledged is lost.
 
-``DCMROUTER_MISHAPS=20`` plays each pair so often.
+``DCMROUTER_MISHAPS=20`` plays each pair so often, with the seeds from ``DCMROUTER_MISHAPS_FROM`` on.
 """
 
 import os
@@ -10,6 +10,8 @@ from random import Random
 
 import pytest
 
+from router.spool import system
+from router.spool.roll import Roll
 from tests.spool.failing import IN_LIFE
 from tests.spool.lives_disk import quiet
 from tests.spool.mishaps import AT_REST, Patient
@@ -59,3 +61,30 @@ def test_nothing_is_lost_by_two_mishaps(tmp_path: Path, loop: Loop, first: str) 
                 failed[seed] = wrong
             shutil.rmtree(tmp_path / "play")
     assert not failed
+
+
+# -- do they find what they should? ----------------------------------------------------------------
+
+
+def _found(directory: Path, loop: Loop, first: str, second: str) -> bool:
+    """Whether one of some plays of two mishaps is wrong in the end."""
+    for number in range(40):
+        seed = f"{first}, {second}, {number}"
+        if play(directory / str(number), loop, seed, (first, second)):
+            return True
+    return False
+
+
+def test_directories_that_are_not_synced_are_found_out(
+    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "sync_directory", lambda _: None)
+    assert _found(tmp_path, loop, "a power cut", "a full disk")
+
+
+def test_a_roll_that_notes_nothing_is_found_out(
+    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Roll, "note", lambda *_: None)
+    monkeypatch.setattr(Roll, "begin", lambda *_: None)
+    assert _found(tmp_path, loop, "a segment is missing", "a bit of the roll flips")
