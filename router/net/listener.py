@@ -6,6 +6,7 @@ Owns the listening sockets, the count of connections, and the log of refusals.  
 import asyncio
 import errno
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import cast
@@ -29,6 +30,16 @@ REQUEST_MEMORY = 16 * 2**20
 
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 _MORE = "raise LimitNOFILE of the service (ulimit -n)"
+
+
+def _cause(error: OSError) -> OSError:
+    """What asyncio's own loop does not tell, from Python 3.13 on, when it got no socket."""
+    if error.errno is None:
+        try:
+            socket.socket().close()
+        except OSError as cause:
+            return cause
+    return error
 
 
 class Listeners:
@@ -110,9 +121,10 @@ class Listeners:
                 server.close()
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         except OSError as error:
-            what_to_do = _MORE if error.errno in _NONE_LEFT else self._holder(port)
+            cause = _cause(error)
+            what_to_do = _MORE if cause.errno in _NONE_LEFT else self._holder(port)
             raise OSError(
-                error.errno, f"cannot listen on {listen}: {error.strerror or error}; {what_to_do}"
+                cause.errno, f"cannot listen on {listen}: {cause.strerror or cause}; {what_to_do}"
             ) from error
         return server
 
