@@ -1,6 +1,7 @@
 """Two mishaps in a row, each with each, in both orders: nothing that was acknowledged is lost.
 
-``DCMROUTER_MISHAPS=20`` plays each pair so often, with the seeds from ``DCMROUTER_MISHAPS_FROM`` on.
+``DCMROUTER_MISHAPS=20`` plays each pair so often; with ``DCMROUTER_MISHAPS_FROM=20`` those behind
+them.
 """
 
 import os
