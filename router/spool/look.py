@@ -185,7 +185,7 @@ class Lookout:
             raise SpoolError("the index has other figures of it than its record")
         end = RECORD_HEADER_SIZE + header.meta_length
         if end > len(raw):
-            raw += os.pread(fd, end - len(raw), ref.offset + len(raw))
+            raw += system.read_all(fd, end - len(raw), ref.offset + len(raw))
         description = raw[RECORD_HEADER_SIZE:end]
         if len(description) != header.meta_length or crc32(description) != header.meta_crc:
             raise SpoolError("damaged description")

@@ -170,7 +170,7 @@ def _magic_offsets(fd: int, start: int, size: int) -> Iterator[int]:
     for base in range(start, size, _CHUNK):
         count = min(_CHUNK, size - base)
         try:
-            chunk = os.pread(fd, count, base)
+            chunk = system.read_all(fd, count, base)
         except OSError:
             yield from _magic_blocks(fd, base, base + count)
             continue
@@ -202,7 +202,7 @@ def _record(fd: int, header: RecordHeader, large_directory: Path, *, sync: bool)
 def _description(fd: int, header: RecordHeader) -> tuple[InstanceMeta, str]:
     """What is stored beside the data set, and what is wrong with it.  Raises OSError."""
     try:
-        raw = os.pread(fd, header.meta_length, header.offset + RECORD_HEADER_SIZE)
+        raw = system.read_all(fd, header.meta_length, header.offset + RECORD_HEADER_SIZE)
         if len(raw) == header.meta_length and crc32(raw) == header.meta_crc:
             return InstanceMeta.from_bytes(raw), ""
         damage = "damaged description"
@@ -284,7 +284,7 @@ def write_again(path: Path, stretches: Sequence[tuple[int, int]]) -> str:
         try:
             for start, end in stretches:
                 try:
-                    system.write_all(fd, [os.pread(fd, end - start, start)], start)
+                    system.write_all(fd, [system.read_all(fd, end - start, start)], start)
                 except OSError as error:  # the others are written all the same, and synced
                     why = error.strerror or str(error)
             system.sync_data(fd)
@@ -307,7 +307,7 @@ def read_header_and_meta(segment_fd: int, ref: Ref) -> tuple[RecordHeader, bytes
         header = RecordHeader.from_bytes(os.pread(segment_fd, RECORD_HEADER_SIZE, ref.offset))
         if header is None or (header.id != ref.id and not is_of(header, ref)):
             raise SpoolDamaged(f"instance {ref.id}: no sound record at its place")
-        raw = os.pread(segment_fd, header.meta_length, ref.offset + RECORD_HEADER_SIZE)
+        raw = system.read_all(segment_fd, header.meta_length, ref.offset + RECORD_HEADER_SIZE)
     if crc32(raw) != header.meta_crc:
         raise SpoolDamaged(f"instance {ref.id}: damaged description")
     return header, raw

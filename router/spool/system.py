@@ -62,6 +62,20 @@ def write_all(fd: int, buffers: Sequence[bytes | memoryview], offset: int, flags
     return written
 
 
+def read_all(fd: int, count: int, offset: int) -> bytes:
+    """`count` bytes from `offset`, fewer only where the file ends.  Raises OSError.
+
+    Of what lies before a bad block the kernel gives a part, and tells of the block the next time.
+    """
+    data = os.pread(fd, count, offset)
+    while data and len(data) < count:
+        more = os.pread(fd, count - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
 def open_direct(path: Path, flags: int) -> int:
     """Open for `write_blocks`: by O_DIRECT where the file system knows it.  Raises OSError."""
     try:

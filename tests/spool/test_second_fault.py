@@ -13,6 +13,7 @@ import pytest
 from router.spool.errors import SpoolError, SpoolFull
 from router.spool.index import Index
 from router.spool.index_types import Disposition, Filter
+from router.spool.layout import BLOCK
 from tests.spool.conftest import OpenRig
 from tests.spool.index_copies import index_bytes
 from tests.spool.keeping import fill, lives
@@ -30,13 +31,19 @@ def _eio() -> OSError:
 
 @contextmanager
 def bad_blocks(name: str, where: Callable[[int], bool], *, header: bool = False) -> Iterator[None]:
-    """Reads of a segment fail at the offsets that ``where`` holds for; with it the header's."""
+    """Reads of a segment fail at the offsets that ``where`` holds for; with it the header's.
+
+    One that begins before such a block gives what lies before it, as the kernel does."""
     pread, opening = os.pread, Path.open
 
     def failing(fd: int, count: int, offset: int) -> bytes:
-        if where(offset) and Path(f"/proc/self/fd/{fd}").readlink().name == name:
+        if Path(f"/proc/self/fd/{fd}").readlink().name != name:
+            return pread(fd, count, offset)
+        if where(offset):
             raise _eio()
-        return pread(fd, count, offset)
+        blocks = range(offset // BLOCK * BLOCK + BLOCK, offset + count, BLOCK)
+        bad = next(filter(where, blocks), offset + count)
+        return pread(fd, bad - offset, offset)
 
     def not_opening(self: Path, *args: Any, **kwargs: Any) -> Any:
         if header and self.name == name:
@@ -88,7 +95,10 @@ def _good_start(open_rig: OpenRig, *earlier: Rig) -> Rig:
     return rig
 
 
-def test_one_whose_description_could_not_be_read_once_was_held_for_good(open_rig: OpenRig) -> None:
+@pytest.mark.parametrize("begin", [1, BLOCK], ids=["all of it", "from its second block on"])
+def test_one_whose_description_could_not_be_read_once_was_held_for_good(
+    open_rig: OpenRig, begin: int
+) -> None:
     """Regression: where it was to go is on the disk, and was never asked for again."""
     rig = open_rig()
     rig.commit(payload(1, 5000), meta(1, "pacs"))
@@ -97,11 +107,27 @@ def test_one_whose_description_could_not_be_read_once_was_held_for_good(open_rig
     ref = rig.commit(payload(2, 5000), what).kept
     path = segment_of(rig, ref)
     rig.close()
-    with bad_blocks(path.name, lambda offset: ref.offset < offset < ref.data_offset):
+    with bad_blocks(path.name, lambda offset: ref.offset + begin <= offset < ref.data_offset):
         bad = open_rig()
         assert any("unreadable" in line for line in bad.report.damage)
         assert bad.index.instance(ref.id) is None
         bad.close()
+    _good_start(open_rig, rig)
+
+
+def test_what_lies_behind_a_second_bad_block_waited_for_the_first(open_rig: OpenRig) -> None:
+    """Regression: the search for the next record gave up where a read was cut short."""
+    rig = open_rig()
+    first = rig.commit(payload(1, 20_000), meta(1, "pacs")).kept
+    second = rig.commit(payload(2, 5000), meta(2, "pacs")).kept
+    path = segment_of(rig, first)
+    rig.close()
+    bad = {first.offset, first.offset + 3 * BLOCK}
+    with bad_blocks(path.name, lambda offset: offset // BLOCK * BLOCK in bad):
+        there = open_rig()
+        assert there.index.instance(first.id) is None
+        assert there.index.instance(second.id) is not None
+        there.close()
     _good_start(open_rig, rig)
 
 
