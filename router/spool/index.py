@@ -299,9 +299,14 @@ class Index(Operated):
         A commit alone need not: it is behind the ack, and rebuilt.  But before a segment is
         written anew the index must have forgotten, durably, what lay in it: else a power cut
         could bring back rows that point at other instances' bytes, or deliveries undone whose
-        bytes are gone.
+        bytes are gone.  Nor may it rest on what is not what was committed: after a sync that failed
+        all of it is looked through.
         """
         self._db.barrier()
+        if self._db.log_failed:
+            self._db.look_through()
+            self._check()
+            self._db.log_failed = False
 
     def check_log(self) -> None:
         """Raises SpoolError when what is written does not get from the log to the index itself."""

@@ -82,6 +82,10 @@ class Database:
         """A COMMIT failed: all of it may be in the log, where nobody sees it but the next start; as
         on a full disk, when the log was written and what leads into it could not be.  Until
         `barrier` has written over it."""
+        self.log_failed = False
+        """A sync of the log failed since it was opened, and nobody has looked through the index:
+        where the kernel could not write the log it may soon show what was there before, and that
+        is what is written back."""
         self._log = -1
         with self._translated():
             with contextlib.suppress(FileNotFoundError):
@@ -180,6 +184,7 @@ class Database:
         IndexDamaged."""
         try:
             with self._lock, self._translated():
+                self._connection.execute("PRAGMA shrink_memory")  # the file, not what it was to be
                 self._check()
         except IndexDamaged as damage:
             text = str(damage) if _ADVICE in str(damage) else f"{damage}: {_ADVICE}"
@@ -280,7 +285,7 @@ class Database:
             try:
                 system.sync_data(self._log)
             except OSError:
-                self._doubtful = True
+                self._doubtful = self.log_failed = True
                 raise
 
     def _open_log(self) -> None:
@@ -317,11 +322,17 @@ class Database:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                try:  # here, since nobody hears what SQLite is told of as it closes
+                    if self._log >= 0:
+                        system.sync_data(self._log)
+                except OSError:
+                    self.log_failed = True
                 with self._translated():
                     self._disconnect()
                 with contextlib.suppress(OSError):  # the next start looks through all of it
                     others = system.exists(_part(self.path, "-wal"))  # have it open
-                    if not others and not system.exists(_marker(self.path)):
+                    doubted = self.log_failed or system.exists(_marker(self.path))
+                    if not others and not doubted:
                         index_seal.seal(self.path)
 
     def _disconnect(self) -> None:

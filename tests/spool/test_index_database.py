@@ -493,6 +493,75 @@ def test_a_log_of_before_a_kill_is_written_back_before_anything_rests_on_it(
         assert (after / "index.db-wal").stat().st_size > 0, "once"
 
 
+def _forgotten(path: Path, index: Index) -> None:
+    """More is written to a log that was written before, and then the kernel has none of it: it
+    could not write it, tells so to who syncs next, and needed the memory."""
+    fill(index, range(1, 50), "pacs")
+    index._db.run("PRAGMA wal_checkpoint(RESTART)")
+    log = path.with_name("index.db-wal")
+    before = log.read_bytes()
+    fill(index, range(50, 60), "pacs")
+    with log.open("r+b") as file:
+        file.write(before)
+
+
+def _failing_once(patch: pytest.MonkeyPatch) -> None:
+    syncing, failures = os.fdatasync, [OSError(errno.EIO, "Input/output error")]
+
+    def sync(fd: int) -> None:
+        if failures and Path(f"/proc/self/fd/{fd}").readlink().name.endswith("-wal"):
+            raise failures.pop()
+        syncing(fd)
+
+    patch.setattr(os, "fdatasync", sync)
+
+
+def test_what_a_log_is_after_a_sync_that_failed_was_taken_for_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it was written back, and what the index knew then was given up."""
+    path = tmp_path / "index.db"
+    index = Index.open(path)
+    _forgotten(path, index)
+    _failing_once(monkeypatch)
+    with pytest.raises(SpoolError, match="cannot sync"):
+        index.barrier()
+    for _ in range(2):
+        with pytest.raises(IndexDamaged):
+            index.barrier()
+    index.close()
+    with pytest.raises(IndexDamaged):
+        Index.open(path)
+
+
+def test_an_index_that_is_closed_after_a_sync_that_failed_was_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the next start took it for sound without a look."""
+    path = tmp_path / "index.db"
+    index = Index.open(path)
+    _forgotten(path, index)
+    _failing_once(monkeypatch)
+    index.close()
+    assert not path.with_name("index.db-sealed").exists()
+    with pytest.raises(IndexDamaged):
+        Index.open(path)
+
+
+def test_an_index_that_is_sound_after_a_sync_that_failed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index.db"
+    with audited(path) as index:
+        fill(index, range(1, 50), "pacs")
+        _failing_once(monkeypatch)
+        with pytest.raises(SpoolError, match="cannot sync"):
+            index.barrier()
+        fill(index, range(50, 60), "pacs")
+        index.barrier()
+    assert path.with_name("index.db-sealed").exists()
+
+
 def test_closing_waits_for_the_call_under_way_and_twice_is_harmless(tmp_path: Path) -> None:
     index = Index.open(tmp_path / "index.db")
     comparing, closing = threading.Event(), threading.Event()
