@@ -67,7 +67,9 @@ class Arrears:
             if name not in here and segments.expected(name)
         }
         for name in segments.left:
-            left[name] = Unread(min(origin, before[name].known) if name in before else origin)
+            earlier = before.get(name, Unread(origin))
+            begun = max(segments.begun(name), earlier.begun)
+            left[name] = Unread(min(origin, earlier.known), begun=begun)
         for segment in segments.sealed():
             due = yield from self._of(segment, origin, before.get(segment.path.name))
             if due is not None:

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from router.spool import system
@@ -66,20 +66,21 @@ class SegmentTable:
         self,
         find_generation: Callable[[Path], int],
         count_records: Callable[[Segment], int] = lambda _: 0,
-        unread: Collection[str] = (),
+        unread: Mapping[str, int] | None = None,
     ) -> list[str]:
         """Read the headers of all segments; every one that had a life becomes sealed.
 
         `find_generation` and `count_records` are those of `router.spool.survey.Survey`; `unread`
-        are names of files that an earlier start could not read.  Returns what was odd, a line
-        each.  What cannot be used is counted in `unreadable`, and named in `left` where nothing of
-        it can be.  Raises SpoolError when the directory or the roll cannot be read.
+        are the files that an earlier start could not read, by name, and the latest generation that
+        the roll knew of in each then.  Returns what was odd, a line each.  What cannot be used is
+        counted in `unreadable`, and named in `left` where nothing of it can be.  Raises SpoolError
+        when the directory or the roll cannot be read.
         """
         notes = self._roll.load()
         noted, whole = dict(self._roll.generations), self._roll.found
         if not self._roll.whole:  # what earlier starts missed is to come back all the same
-            noted = {number_of(name): 0 for name in unread} | noted
-        found = Survey(self.directory, self._size, noted, unread, whole=whole)
+            noted = {number_of(name): begun for name, begun in (unread or {}).items()} | noted
+        found = Survey(self.directory, self._size, noted, unread or (), whole=whole)
         found.run(find_generation, count_records)
         self._lives, self._spares = found.lives, found.spares
         self._next_number = found.last_number + 1
@@ -103,6 +104,10 @@ class SegmentTable:
         """Whether a file that earlier starts missed is to come back: until `Roll.remove`, by which
         it is given up."""
         return number_of(name) in self._roll.generations
+
+    def begun(self, name: str) -> int:
+        """The latest generation that is known to have been begun in a file; 0 for none."""
+        return self._roll.generations.get(number_of(name), 0)
 
     def skip_generations(self, count: int) -> int:
         """Leave as many unused: a file that cannot be read may be in one of them.  The next."""

@@ -109,7 +109,7 @@ class Spool:
             spool.notes = spool.segments.load(
                 recovery.generation_of,
                 lambda segment: recovery.count_sound(segment, spool.large_directory),
-                unread.load(directory).segments,
+                {name: noted.begun for name, noted in unread.load(directory).segments.items()},
             )
             spool.log_damaged = spool.segments.unreadable > 0
             spool._numbers.load()

@@ -4,6 +4,7 @@ Owns the file ``unread`` of a spool directory.  Without it a start that reads su
 would begin where the index has got to meanwhile, and what lies before that would be lost.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from router.spool.summed import with_sum, without_sum
 
 NAME = "unread"
 _FLOOR = "-"
+_BEGUN = "@"
 _ALL = 2**62
 
 Stretch = tuple[int, int]
@@ -29,10 +31,13 @@ WHOLE: Stretch = (0, _ALL)
 class Unread:
     """``known``: the position in the log up to which the index knew all when a segment could not be
     read.  Only what lies in the ``stretches`` is still to be made up for: the rest was read, and
-    what became of it is in the index, or was until it was purged."""
+    what became of it is in the index, or was until it was purged.  ``begun``: the latest generation
+    that the roll knew of in a file of which nothing can be used; 0 when that told nothing.
+    """
 
     known: Position
     stretches: tuple[Stretch, ...] = (WHOLE,)
+    begun: int = 0
 
     def holds(self, offset: int) -> bool:
         """Whether what lies at an offset could not be read."""
@@ -40,12 +45,12 @@ class Unread:
 
     def and_from(self, offset: int) -> "Unread":
         """Those stretches, and all from an offset on."""
-        return Unread(self.known, (*self.stretches, (offset, _ALL)))
+        return dataclasses.replace(self, stretches=(*self.stretches, (offset, _ALL)))
 
     def joined(self, other: "Unread") -> "Unread":
         """The stretches of both."""
         stretches = tuple(sorted({*self.stretches, *other.stretches}))
-        return Unread(min(self.known, other.known), stretches)
+        return Unread(min(self.known, other.known), stretches, max(self.begun, other.begun))
 
     def still(self, unreadable: Iterable[Stretch]) -> "Unread":
         """What of it is unreadable now."""
@@ -55,7 +60,7 @@ class Unread:
             for begin, stop in unreadable
             if start < stop and begin < end
         }
-        return Unread(self.known, tuple(sorted(left)))
+        return dataclasses.replace(self, stretches=tuple(sorted(left)))
 
 
 @dataclass(slots=True)
@@ -82,13 +87,15 @@ def load(directory: Path) -> Notes:
             return notes
     try:
         lines = without_sum(text).splitlines()
-        for name, generation, offset, *stretches in map(str.split, lines):
+        for name, generation, offset, *rest in map(str.split, lines):
             place = Position(int(generation), int(offset))
             if name == _FLOOR:
                 notes.floor = place
             else:
                 number_of(name)
-                notes.segments[name] = Unread(place, tuple(map(_stretch, stretches)))
+                begun = rest.pop() if rest and rest[-1].startswith(_BEGUN) else f"{_BEGUN}0"
+                stretches = tuple(map(_stretch, rest))
+                notes.segments[name] = Unread(place, stretches, int(begun[1:]))
     except ValueError:
         raise SpoolError(
             f"reading {path}: it is damaged; move it away together with index.sqlite and start "
@@ -127,7 +134,8 @@ def _lines(segments: Mapping[str, Unread], floor: Position) -> Iterable[str]:
 def _line(named: tuple[str, Unread]) -> str:
     name, noted = named
     stretches = "".join(f" {start}-{end}" for start, end in noted.stretches)
-    return f"{name} {noted.known.generation} {noted.known.offset}{stretches}\n"
+    begun = f" {_BEGUN}{noted.begun}" if noted.begun else ""
+    return f"{name} {noted.known.generation} {noted.known.offset}{stretches}{begun}\n"
 
 
 def _stretch(text: str) -> Stretch:

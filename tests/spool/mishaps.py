@@ -286,12 +286,19 @@ class Patient:
         path = self.home / name
         size = path.stat().st_size if path.exists() else 0
         if name == "spool/segments.roll" and size:
-            entries = [at for at in range(0, size, 32) if any(path.read_bytes()[at : at + 32])]
-            return self._flip(path, self._random.choice(entries) + self._random.randrange(20))
+            return self._flip(path, self._entry(path) + self._random.randrange(20))
         at = self._random.randrange(size) if size else 0
         if not size or (name == "index.sqlite" and at == _BYTE_20):
             return ""
         return self._flip(path, at)
+
+    def _entry(self, roll: Path) -> int:
+        """Where one of the roll is; rather that of a file that is away."""
+        data = roll.read_bytes()
+        entries = [at for at in range(0, len(data), 32) if any(data[at : at + 32])]
+        numbers = {int(name.removesuffix(".seg")) for name in self._away}
+        away = [at for at in entries if int.from_bytes(data[at : at + 8], "little") in numbers]
+        return self._random.choice(away if away and self._random.random() < 0.7 else entries)
 
     def _without_index(self, data: bytes = b"") -> str:
         for path in self.home.glob("index.sqlite*"):

@@ -18,7 +18,7 @@ from tests.spool.test_lost_by_restart import unreadable
 NOTES = Notes(
     {
         "00000003.seg": Unread(Position(17, 40_960), ((0, 8192), (12_288, 2**62))),
-        "00000011.seg": Unread(Position(9, 4096)),
+        "00000011.seg": Unread(Position(9, 4096), begun=12),
     },
     Position(20, 123_456),
 )
