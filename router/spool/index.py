@@ -306,6 +306,8 @@ class Index(Operated):
         if self._db.log_failed:
             self._db.look_through()
             self._check()
+            self._adder.look_again()
+            self._keep.look_again()
             self._db.log_failed = False
 
     def check_log(self) -> None:

@@ -104,6 +104,15 @@ class Adder:
         self._next_context = max(meta.get("next_context", 0), db.value(_NEXT_CONTEXT))
         self._contexts.clear()
 
+    def look_again(self) -> None:
+        """Raises IndexDamaged when the file knows less than it was told: the parts of one that has
+        forgotten whole transactions agree."""
+        position, last_id, received = self.position, self.last_id, self._received
+        self._look_up()
+        behind = position is not None and (self.position is None or self.position < position)
+        if behind or self.last_id < last_id or self._received < received:
+            raise self._db.met_damaged("it has forgotten what was added to it")
+
     def add(
         self, entries: Sequence[Entry], position: Position, suppress: bool, same_bytes: SameBytes
     ) -> AddResult:

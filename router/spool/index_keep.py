@@ -4,7 +4,7 @@ Owns which rows of an instance are deleted with it and the count of live records
 Must not know files.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from router.spool.errors import SpoolError
 from router.spool.index_attempts import forget_attempts
@@ -30,17 +30,24 @@ class Keep:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        meta = dict(db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
-        self.copied: Position | None = None
+        meta = self._noted()
+        self.copied = _copied(meta)
         """See `Index.copied_position`."""
-        if "copied_generation" in meta:
-            self.copied = Position(meta["copied_generation"], meta["copied_offset"])
         self.gap: Gap | None = None
         """See `Index.gap`."""
         if "gap_mark" in meta:
             self.gap = Gap(Position(meta["gap_generation"], meta["gap_offset"]), meta["gap_mark"])
         self.anew: int = meta.get("anew_id", 0)
         """See `Index.made_anew`."""
+
+    def _noted(self) -> dict[str, int]:
+        return dict(self._db.json("SELECT json_group_array(json_array(key, value)) FROM meta"))
+
+    def look_again(self) -> None:
+        """As `Adder.look_again`, of copies."""
+        noted = _copied(self._noted())
+        if self.copied is not None and (noted is None or noted < self.copied):
+            raise self._db.met_damaged("it has forgotten where a record was copied to")
 
     def known(self, ids: Sequence[int]) -> set[int]:
         """Those that are in the index."""
@@ -192,6 +199,12 @@ class Keep:
             self._db.run(_FORGET_GENERATIONS)
             forget_hours(self._db, max(row.settled_at for row in rows))
         return refs
+
+
+def _copied(meta: Mapping[str, int]) -> Position | None:
+    if "copied_generation" not in meta:
+        return None
+    return Position(meta["copied_generation"], meta["copied_offset"])
 
 
 _KNOWN = """

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import apsw
@@ -532,6 +532,39 @@ def test_what_a_log_is_after_a_sync_that_failed_was_taken_for_what_was_written(
     index.close()
     with pytest.raises(IndexDamaged):
         Index.open(path)
+
+
+@pytest.mark.parametrize(
+    ("act", "what"),
+    [
+        (lambda index, n: fill(index, [n], "pacs"), "what was added to it"),
+        (lambda index, n: index.move([ref(1, generation=n)]), "where a record was copied to"),
+    ],
+    ids=["added", "copied"],
+)
+def test_a_transaction_that_a_log_has_forgotten_whole_was_taken_for_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[Index, int], object],
+    what: str,
+) -> None:
+    """Regression: in front of it in the log lay one that wrote the same pages: the index was sound
+    without it, and the segments were given up in which it had what it did not know of."""
+    path = tmp_path / "index.db"
+    index = Index.open(path)
+    fill(index, range(1, 50), "pacs")
+    log = path.with_name("index.db-wal")
+    for number in (50, 51):
+        before = log.read_bytes()
+        index._db.run("PRAGMA wal_checkpoint(RESTART)")
+        act(index, number)
+    log.write_bytes(before)
+    _failing_once(monkeypatch)
+    with pytest.raises(SpoolError, match="cannot sync"):
+        index.barrier()
+    with pytest.raises(IndexDamaged, match=what):
+        index.barrier()
+    index.close()
 
 
 def test_an_index_that_is_closed_after_a_sync_that_failed_was_sealed(
