@@ -137,7 +137,11 @@ IN_LIFE: dict[str, Failing] = {
     "segments with bad blocks": Failing(_of("read", "a segment"), 8, MANY_CALLS),
     "the roll cannot be read": Failing(_of("open|read", "spool/segments.roll"), 1),
     "the roll cannot be written": Failing(
-        _of("write|write and sync|sync|rename|create", "spool/segments.roll"), 2, MANY_CALLS
+        lambda what, where: (
+            errno.EIO if what in CHANGING and where.startswith("spool/segments.roll") else 0
+        ),
+        2,
+        MANY_CALLS,
     ),
     "the numbers cannot be read": Failing(_of("open|read", "spool/numbers"), 1),
     "what is unread cannot be read": Failing(_of("open|read", "spool/unread"), 1),
