@@ -104,6 +104,13 @@ class Database:
                         raise
                     self._connection.execute("PRAGMA shrink_memory")  # as in `_execute`
                     self._prepare(steps)
+                if self._doubtful:  # first, so that what is looked through is on the disk
+                    try:
+                        self._write_back()
+                    except IndexDamaged:
+                        raise
+                    except SpoolError:
+                        pass  # `barrier` does it, and tells
                 if not self.sealed:
                     self._check()
                 self._add_sums()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from router.spool import keeper as keeper_module
+from router.spool import sqlite
 from router.spool.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolLocked
 from router.spool.index import Filter, Index
 from router.spool.index_types import AddResult
@@ -288,13 +289,13 @@ def test_nothing_is_given_up_while_the_log_cannot_be_written_back(
     deliver(rig, refs)
     with failing(rig, "sync", "the index's log").watching():
         rig.step()
-    other = Index.open(rig.directory / "index.sqlite")  # it reads, so the log cannot end
-    other._db._connection.execute("BEGIN")
-    other._db._connection.execute("SELECT count(*) FROM instance").fetchone()
+    other = sqlite.connect(rig.directory / "index.sqlite")  # it reads, so the log cannot end
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM instance").fetchone()
     rig.index._db._connection.execute("PRAGMA busy_timeout = 10")
     upkeep = rig.step()
     assert (upkeep.recycled, "could not be written back" in upkeep.trouble) == (0, True)
-    other._db._connection.execute("ROLLBACK")
+    other.execute("ROLLBACK")
     other.close()
     assert rig.step().recycled == 1
 

@@ -493,6 +493,28 @@ def test_a_log_of_before_a_kill_is_written_back_before_anything_rests_on_it(
         assert (after / "index.db-wal").stat().st_size > 0, "once"
 
 
+def test_what_a_log_of_before_a_kill_is_later_was_written_back_unseen(tmp_path: Path) -> None:
+    """Regression: it was looked through at the start, and written back by the first barrier, when
+    the kernel may not have had it any more."""
+    path, after = tmp_path / "index.db", tmp_path / "after"
+    after.mkdir()
+    with audited(path) as index:
+        fill(index, range(1, 50), "pacs")
+        index._db.run("PRAGMA wal_checkpoint(RESTART)")
+        log = path.with_name("index.db-wal")
+        before = log.read_bytes()
+        fill(index, range(50, 60), "pacs")
+        for part in (path, log):
+            shutil.copy(part, after)
+    with audited(after / "index.db") as index:
+        log = after / "index.db-wal"
+        if log.stat().st_size:
+            log.write_bytes(before)
+        index.barrier()
+        index._db.run("PRAGMA shrink_memory")
+        assert index.instance(59) is not None
+
+
 def _forgotten(path: Path, index: Index) -> None:
     """More is written to a log that was written before, and then the kernel has none of it: it
     could not write it, tells so to who syncs next, and needed the memory."""
