@@ -112,7 +112,7 @@ class Index(Operated):
                 index._check()
             return index
         except BaseException:
-            database.close()
+            database.close(seal=False)
             raise
 
     def _check(self) -> None:

@@ -324,8 +324,9 @@ class Database:
             raise SpoolError(f"index {self.path}: its log could not be written back")
         self._doubtful = False
 
-    def close(self) -> None:
-        """Close; again is harmless.  Anything else afterwards raises SpoolError."""
+    def close(self, *, seal: bool = True) -> None:
+        """Close; again is harmless.  Anything else afterwards raises SpoolError.  Without ``seal``
+        the next start looks through all of it."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -339,7 +340,7 @@ class Database:
                 with contextlib.suppress(OSError):  # the next start looks through all of it
                     others = system.exists(_part(self.path, "-wal"))  # have it open
                     doubted = self.log_failed or system.exists(_marker(self.path))
-                    if not others and not doubted:
+                    if seal and not others and not doubted:
                         index_seal.seal(self.path)
 
     def _disconnect(self) -> None:

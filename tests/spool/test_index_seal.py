@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from router.spool import index as index_module
 from router.spool import index_database
-from router.spool.errors import IndexDamaged
+from router.spool.errors import IndexDamaged, SpoolError
 from router.spool.index import Index, move_aside
 from router.spool.index_database import Database
 from router.spool.index_seal import is_intact, seal
@@ -163,3 +164,20 @@ def test_nothing_is_sealed_where_nothing_is(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         seal(tmp_path / "index.db")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_could_not_be_looked_through_was_sealed(
+    path: Path, looks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the next start took it for sound without a look."""
+    (path.parent / SEAL).unlink()
+
+    def failing(_: Database) -> str:
+        raise SpoolError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module, "disagreement", failing)
+        with pytest.raises(SpoolError, match="disk I/O error"):
+            Index.open(path)
+    Index.open(path).close()
+    assert looks == [path, path]
