@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from router.spool.errors import IndexDamaged
 from router.spool.index_add import Adder
 from router.spool.index_check import disagreement
 from router.spool.index_commitments import Commitments
@@ -95,6 +96,7 @@ class Index(Operated):
         """What destinations took and have not committed yet."""
         self.promises = Promises(database, destinations, self._adder.overtaken)
         self._reading = Reading(tables)
+        self._forgot = ""  # what is wrong with it after a sync of its log that failed
 
     @classmethod
     def open(cls, path: Path) -> "Index":
@@ -302,12 +304,18 @@ class Index(Operated):
         bytes are gone.  Nor may it rest on what is not what was committed: after a sync that failed
         all of it is looked through.
         """
+        if self._forgot:
+            raise IndexDamaged(self._forgot)
         self._db.barrier()
         if self._db.log_failed:
-            self._db.look_through()
-            self._check()
-            self._adder.look_again()
-            self._keep.look_again()
+            try:
+                self._db.look_through()
+                self._check()
+                self._adder.look_again()
+                self._keep.look_again()
+            except IndexDamaged as damage:
+                self._forgot = str(damage)  # a second look would cost as much
+                raise
             self._db.log_failed = False
 
     def check_log(self) -> None:

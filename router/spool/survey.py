@@ -16,9 +16,10 @@ _CHUNK = 1 << 20
 
 
 class Survey:
-    """Of the files in ``directory``, of which new ones are ``size`` long, and of which the roll
-    says ``noted``: see `Roll.generations`.  ``unread`` are names of those that an earlier start
-    could not read.  ``whole``: the roll has every file whose name is known to be durable.
+    """Of the files in ``directory``, of which new ones are ``size`` long, and of which the roll,
+    or what an earlier start missed, says ``noted``: see `Roll.generations`.  ``unread`` are names
+    of those that an earlier start could not read.  ``whole``: the roll has every file whose name is
+    known to be durable.
     """
 
     def __init__(

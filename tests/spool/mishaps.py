@@ -185,8 +185,8 @@ class Patient:
             return False
         if "cannot be read" in what:
             return True
-        number = str(self.truth.acked[uid.rstrip(":")].id)
-        return any(name in text or number in re.findall(r"\d+", text) for text in self.told)
+        instance = re.compile(rf"instance {self.truth.acked[uid.rstrip(':')].id}\b")
+        return any(name in text or instance.search(text) for text in self.told)
 
     def _at_rest(self) -> None:
         """Nothing is open: what is there now is on the disk."""
