@@ -16,6 +16,7 @@ from random import Random
 from router.spool.errors import SpoolError
 from router.spool.index_seal import unseal
 from router.spool.layout import RECORD_HEADER_SIZE, RecordHeader, SegmentHeader
+from router.spool.roll import Roll
 from tests.spool.failing import IN_LIFE, MANY_CALLS, Failing, FailingSeam
 from tests.spool.index_copies import index_bytes
 from tests.spool.lives_disk import IndexDisk
@@ -238,11 +239,14 @@ class Patient:
         return path.name
 
     def _earlier_one(self) -> str:
+        """Of a life before the latest in which anything was acknowledged: the roll knows that."""
+        roll = Roll(self.home / "spool/segments.roll")
+        roll.load()
         used = [
             (path, data)
             for path, header in self._used()
             for generation, data in self._earlier.get(path.name, {}).items()
-            if generation < header.generation
+            if generation < min(header.generation, roll.generations.get(int(path.stem), 0))
         ]
         if not used:
             return ""
