@@ -107,10 +107,14 @@ class Adder:
     def look_again(self) -> None:
         """Raises IndexDamaged when the file knows less than it was told: the parts of one that has
         forgotten whole transactions agree."""
-        position, last_id, received = self.position, self.last_id, self._received
-        self._look_up()
-        behind = position is not None and (self.position is None or self.position < position)
-        if behind or self.last_id < last_id or self._received < received:
+        told = position, last_id, received = self.position, self.last_id, self._received
+        try:
+            self._look_up()
+            behind = position is not None and (self.position is None or self.position < position)
+            behind |= self.last_id < last_id or self._received < received
+        finally:  # a look that fails half-way must not pass for what it was told
+            self.position, self.last_id, self._received = told
+        if behind:
             raise self._db.met_damaged("it has forgotten what was added to it")
 
     def add(

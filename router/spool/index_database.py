@@ -20,11 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from router.spool import index_seal, sqlite, system
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index_schema import STEPS, Step, migrate
 from router.spool.layout import crc32
 from router.spool.record import Ref
+
+_log = structlog.get_logger("app")
 
 _PAGE_CACHE_KIB = 16 * 1024
 _PAGE_SIZE = 8192
@@ -109,8 +113,8 @@ class Database:
                         self._write_back()
                     except IndexDamaged:
                         raise
-                    except SpoolError:
-                        pass  # `barrier` does it, and tells
+                    except SpoolError as error:  # `barrier` does it, or gives nothing up
+                        _log.warning("the index cannot be written yet", why=str(error))
                 if not self.sealed:
                     self._check()
                 self._add_sums()

@@ -42,8 +42,10 @@ class FailingSeam(Seam):
     def looking(self) -> Iterator[None]:
         """What this thread does meanwhile is of the test."""
         self._looker = threading.get_ident()
-        yield
-        self._looker = 0
+        try:
+            yield
+        finally:
+            self._looker = 0
 
     @property
     def dead(self) -> bool:

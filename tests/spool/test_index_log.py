@@ -10,6 +10,7 @@ import pytest
 
 from router.spool.errors import IndexDamaged, SpoolError, SpoolFull
 from router.spool.index import Index
+from router.spool.index_add import Adder
 from router.spool.index_database import Database
 from tests.spool import index_version_1
 from tests.spool.index_samples import (
@@ -229,7 +230,14 @@ def test_a_transaction_that_a_log_has_forgotten_whole_was_taken_for_none(
     what: str,
 ) -> None:
     """Regression: in front of it in the log lay one that wrote the same pages: the index was sound
-    without it, and the segments were given up in which it had what it did not know of."""
+    without it, and the segments were given up in which it had what it did not know of.  And so it
+    was after a look that failed half-way, which had taken over what the file said."""
+    look_up = Adder._look_up
+
+    def half_way(adder: Adder) -> None:
+        look_up(adder)
+        raise SpoolError("a bad block")
+
     path = tmp_path / "index.db"
     index = Index.open(path)
     fill(index, range(1, 50), "pacs")
@@ -242,6 +250,10 @@ def test_a_transaction_that_a_log_has_forgotten_whole_was_taken_for_none(
     _failing_once(monkeypatch)
     with pytest.raises(SpoolError, match="cannot sync"):
         index.barrier()
+    with monkeypatch.context() as patch:
+        patch.setattr(Adder, "_look_up", half_way)
+        with pytest.raises(SpoolError, match="a bad block"):
+            index.barrier()
     with pytest.raises(IndexDamaged, match=what):
         index.barrier()
     index.close()
